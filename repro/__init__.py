@@ -1,0 +1,29 @@
+"""Four papers on structured latent spaces of multimodal VAEs, regenerated table by table and figure by figure.
+
+Names are imported on first use, so that ``import repro`` and ``repro --help`` need no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "load_dataset": "repro.datasets",
+    "run": "repro.artifacts",
+    "cite": "repro.artifacts",
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'repro' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

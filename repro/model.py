@@ -1,0 +1,163 @@
+"""The one interface that the papers' models and the baselines share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repro.datasets.base import ModalitySpec
+
+__all__ = ["Loss", "ModalitySpec", "MultimodalModel", "Stage", "isolated_rng"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training: which parameters are optimised, and under what name it is logged.
+
+    Arguments:
+        name: The stage's name, unique within a model.
+        parameters: Prefixes of the names of the parameters that are trained; empty for all of them.
+    """
+
+    name: str = "train"
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss to be minimised and its named terms.
+
+    Arguments:
+        total: A scalar with gradient, averaged over the batch.
+        terms: Named detached scalars for the log, in the same unit (nats a sample unless the model says otherwise).
+    """
+
+    total: Tensor
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@contextmanager
+def isolated_rng(source: int | torch.Generator | None) -> Iterator[None]:
+    r"""Runs a block under its own global random state and puts the former one back.
+
+    Third-party models draw from the global generators of torch and NumPy. Inside the block both are seeded, either
+    with ``source`` itself or with one integer drawn from it, so that what is drawn is a function of ``source`` alone;
+    afterwards both are as they were.
+
+    Arguments:
+        source: A seed, a generator to draw one from, or None to draw one from torch's global generator (which that
+            draw advances, as any other draw would).
+    """
+    if source is None:
+        seed = int(torch.randint(2**62, ()).item())
+    elif isinstance(source, torch.Generator):
+        seed = int(torch.randint(2**62, (), generator=source, device=source.device).item())
+    else:
+        seed = int(source)
+    numpy_state = np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+
+
+class MultimodalModel(nn.Module, ABC):
+    """A generative model of several modalities.
+
+    Arguments:
+        modalities: Name to :class:`ModalitySpec`, in the order of the latent blocks.
+    """
+
+    def __init__(self, modalities: Mapping[str, ModalitySpec]) -> None:
+        super().__init__()
+        if len(modalities) < 2:
+            raise ValueError(f"a multimodal model needs at least two modalities, got {list(modalities)}")
+        self.modalities: dict[str, ModalitySpec] = dict(modalities)
+
+    def stages(self) -> Sequence[Stage]:
+        """What is trained, in order; most models have one stage."""
+        return (Stage(),)
+
+    @abstractmethod
+    def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
+        """The training loss of a batch of all modalities.
+
+        Arguments:
+            batch: Name to tensor of shape ``(batch, *spec.shape)``.
+            stage: One of :meth:`stages`; the first if None.
+        """
+
+    @abstractmethod
+    def generate(
+        self,
+        num_samples: int = 1,
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+        sample_likelihood: bool = False,
+    ) -> dict[str, Tensor]:
+        """Samples every modality, jointly or given some of them.
+
+        Arguments:
+            num_samples: Number of joint samples, or of samples for each conditioning point.
+            given: None for joint samples; otherwise observed modalities of shape ``(batch, *spec.shape)``, whose own
+                entries in the result are their reconstructions.
+            generator: Source of randomness; the global generators stay untouched.
+            sample_likelihood: Whether to add the likelihood's noise to the decoders' means.
+
+        Returns:
+            Name to tensor with leading shape ``(num_samples,)``, or ``(num_samples, batch)`` under ``given``.
+        """
+
+    @abstractmethod
+    def log_likelihood(
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        num_importance_samples: int = 1000,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Importance-weighted estimate of the log-likelihood in nats, of shape ``(batch,)``.
+
+        Arguments:
+            batch: The modalities whose likelihood is estimated.
+            given: Modalities to condition on, None for the joint likelihood.
+            num_importance_samples: Samples from the proposal, for each data point.
+            generator: Source of randomness.
+        """
+
+    def check_batch(self, batch: Mapping[str, Tensor], *, subset: bool = False) -> int:
+        """Checks names and shapes of a batch and returns its size.
+
+        Arguments:
+            batch: Name to tensor.
+            subset: Whether some modalities may be missing.
+
+        Raises:
+            ValueError: If a name is unknown or missing, a shape does not fit, or sizes differ; it names both sides.
+        """
+        known = list(self.modalities)
+        if unknown := [m for m in batch if m not in self.modalities]:
+            raise ValueError(f"unknown modalities {unknown}; the model has {known}")
+        if not batch or (not subset and len(batch) != len(known)):
+            raise ValueError(f"the batch has modalities {list(batch)}, the model needs {known}")
+        for m, x in batch.items():
+            if tuple(x.shape[1:]) != self.modalities[m].shape:
+                raise ValueError(
+                    f"modality {m!r} has shape {tuple(x.shape)}, the model needs (batch, "
+                    f"{', '.join(map(str, self.modalities[m].shape))})"
+                )
+        sizes = {m: len(x) for m, x in batch.items()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"modalities of unequal batch sizes {sizes}")
+        return next(iter(sizes.values()))

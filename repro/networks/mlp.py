@@ -1,0 +1,146 @@
+"""Fully connected encoders and decoders (GMRF MCVAE Table IV, MRF MVAE Table 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["MLP", "GaussianMLPEncoder", "HiddenLayers"]
+
+
+class HiddenLayers(nn.Module):
+    r"""A stack of fully connected layers, each followed by the activation.
+
+    .. math:: h_0 = x, \qquad h_{k+1} = a(W_k h_k + b_k)
+
+    Arguments:
+        in_features: Size of the input; inputs of shape ``(batch, ...)`` are flattened to it.
+        widths: Output size of each layer.
+        activation: Constructor of the activation.
+        hidden_dtype: Type that the layers compute in, such as ``torch.bfloat16``; parameters and result stay in
+            float32. None for float32 throughout.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        widths: Sequence[int],
+        *,
+        activation: type[nn.Module] = nn.ReLU,
+        hidden_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = [in_features, *widths]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.activation = activation()
+        self.out_features = sizes[-1]
+        self.hidden_dtype = hidden_dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(*batch, in_features)`` to ``(*batch, widths[-1])``."""
+        if self.hidden_dtype is None:
+            for layer in self.layers:
+                x = self.activation(layer(x))
+            return x
+        out_dtype, x = x.dtype, x.to(self.hidden_dtype)
+        for layer in self.layers:
+            x = self.activation(F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype)))
+        return x.to(out_dtype)
+
+
+class MLP(nn.Module):
+    """Hidden layers and one linear output layer, optionally through a sigmoid.
+
+    Table IV's decoder is ``MLP(latent, (256, 256), 2)``; the global encoder is ``MLP(inputs, (128,) * 3, outputs)``.
+
+    Arguments:
+        in_features: Size of the input.
+        widths: Sizes of the hidden layers.
+        out_features: Size of the output.
+        activation: Constructor of the hidden activation.
+        output: ``"linear"`` or ``"sigmoid"``.
+        hidden_dtype: As in :class:`HiddenLayers`; the output layer always computes in float32.
+
+    Raises:
+        ValueError: If ``output`` is neither of the two.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        widths: Sequence[int],
+        out_features: int,
+        *,
+        activation: type[nn.Module] = nn.ReLU,
+        output: str = "linear",
+        hidden_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if output not in ("linear", "sigmoid"):
+            raise ValueError(f"output is {output!r}, must be 'linear' or 'sigmoid'")
+        self.hidden = HiddenLayers(in_features, widths, activation=activation, hidden_dtype=hidden_dtype)
+        self.linear = nn.Linear(self.hidden.out_features, out_features)
+        self.output = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(*batch, in_features)`` to ``(*batch, out_features)``."""
+        y = self.linear(self.hidden(x))
+        return torch.sigmoid(y) if self.output == "sigmoid" else y
+
+
+class GaussianMLPEncoder(nn.Module):
+    r"""Table IV's encoder: two hidden layers of 256, then one linear head for the mean and one for the log-variance.
+
+    The table prints the mean heads as :math:`\sigma_{shared}`; they are the means. Where ``specific_dim`` is positive
+    ("if factorized"), two more heads give the modality-specific mean and log-variance.
+
+    Arguments:
+        in_features: Size of the flattened modality.
+        latent_dim: Latents of the shared heads.
+        specific_dim: Latents of the modality-specific heads, 0 for none.
+        widths: Sizes of the hidden layers.
+        hidden_dtype: As in :class:`HiddenLayers`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        latent_dim: int,
+        *,
+        specific_dim: int = 0,
+        widths: Sequence[int] = (256, 256),
+        hidden_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.hidden = HiddenLayers(in_features, widths, hidden_dtype=hidden_dtype)
+        self.mean = nn.Linear(self.hidden.out_features, latent_dim)
+        self.log_variance = nn.Linear(self.hidden.out_features, latent_dim)
+        self.latent_dim, self.specific_dim = latent_dim, specific_dim
+        if specific_dim:
+            self.specific_mean = nn.Linear(self.hidden.out_features, specific_dim)
+            self.specific_log_variance = nn.Linear(self.hidden.out_features, specific_dim)
+
+    @property
+    def feature_dim(self) -> int:
+        """Size of :meth:`features`."""
+        return self.hidden.out_features
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer, ``(batch, widths[-1])``, of inputs ``(batch, *shape)``."""
+        return self.hidden(x.flatten(1))
+
+    def heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance ``(batch, latent_dim)`` from :meth:`features`."""
+        return self.mean(features), self.log_variance(features)
+
+    def specific_heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Modality-specific mean and log-variance ``(batch, specific_dim)``."""
+        return self.specific_mean(features), self.specific_log_variance(features)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the shared latents, each ``(batch, latent_dim)``."""
+        return self.heads(self.features(x))

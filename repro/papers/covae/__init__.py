@@ -1,0 +1,1 @@
+"""CoVAE: a multimodal VAE with a correlated prior (Caretti et al.)."""

@@ -1,0 +1,1 @@
+"""Multi-Component VAE with Gaussian Markov Random Field (Oubari et al.)."""

@@ -1,0 +1,307 @@
+"""GMRF MCVAE: a multi-component VAE whose posterior and prior are Gaussian Markov random fields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from repro.distributions import BlockGaussian
+from repro.distributions.covariance import block_dominant_scale_tril, cholesky_scale_tril
+from repro.metrics.likelihood import gaussian_log_prob, importance_weighted, laplace_log_prob
+from repro.model import Loss, ModalitySpec, MultimodalModel, Stage
+from repro.networks import MLP, GaussianMLPEncoder
+from repro.papers.gmrf_mcvae.prior import COVARIANCES, BlockGaussianPrior, num_off_diagonal
+
+__all__ = ["CONDITIONAL_PROTOCOLS", "GMRFMCVAE"]
+
+CONDITIONAL_PROTOCOLS = ("joint", "componentwise", "componentwise_covariance_as_scale")
+
+
+class GMRFMCVAE(MultimodalModel):
+    r"""Multi-component VAE with a Gaussian Markov random field as posterior and as prior.
+
+    .. math::
+        L = \frac{1}{B} \sum_b \Big[ \sum_i -\ln p(x_i \mid z_i)
+            + \beta \, KL\big(N(\mu_\phi(X), \Sigma_\phi(X)) \,\|\, N(\mu, \Sigma)\big) \Big]
+
+    Encoder i gives the mean and the diagonal of block i; a global encoder, fed with a linear embedding of every
+    encoder's last hidden layer, gives the entries beside the diagonal. Decoder i sees block i alone.
+
+    What a published beta is relative to: with ``reduction="sum"`` the negative log-likelihood is in nats a sample,
+    summed over the values of all modalities. With ``"mean"`` each modality's is averaged over its n values, as in the
+    author's code, so that the same beta weighs the KL term n times as much. Up to a factor the loss is the negative
+    ELBO of a likelihood with the scale :meth:`noise_scale`.
+
+    Arguments:
+        modalities: Name to :class:`~repro.model.ModalitySpec`.
+        latent_dim: Latents a modality, d.
+        posterior: ``"cholesky"`` (MRF MVAE, section 3.1.1: exponential diagonal) or ``"block_dominant"`` (section
+            III-C5 with diagonal :math:`\Sigma_{jj}`).
+        prior: ``"cholesky"``, ``"block_dominant"`` or ``"standard"``.
+        beta: Weight of the KL term.
+        likelihood: ``"gaussian"`` or ``"laplace"``.
+        scale: Standard deviation, or the Laplace distribution's b, of the likelihood, in the data's unit.
+        reduction: ``"sum"`` or ``"mean"`` over the values of a modality.
+        output: ``"linear"`` or ``"sigmoid"``, the decoders' last activation.
+        dominance: ``"element"`` or ``"block"``, the form of the block-dominant construction.
+        epsilon: Its epsilon (erratum E9: 0.9 to 0.95 in float32).
+        delta: Its delta.
+        encoders: Modules with ``features``, ``heads`` and ``feature_dim``; Table IV's if None.
+        decoders: Modules from ``(batch, d)`` to the flattened modality; Table IV's if None.
+        hidden_dtype: Type of Table IV's hidden layers, such as ``torch.bfloat16``.
+
+    Raises:
+        ValueError: If an option is none of those named, or a number is not positive.
+
+    Source: GMRF MCVAE, sections III-C and -C2, Table IV, eq. 1, 8, 9, 10; errata E9, E10, E17.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, ModalitySpec],
+        *,
+        latent_dim: int = 2,
+        posterior: str = "cholesky",
+        prior: str = "cholesky",
+        beta: float = 0.001,
+        likelihood: str = "gaussian",
+        scale: float = 1.0,
+        reduction: str = "sum",
+        output: str = "linear",
+        dominance: str = "element",
+        epsilon: float = 0.9,
+        delta: float = 1e-6,
+        encoders: Mapping[str, nn.Module] | None = None,
+        decoders: Mapping[str, nn.Module] | None = None,
+        hidden_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(modalities)
+        choices = {
+            "posterior": (posterior, COVARIANCES),
+            "likelihood": (likelihood, ("gaussian", "laplace")),
+            "reduction": (reduction, ("sum", "mean")),
+            "dominance": (dominance, ("element", "block")),
+        }
+        for name, (value, allowed) in choices.items():
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}, must be one of {allowed}")
+        for name, number in {"latent_dim": latent_dim, "beta": beta, "scale": scale}.items():
+            if not number > 0:
+                raise ValueError(f"{name} is {number}, must be positive")
+        self.block_sizes = dict.fromkeys(self.modalities, latent_dim)
+        self.posterior_covariance = posterior
+        self.beta, self.likelihood, self.scale, self.reduction = beta, likelihood, scale, reduction
+        self.dominance, self.epsilon, self.delta = dominance, epsilon, delta
+        self.encoders = nn.ModuleDict(
+            encoders
+            or {m: GaussianMLPEncoder(s.numel, latent_dim, hidden_dtype=hidden_dtype) for m, s in modalities.items()}
+        )
+        self.decoders = nn.ModuleDict(
+            decoders
+            or {
+                m: MLP(latent_dim, (256, 256), s.numel, output=output, hidden_dtype=hidden_dtype)
+                for m, s in modalities.items()
+            }
+        )
+        for name, modules in {"encoders": self.encoders, "decoders": self.decoders}.items():
+            if set(modules) != set(self.modalities):
+                raise ValueError(f"{name} are for {sorted(modules)}, the modalities are {sorted(self.modalities)}")
+        self.embeddings = nn.ModuleDict({m: nn.Linear(e.feature_dim, latent_dim) for m, e in self.encoders.items()})
+        self.global_encoder = MLP(
+            latent_dim * len(self.modalities), (128, 128, 128), num_off_diagonal(posterior, self.block_sizes)
+        )
+        self.prior = BlockGaussianPrior(self.block_sizes, prior, dominance=dominance, epsilon=epsilon, delta=delta)
+
+    def capacity(self) -> int:
+        """Free numbers of one posterior: means and covariance entries (erratum E10)."""
+        total = sum(self.block_sizes.values())
+        return 2 * total + num_off_diagonal(self.posterior_covariance, self.block_sizes)
+
+    def noise_scale(self, modality: str) -> float:
+        r"""Scale of the likelihood under which the loss is a negative ELBO, up to a factor.
+
+        .. math:: s \sqrt{\beta'} \text{ (Gaussian)}, \qquad b \beta' \text{ (Laplace)}
+
+        where :math:`\beta' = \beta`, or :math:`n \beta` under ``reduction="mean"`` over n values.
+        """
+        weight = self.beta * (self.modalities[modality].numel if self.reduction == "mean" else 1)
+        return self.scale * (math.sqrt(weight) if self.likelihood == "gaussian" else weight)
+
+    def posterior(self, batch: Mapping[str, Tensor]) -> BlockGaussian:
+        """The joint posterior q(z | X) of a batch of all modalities (eq. 7 and 10)."""
+        means, log_diagonals, embedded = [], [], []
+        for m, encoder in self.encoders.items():
+            features = encoder.features(batch[m])
+            mean, log_variance = encoder.heads(features)
+            means.append(mean)
+            log_diagonals.append(log_variance / 2)
+            embedded.append(self.embeddings[m](features))
+        mean, log_diagonal = torch.cat(means, -1), torch.cat(log_diagonals, -1)
+        off_diagonal = self.global_encoder(torch.cat(embedded, -1))
+        if self.posterior_covariance == "cholesky":
+            tril = cholesky_scale_tril(log_diagonal, off_diagonal)
+        else:
+            tril = block_dominant_scale_tril(
+                (2 * log_diagonal).exp(),
+                off_diagonal,
+                self.block_sizes,
+                epsilon=self.epsilon,
+                delta=self.delta,
+                form=self.dominance,
+            )
+        return BlockGaussian(mean, tril, self.block_sizes, validate_args=False)
+
+    def unary_posterior(self, modality: str, x: Tensor) -> BlockGaussian:
+        """q(z_j | x_j) from encoder j alone, which conditional generation starts from (section III-C5)."""
+        mean, log_variance = self.encoders[modality](x)
+        sizes = {modality: self.block_sizes[modality]}
+        return BlockGaussian(mean, torch.diag_embed((log_variance / 2).exp()), sizes, validate_args=False)
+
+    def decode(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Decoders' means for blocks of shape ``(*batch, d)``, each ``(*batch, *spec.shape)``."""
+        return {m: self.decoders[m](v).reshape(*v.shape[:-1], *self.modalities[m].shape) for m, v in z.items()}
+
+    def log_prob(self, modality: str, x: Tensor, mean: Tensor, scale: float) -> Tensor:
+        """ln p(x | mean) summed over the event's values; leading shapes broadcast."""
+        density = gaussian_log_prob if self.likelihood == "gaussian" else laplace_log_prob
+        return density(x, mean, scale, event_dims=len(self.modalities[modality].shape))
+
+    def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
+        """Negative log-likelihood plus beta times the closed-form KL divergence."""
+        self.check_batch(batch)
+        posterior = self.posterior(batch)
+        means = self.decode(posterior.split(posterior.rsample()))
+        reconstruction = torch.zeros((), device=posterior.mean.device)
+        for m, mean in means.items():
+            term = -self.log_prob(m, batch[m], mean, self.scale).mean()
+            reconstruction = reconstruction + (term / self.modalities[m].numel if self.reduction == "mean" else term)
+        kl = kl_divergence(posterior, self.prior()).mean()
+        terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach()}
+        return Loss(reconstruction + self.beta * kl, terms)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        num_samples: int = 1,
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+        sample_likelihood: bool = False,
+        protocol: str = "joint",
+    ) -> dict[str, Tensor]:
+        """Samples all modalities from the prior, or given some of them through the prior's conditional.
+
+        Arguments:
+            num_samples: Joint samples, or samples for each conditioning point.
+            given: Observed modalities; each z_j is drawn from its own encoder's q(z_j | x_j).
+            generator: Source of randomness.
+            sample_likelihood: Whether to add noise of :meth:`noise_scale` to the decoders' means.
+            protocol: How the unobserved blocks are drawn. ``"joint"``: together, from the prior's conditional.
+                ``"componentwise"``: each alone, from its own conditional (eq. 9), so that they are independent of one
+                another given the observed. ``"componentwise_covariance_as_scale"``: the same, with z_j drawn with the
+                diagonal covariance in the place of the standard deviation, as the author's released code does.
+
+        Returns:
+            Name to ``(num_samples, *shape)``, or ``(num_samples, batch, *shape)`` under ``given``.
+
+        Raises:
+            ValueError: If the protocol is unknown, or names or shapes of ``given`` do not fit.
+        """
+        if protocol not in CONDITIONAL_PROTOCOLS:
+            raise ValueError(f"protocol is {protocol!r}, must be one of {CONDITIONAL_PROTOCOLS}")
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}, must be at least 1")
+        prior = self.prior()
+        if given is None:
+            z = prior.split(prior.rsample((num_samples,), generator=generator))
+        else:
+            self.check_batch(given, subset=True)
+            z = self._conditional_latents(prior, given, num_samples, protocol, generator)
+        out = self.decode({m: z[m] for m in self.modalities})
+        if sample_likelihood:
+            out = {m: x + self._noise(m, x, generator) for m, x in out.items()}
+        return out
+
+    def _conditional_latents(
+        self,
+        prior: BlockGaussian,
+        given: Mapping[str, Tensor],
+        num_samples: int,
+        protocol: str,
+        generator: torch.Generator | None,
+    ) -> dict[str, Tensor]:
+        z: dict[str, Tensor] = {}
+        for m, x in given.items():
+            mean, log_variance = self.encoders[m](x)
+            exponent = 1.0 if protocol == "componentwise_covariance_as_scale" else 0.5
+            noise = torch.randn(num_samples, *mean.shape, generator=generator, device=mean.device)
+            z[m] = mean + (exponent * log_variance).exp() * noise
+        if len(z) == len(self.modalities):
+            return z
+        conditional = prior.condition(z)
+        if protocol == "joint":
+            return z | conditional.split(conditional.rsample(generator=generator))
+        for m in conditional.block_sizes:
+            z[m] = conditional.marginal([m]).rsample(generator=generator)
+        return z
+
+    def _noise(self, modality: str, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        scale = self.noise_scale(modality)
+        if self.likelihood == "gaussian":
+            return scale * torch.randn(x.shape, generator=generator, device=x.device)
+        u = torch.rand(x.shape, generator=generator, device=x.device) - 0.5
+        return -scale * u.sign() * torch.log1p(-2 * u.abs().clamp(max=0.5 - 1e-7))
+
+    @torch.no_grad()
+    def log_likelihood(
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        num_importance_samples: int = 1000,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        r"""Importance-weighted estimate of ln p(x_S), or of ln p(x_S | x_T), in nats, ``(batch,)``.
+
+        .. math:: \ln \frac{1}{K} \sum_k \frac{p(x_S \mid z_S^k) \, p(z_S^k)}{q(z_S^k \mid x_S)}, \quad z^k \sim q
+
+        The proposal is the joint posterior where all modalities are there and the product of the unary posteriors
+        otherwise; the likelihood has the scale :meth:`noise_scale`. Under ``given`` the result is the difference of two
+        such estimates, ln p(x_S, x_T) - ln p(x_T) (erratum E16).
+
+        Raises:
+            ValueError: If names or shapes do not fit, or a modality is in both.
+        """
+        if num_importance_samples < 1:
+            raise ValueError(f"num_importance_samples is {num_importance_samples}, must be at least 1")
+        self.check_batch(batch, subset=True)
+        if given is None:
+            return self._log_marginal(batch, num_importance_samples, generator)
+        if both := sorted(set(batch) & set(given)):
+            raise ValueError(f"modalities {both} are in the batch and in given")
+        self.check_batch(given, subset=True)
+        joint = self._log_marginal({**batch, **given}, num_importance_samples, generator)
+        return joint - self._log_marginal(given, num_importance_samples, generator)
+
+    def _log_marginal(self, batch: Mapping[str, Tensor], num: int, generator: torch.Generator | None) -> Tensor:
+        names = [m for m in self.modalities if m in batch]
+        prior = self.prior()
+        if len(names) == len(self.modalities):
+            proposals = [self.posterior(batch)]
+        else:
+            prior = prior.marginal(names)
+            proposals = [self.unary_posterior(m, batch[m]) for m in names]
+
+        def log_weight(k: int) -> Tensor:
+            draws = [q.rsample((k,), generator=generator) for q in proposals]
+            log_q = sum(q.log_prob(v) for q, v in zip(proposals, draws, strict=True))
+            z = torch.cat(draws, -1)
+            means = self.decode(prior.split(z))
+            log_p = sum(self.log_prob(m, batch[m], means[m], self.noise_scale(m)) for m in names)
+            return log_p + prior.log_prob(z) - log_q
+
+        return importance_weighted(log_weight, num)

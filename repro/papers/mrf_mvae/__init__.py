@@ -1,0 +1,1 @@
+"""A Markov Random Field Multi-Modal Variational AutoEncoder (Oubari et al.)."""

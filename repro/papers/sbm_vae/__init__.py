@@ -1,0 +1,1 @@
+"""Score-Based Multimodal Autoencoder (Wesego and Rooshenas)."""

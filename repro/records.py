@@ -1,0 +1,249 @@
+"""What is run and what was measured: pure data, with canonical JSON and content hashes.
+
+Reading files, the clock and the machine is left to :mod:`repro.runs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["PROFILES", "Metric", "Record", "RecordError", "RunSpec", "canonical_json", "digest"]
+
+PROFILES = ("paper", "quick", "smoke")
+FORMAT = "repro-record/1"
+
+
+class RecordError(ValueError):
+    """A record or a specification that cannot be trusted: malformed, altered, or not the one asked for."""
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no white space, equal for equal values.
+
+    Raises:
+        ValueError: If the value holds a number that JSON cannot carry, such as NaN.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON, in hexadecimal."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A copy made of dict, list, str, int, float, bool and None alone."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v, where) for v in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecordError(f"{where} is {value}, not a finite number")
+        return value
+    raise RecordError(f"{where} has type {type(value).__name__}, which a specification cannot hold")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that determines one run.
+
+    Arguments:
+        paper: The room, such as ``"gmrf_mcvae"``.
+        dataset: The dataset's name.
+        method: The model, such as ``"mvae"``.
+        seed: Seed of the parameters' initialisation and of training.
+        profile: ``"paper"``, ``"quick"`` or ``"smoke"``.
+        params: Every hyper-parameter, resolved; nested mappings of plain values.
+
+    Raises:
+        RecordError: If the profile is unknown, the seed is negative, or a value is not plain and finite.
+    """
+
+    paper: str
+    dataset: str
+    method: str
+    seed: int
+    profile: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise RecordError(f"unknown profile {self.profile!r}; one of {', '.join(PROFILES)}")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise RecordError(f"seed is {self.seed!r}, must be an integer of at least 0")
+        object.__setattr__(self, "params", _plain(self.params, "params"))
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @property
+    def key(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        return digest(self.to_dict())[:16]
+
+    @property
+    def label(self) -> str:
+        """A short name for people."""
+        return f"{self.paper}/{self.method} seed {self.seed} ({self.profile}, {self.key[:8]})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as plain JSON values."""
+        return {
+            "paper": self.paper,
+            "dataset": self.dataset,
+            "method": self.method,
+            "seed": self.seed,
+            "profile": self.profile,
+            "params": _plain(self.params, "params"),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Any, where: str = "specification") -> RunSpec:
+        """Reads :meth:`to_dict`'s form.
+
+        Raises:
+            RecordError: If a field is missing or unknown.
+        """
+        names = {"paper", "dataset", "method", "seed", "profile", "params"}
+        if not isinstance(value, dict) or set(value) != names:
+            got = sorted(value) if isinstance(value, dict) else type(value).__name__
+            raise RecordError(f"{where}: fields {got}, expected {sorted(names)}")
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number and how it was measured.
+
+    Arguments:
+        name: Unique within a record, such as ``"test/unconditional/mean/histogram/dim1"``.
+        value: The number; a mean over repetitions where the protocol says so.
+        unit: The unit, "1" where there is none.
+        num_samples: Samples that the number rests on.
+        protocol: How it was measured, in a sentence.
+    """
+
+    name: str
+    value: float
+    unit: str
+    num_samples: int
+    protocol: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", float(self.value))
+        if not math.isfinite(self.value):
+            raise RecordError(f"metric {self.name!r} is {self.value}, not a finite number")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of one run.
+
+    Arguments:
+        spec: What was run.
+        metrics: What was measured.
+        environment: Commit and whether the package differed from it, versions, device, threads.
+        data: Dataset split to SHA-256 of the data that was used.
+        weights_sha256: SHA-256 of the weights file.
+        training_seconds: Wall-clock seconds of all epochs, over interruptions.
+        evaluation_seconds: Wall-clock seconds of the evaluation.
+        history: One entry a logged epoch.
+    """
+
+    spec: RunSpec
+    metrics: Sequence[Metric]
+    environment: Mapping[str, Any]
+    data: Mapping[str, str]
+    weights_sha256: str
+    training_seconds: float
+    evaluation_seconds: float
+    history: Sequence[Mapping[str, Any]] = ()
+
+    def __post_init__(self) -> None:
+        names = [m.name for m in self.metrics]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise RecordError(f"metrics given twice: {twice}")
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name.
+
+        Raises:
+            KeyError: If there is none; it names the record and what it has.
+        """
+        for m in self.metrics:
+            if m.name == name:
+                return m
+        raise KeyError(f"record {self.spec.key} has no metric {name!r}; it has {[m.name for m in self.metrics]}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain JSON values, with its key and a digest over everything else."""
+        body = {
+            "format": FORMAT,
+            "key": self.spec.key,
+            "spec": self.spec.to_dict(),
+            "metrics": [
+                {"name": m.name, "value": m.value, "unit": m.unit, "num_samples": m.num_samples, "protocol": m.protocol}
+                for m in self.metrics
+            ],
+            "environment": _plain(self.environment, "environment"),
+            "data": _plain(self.data, "data"),
+            "weights_sha256": self.weights_sha256,
+            "training_seconds": self.training_seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "history": _plain(list(self.history), "history"),
+        }
+        return {**body, "digest": digest(body)}
+
+    def to_json(self) -> str:
+        """Indented JSON, one metric a line."""
+        value = self.to_dict()
+        metrics, history = value.pop("metrics"), value.pop("history")
+        text = json.dumps(value, indent=1, allow_nan=False)
+        for name, rows in (("metrics", metrics), ("history", history)):
+            lines = ",\n".join("  " + json.dumps(row, allow_nan=False) for row in rows)
+            text = text[: text.rindex("\n}")] + f',\n "{name}": [\n{lines}\n ]\n}}'
+        return text + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "record") -> Record:
+        """Reads :meth:`to_json`'s form and checks it.
+
+        Raises:
+            RecordError: If the text is not such a record, its specification does not match its key, or its digest
+                does not match its content.
+        """
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RecordError(f"{where}: not JSON ({error})") from None
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise RecordError(f"{where}: not a {FORMAT} file")
+        spec = RunSpec.from_dict(value.get("spec"), where)
+        if value.get("key") != spec.key:
+            raise RecordError(
+                f"{where}: key {value.get('key')} does not match its specification, whose key is {spec.key}"
+            )
+        claimed = value.pop("digest", None)
+        if claimed != digest(value):
+            raise RecordError(f"{where}: content does not match its digest; the file was altered")
+        try:
+            return cls(
+                spec=spec,
+                metrics=[Metric(**m) for m in value["metrics"]],
+                environment=value["environment"],
+                data=value["data"],
+                weights_sha256=value["weights_sha256"],
+                training_seconds=value["training_seconds"],
+                evaluation_seconds=value["evaluation_seconds"],
+                history=value["history"],
+            )
+        except (KeyError, TypeError) as error:
+            raise RecordError(f"{where}: malformed ({error})") from None

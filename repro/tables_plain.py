@@ -1,0 +1,92 @@
+"""Tables of text: settings and architectures, printed as Markdown or LaTeX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["NONE", "PlainTable", "yes_no"]
+
+NONE = "—"  # a cell with nothing to say
+
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+    | {"<": "$<$", ">": "$>$", "×": r"$\times$", "·": r"$\cdot$", "→": r"$\to$", "²": "$^2$", "σ": r"$\sigma$"}
+    | {NONE: "---", "[": "{[}", "*": "{*}"}  # "[" and "*" at the start of a row would be read as arguments of \\
+)
+_MARKDOWN = str.maketrans({"|": r"\|", "*": r"\*", "_": r"\_", "<": "&lt;"})
+
+
+def yes_no(value: bool) -> str:
+    """The cell of a column of truth values."""
+    return "yes" if value else "no"
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """A table whose cells are text.
+
+    Arguments:
+        title: One line.
+        columns: Headings.
+        rows: Cells, as many in each row as there are headings.
+        notes: Sentences printed under the table.
+
+    Raises:
+        ValueError: If a row has another number of cells.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{self.title}: row {row} has {len(row)} cells for {len(self.columns)} columns")
+
+    def column(self, name: str) -> tuple[str, ...]:
+        """The cells of one column, from the top.
+
+        Raises:
+            ValueError: If there is no such column.
+        """
+        if name not in self.columns:
+            raise ValueError(f"{self.title}: no column {name!r}, one of {', '.join(self.columns)}")
+        index = self.columns.index(name)
+        return tuple(row[index] for row in self.rows)
+
+    def to_markdown(self) -> str:
+        """The title in bold, a pipe table, and the notes as a list."""
+        lines = [[cell.translate(_MARKDOWN) for cell in line] for line in (self.columns, *self.rows)]
+        lines.insert(1, ["---"] * len(self.columns))
+        table = ["| " + " | ".join(line) + " |" for line in lines]
+        notes = ["", *(f"- {note.translate(_MARKDOWN)}" for note in self.notes)] if self.notes else []
+        return "\n".join([f"**{self.title.translate(_MARKDOWN)}**", "", *table, *notes]) + "\n"
+
+    def to_latex(self, label: str | None = None) -> str:
+        """A ``table`` environment with the rules of the booktabs package.
+
+        Arguments:
+            label: Label to refer to the table by, none if None.
+        """
+        lines = [" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in (self.columns, *self.rows)]
+        return "\n".join(
+            [
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{self.title.translate(_LATEX)}}}",
+                *([rf"\label{{{label}}}"] if label else []),
+                rf"\begin{{tabular}}{{{'l' * len(self.columns)}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                *(rf"\par\footnotesize {note.translate(_LATEX)}" for note in self.notes),
+                r"\end{table}",
+                "",
+            ]
+        )

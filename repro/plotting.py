@@ -72,9 +72,9 @@ def draw_points(
     limits: tuple[float, float],
     *,
     size: float,
-    diameter: float = 1.0,
+    diameter: float = 1.2,
     opacity: float = 0.7,
-    dpi: int = 300,
+    dpi: int = 200,
 ) -> None:
     """Draws layers of points into square axes as one image with as many colours as there are overlaps of layers.
 

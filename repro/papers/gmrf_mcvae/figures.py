@@ -30,7 +30,7 @@ LIMITS = (-0.1, 1.1)  # a tenth beyond the data's range on either side
 NUM_BINS = 24  # of width 0.05, so that 0 and 1 are edges
 
 
-def joint_scatter(true: Samples, generated: Mapping[str, Samples], *, max_points: int = 1000) -> Figure:
+def joint_scatter(true: Samples, generated: Mapping[str, Samples], *, max_points: int = 800) -> Figure:
     """Draws Figure 2: the joint distribution of every pair of modalities, for both coordinates and each model.
 
     A block a model, with a row a coordinate and a column a pair; generated samples lie over the true ones. The share
@@ -77,7 +77,7 @@ def joint_scatter(true: Samples, generated: Mapping[str, Samples], *, max_points
     return figure
 
 
-def mvae_seeds(true: Samples, generated: Mapping[int, Samples], *, max_points: int = 1000) -> Figure:
+def mvae_seeds(true: Samples, generated: Mapping[int, Samples], *, max_points: int = 800) -> Figure:
     """Draws Figure 6: the joint distributions of MVAE for several seeds, laid out as :func:`joint_scatter` does.
 
     Arguments:

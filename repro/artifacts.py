@@ -1,0 +1,382 @@
+"""Tables and figures: the runs that each needs, how it is rendered, and where its files lie."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from repro.records import PROFILES, Record, RecordError, RunSpec
+from repro.runs import RunError, RunStore, read_record, room, write_atomically
+
+__all__ = [
+    "PAPERS",
+    "Artifact",
+    "UsageError",
+    "artifacts",
+    "cite",
+    "estimate",
+    "export_records",
+    "figures_root",
+    "find",
+    "missing_runs",
+    "plan",
+    "render",
+    "run",
+    "state",
+]
+
+PAPERS = {"gmrf_mcvae": "gmrf", "mrf_mvae": "mrf", "sbm_vae": "sbm", "covae": "covae"}  # room to Make prefix
+KINDS = {
+    "T": "numeric table",
+    "S": "settings, printed from the code",
+    "F": "figure",
+    "Q": "qualitative samples",
+    "D": "drawing, not computed",
+    "X": "no public material",
+}
+
+
+class UsageError(ValueError):
+    """A wrong call: an unknown name or option."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One table or figure of a paper, as its room's inventory.toml states it.
+
+    Arguments:
+        paper: The room.
+        id: Its id within the room.
+        kind: T, S, F, Q, D or X; see ``KINDS``.
+        title: What it shows.
+        data: Names of the datasets.
+        same_as: The artifact of another room that prints the same, empty for none.
+        built: Whether this package regenerates it yet.
+        cost: Time of the paper profile on two cores.
+        reason: Why it cannot be computed, for kind X.
+    """
+
+    paper: str
+    id: str
+    kind: str
+    title: str
+    data: tuple[str, ...] = ()
+    same_as: str = ""
+    built: bool = False
+    cost: str = ""
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """``<paper>/<id>``."""
+        return f"{self.paper}/{self.id}"
+
+    @property
+    def target(self) -> str:
+        """The Make target."""
+        return f"{PAPERS[self.paper]}-{self.id}"
+
+
+@cache
+def artifacts() -> Mapping[str, Artifact]:
+    """Every artifact of the four papers, by name."""
+    found: dict[str, Artifact] = {}
+    for paper in PAPERS:
+        text = (files(f"repro.papers.{paper}") / "inventory.toml").read_text()
+        for entry in tomllib.loads(text)["artifact"]:
+            artifact = Artifact(paper, **{**entry, "data": tuple(entry.get("data", ()))})
+            found[artifact.name] = artifact
+    return found
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """``"; did you mean a or b?"``, or a hint at the list where nothing is near."""
+    close = get_close_matches(word, words, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else "; `repro list` shows all"
+
+
+def find(name: str) -> Artifact:
+    """The artifact of a name, ``<paper>/<id>`` or the Make target's ``<prefix>-<id>``.
+
+    Raises:
+        UsageError: If there is none; it names the near matches.
+    """
+    known = artifacts()
+    if name in known:
+        return known[name]
+    for artifact in known.values():
+        if artifact.target == name:
+            return artifact
+    if "/" in name and name.split("/", 1)[0] in PAPERS:
+        paper, word = name.split("/", 1)
+        names = [f"{paper}/{i}" for i in [a.id for a in known.values() if a.paper == paper]]
+        raise UsageError(f"{paper} has no artifact {word!r}{nearest(name, names)}")
+    raise UsageError(f"unknown artifact {name!r}{nearest(name, list(known))}")
+
+
+def check_profile(profile: str) -> str:
+    """The profile itself.
+
+    Raises:
+        UsageError: If it is unknown.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"unknown profile {profile!r}; one of {', '.join(PROFILES)}{nearest(profile, PROFILES)}")
+    return profile
+
+
+def figures_root() -> Path:
+    """``REPRO_FIGURES`` if set, else ``figures`` in the working directory."""
+    return Path(os.environ.get("REPRO_FIGURES", "figures"))
+
+
+def output_folder(artifact: Artifact, profile: str, figures: Path) -> Path:
+    """Where an artifact's files lie: the paper profile's at the top, the others' under the profile's name."""
+    return figures / artifact.paper if profile == "paper" else figures / artifact.paper / profile
+
+
+def state(artifact: Artifact, figures: Path) -> str:
+    """A word or two on where the artifact stands."""
+    if artifact.kind in "DX":
+        return KINDS[artifact.kind] + (f": {artifact.reason}" if artifact.reason else "")
+    if not artifact.built:
+        return "not built yet"
+    done = [p for p in PROFILES if any(output_folder(artifact, p, figures).glob(f"{artifact.id}.*"))]
+    return f"rendered ({', '.join(done)})" if done else "ready"
+
+
+def _source(artifact: Artifact) -> Artifact:
+    """The artifact itself, or the one of another room that it repeats."""
+    return find(artifact.same_as) if artifact.same_as else artifact
+
+
+def plan(artifact: Artifact, profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:
+    """The runs that an artifact needs, by row.
+
+    Raises:
+        UsageError: If it is not computed from runs here, and why.
+    """
+    if artifact.kind == "D":
+        raise UsageError(f"{artifact.name} is a drawing of the method, not computed")
+    if artifact.kind == "X":
+        raise UsageError(f"{artifact.name} cannot be computed: {artifact.reason}")
+    if not artifact.built:
+        raise UsageError(f"{artifact.name} is not built yet; `repro list` shows what is")
+    if seeds is not None and seeds < 1:
+        raise UsageError(f"--seeds is {seeds}, must be at least 1")
+    source = _source(artifact)
+    return room(source.paper).plan(source.id, check_profile(profile), seeds)
+
+
+def unique(rows: Mapping[str, Sequence[RunSpec]]) -> list[RunSpec]:
+    """All runs of a plan, each once, in order."""
+    return list(dict.fromkeys(s for specs in rows.values() for s in specs))
+
+
+def missing_runs(specs: Sequence[RunSpec], store: RunStore) -> list[RunSpec]:
+    """The runs without a record, the longest first so that the last workers end together."""
+    absent = [s for s in specs if store.record(s) is None]
+    return sorted(absent, key=lambda s: -room(s.paper).estimate(s)[0])
+
+
+def estimate(specs: Sequence[RunSpec], workers: int) -> tuple[float, float]:
+    """Seconds on that many cores and peak megabytes of carrying out runs."""
+    costs = [room(s.paper).estimate(s) for s in specs]
+    loads = [0.0] * max(1, workers)
+    for seconds, _ in sorted(costs, reverse=True):
+        loads[loads.index(min(loads))] += seconds
+    largest = sorted((m for _, m in costs), reverse=True)[: max(1, workers)]
+    return max(loads), sum(largest)
+
+
+def _record_path(spec: RunSpec, figures: Path, suffix: str = "json") -> Path:
+    return figures / spec.paper / "records" / f"{spec.key}.{suffix}"
+
+
+def export_records(specs: Sequence[RunSpec], store: RunStore, figures: Path) -> None:
+    """Copies records, and the samples that pictures are drawn from, beside the figures."""
+    for spec in specs:
+        if (record := store.record(spec)) is not None:
+            write_atomically(_record_path(spec, figures), record.to_json())
+            samples = store.directory(spec) / "samples.safetensors"
+            if samples.exists() and spec in _pictured(spec):
+                write_atomically(_record_path(spec, figures, "safetensors"), samples.read_bytes())
+
+
+@cache
+def _pictured(spec: RunSpec) -> frozenset[RunSpec]:
+    """The runs of a room's pictures at the specification's profile, whose samples are kept."""
+    found: set[RunSpec] = set()
+    for artifact in artifacts().values():
+        if artifact.built and artifact.paper == spec.paper and artifact.kind in "FQ" and not artifact.same_as:
+            found |= set(unique(plan(artifact, spec.profile)))
+    return frozenset(found)
+
+
+class _Sources:
+    """Records and samples, from the run directories first and from those beside the figures after."""
+
+    def __init__(self, store: RunStore | None, figures: Path) -> None:
+        self.store, self.figures = store, figures
+
+    def record(self, spec: RunSpec) -> Record | None:
+        found = None if self.store is None else self.store.record(spec)
+        return found or read_record(_record_path(spec, self.figures), spec)
+
+    def samples(self, spec: RunSpec) -> dict[str, Any]:
+        from safetensors.numpy import load_file
+
+        paths = [_record_path(spec, self.figures, "safetensors")]
+        if self.store is not None:
+            paths.insert(0, self.store.directory(spec) / "samples.safetensors")
+        for path in paths:
+            if path.exists():
+                return dict(sorted(load_file(path).items()))
+        raise RunError(f"no samples of {spec.label} in {' or '.join(map(str, paths))}")
+
+
+def render(
+    artifact: Artifact, profile: str, figures: Path, *, store: RunStore | None = None, seeds: int | None = None
+) -> list[Path]:
+    """Renders an artifact from records, without training anything.
+
+    Arguments:
+        artifact: What to render.
+        profile: The profile of its records.
+        figures: Where files go and where exported records lie.
+        store: Run directories to look in first, None for exported records alone.
+        seeds: Number of seeds; the profile's if None.
+
+    Returns:
+        The files.
+
+    Raises:
+        RunError: If a run that the artifact needs has no record; it names the runs.
+    """
+    sources = _Sources(store, figures)
+    specs = unique(plan(artifact, profile, seeds))
+    if absent := [s.label for s in specs if sources.record(s) is None]:
+        more = "" if len(absent) <= 3 else f" and {len(absent) - 3} more"
+        raise RunError(f"{artifact.name} lacks the records of {', '.join(absent[:3])}{more}; `make {artifact.target}`")
+    source = _source(artifact)
+    rendering = importlib.import_module(f"repro.papers.{source.paper}.rendering")
+    rename = _rename(artifact)
+    contents = rendering.render(
+        source.id, profile, seeds=seeds, lookup=sources.record, samples=sources.samples, rename=rename
+    )
+    folder = output_folder(artifact, profile, figures)
+    paths = []
+    for suffix, content in contents.items():
+        paths.append(folder / f"{artifact.id}.{suffix}")
+        write_atomically(paths[-1], content)
+    return paths
+
+
+def _rename(artifact: Artifact) -> dict[str, str]:
+    if not artifact.same_as:
+        return {}
+    published = tomllib.loads((files(f"repro.papers.{artifact.paper}") / "published.toml").read_text())
+    return published.get(artifact.id, {}).get("rename", {})
+
+
+def run(
+    name: str,
+    *,
+    profile: str = "paper",
+    seeds: int | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    runs: Path | None = None,
+    figures: Path | None = None,
+    force: bool = False,
+) -> list[Path]:
+    """Carries out what an artifact needs and renders it: the command ``repro run``.
+
+    Arguments:
+        name: The artifact, such as ``"gmrf_mcvae/table1"``.
+        profile: ``"paper"``, ``"quick"`` or ``"smoke"``.
+        seeds: Number of seeds; the profile's if None.
+        workers: Processes; one a core if None.
+        device: Where to train; a GPU if there is one, else the CPU, if None.
+        runs: Folder of the run directories.
+        figures: Folder of the rendered files and exported records.
+        force: Whether to discard what these runs left and start them anew.
+
+    Returns:
+        The rendered files.
+
+    Raises:
+        UsageError: If the artifact or the profile is unknown, or it is not computed here.
+        RunError: If a run failed; it names each failed run and why.
+    """
+    from repro.executors import Progress, run_all
+    from repro.runs import default_runs_root
+
+    artifact = find(name)
+    rows = plan(artifact, profile, seeds)
+    store = RunStore(runs or default_runs_root())
+    figures = figures or figures_root()
+    specs = unique(rows)
+    if force:
+        for spec in specs:
+            store.discard(spec)
+    if todo := missing_runs(specs, store):
+        if device is None:
+            import torch
+
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        progress = Progress(sum(s.params["training"]["epochs"] for s in todo), len(todo))
+        try:
+            failures = run_all(todo, store, workers=workers, device=device, progress=progress)
+        finally:
+            progress.close()
+        if failures:
+            listed = "; ".join(f"{f.spec.label}: {f.reason}" for f in failures)
+            raise RunError(f"{len(failures)} of {len(todo)} runs failed: {listed}")
+    export_records(specs, store, figures)
+    return render(artifact, profile, figures, store=store, seeds=seeds)
+
+
+def cite(name: str) -> str:
+    """BibTeX of the paper, of the datasets used, and of this package with its version and commit.
+
+    Arguments:
+        name: A paper or an artifact, such as ``"gmrf_mcvae"`` or ``"gmrf_mcvae/table1"``.
+
+    Raises:
+        UsageError: If there is no such paper or artifact.
+    """
+    from repro import __version__
+    from repro.datasets.card import card_names, load_card
+    from repro.runs import _git
+
+    if name in PAPERS:
+        paper, data = name, sorted({d for a in artifacts().values() if a.paper == name for d in a.data})
+    else:
+        artifact = find(name)
+        paper, data = artifact.paper, list(artifact.data)
+    entries = {paper: (files(f"repro.papers.{paper}") / "citation.bib").read_text().strip()}
+    for dataset in data:
+        if dataset in card_names():
+            entries |= load_card(dataset).citations
+    commit = _git("rev-parse", "--short", "HEAD")
+    note = f"version {__version__}" + (f", commit {commit}" if commit else "")
+    own = (
+        "@software{repro,\n  title = {repro: structured latent spaces of multimodal VAEs, reproduced},\n"
+        f"  author = {{{{The repro authors}}}},\n  year = {{2026}},\n  version = {{{__version__}}},\n  note = {{{note}}}\n}}"
+    )
+    return "\n\n".join([*(e.strip() for e in entries.values()), own]) + "\n"
+
+
+def iterate_states(figures: Path) -> Iterator[tuple[Artifact, str]]:
+    """Every artifact and its state."""
+    for artifact in artifacts().values():
+        yield artifact, state(artifact, figures)

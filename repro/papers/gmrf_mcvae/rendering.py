@@ -1,0 +1,82 @@
+"""GMRF MCVAE's artifacts as files: Markdown and LaTeX for tables, PDF and PNG for figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from repro.papers.gmrf_mcvae.experiments import LABELS, plan
+from repro.records import Record, RunSpec
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+__all__ = ["render"]
+
+Samples = Callable[[RunSpec], Mapping[str, "ndarray"]]
+
+
+def _join(tables: Sequence[Any], label: str) -> dict[str, str]:
+    """Several tables of one artifact, one below the other."""
+    latex = [t.to_latex(label if i == 0 else f"{label}-{i + 1}") for i, t in enumerate(tables)]
+    return {"md": "\n".join(t.to_markdown() for t in tables), "tex": "\n".join(latex)}
+
+
+def _truth() -> dict[str, ndarray]:
+    from repro.datasets import load_dataset
+
+    return {m: x.numpy() for m, x in load_dataset("copula", split="test").data.items()}
+
+
+def _figure(artifact: str, profile: str, samples: Samples) -> dict[str, bytes]:
+    from repro.papers.gmrf_mcvae import figures
+    from repro.plotting import render as draw
+
+    rows = plan(artifact, profile)
+    if artifact == "fig6":
+        figure = figures.mvae_seeds(_truth(), {spec.seed: samples(spec) for spec in rows["mvae"]})
+    else:
+        function = figures.joint_scatter if artifact == "fig2" else figures.marginals
+        figure = function(_truth(), {LABELS[m]: samples(specs[0]) for m, specs in rows.items()})
+    return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
+
+
+def render(
+    artifact: str,
+    profile: str,
+    *,
+    seeds: int | None,
+    lookup: Callable[[RunSpec], Record | None],
+    samples: Samples,
+    rename: Mapping[str, str] | None = None,
+) -> Mapping[str, str | bytes]:
+    """An artifact's files, suffix to content.
+
+    Arguments:
+        artifact: Its id within the room.
+        profile: The profile of the records.
+        seeds: Number of seeds; the profile's if None.
+        lookup: A run's record, None if there is none; all that the artifact's plan names are there.
+        samples: A run's stored samples, modality to ``(N, 2)``.
+        rename: Method label to another paper's label for it.
+
+    Raises:
+        KeyError: If the room has no such artifact.
+    """
+    if artifact.startswith("fig"):
+        return _figure(artifact, profile, samples)
+    label = f"tab:gmrf-{artifact}"
+    if artifact.startswith("table1"):
+        from repro.papers.gmrf_mcvae import tables
+
+        if artifact == "table1":
+            return _join(tables.table1(profile, seeds, lookup, rename), label)
+        if artifact == "table1-sweep":
+            return _join([tables.sweep(profile, lookup)], label)
+        return _join([tables.ablations(profile, lookup)], label)
+    from repro.papers.gmrf_mcvae import architecture
+
+    found = [getattr(architecture, artifact)()]
+    if artifact == "table9":
+        found.append(architecture.capacities())
+    return _join(found, label)

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "load_dataset": "repro.datasets",
     "run": "repro.artifacts",
-    "cite": "repro.artifacts",
+    "cite": "repro.citation",
 }
 
 __all__ = ["__version__", *_LAZY]

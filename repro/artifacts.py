@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from repro.records import PROFILES, Record, RecordError, RunSpec
+from repro.records import PROFILES, Record, RunSpec
 from repro.runs import RunError, RunStore, read_record, room, write_atomically
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "Artifact",
     "UsageError",
     "artifacts",
-    "cite",
     "estimate",
     "export_records",
     "figures_root",
@@ -343,40 +342,3 @@ def run(
             raise RunError(f"{len(failures)} of {len(todo)} runs failed: {listed}")
     export_records(specs, store, figures)
     return render(artifact, profile, figures, store=store, seeds=seeds)
-
-
-def cite(name: str) -> str:
-    """BibTeX of the paper, of the datasets used, and of this package with its version and commit.
-
-    Arguments:
-        name: A paper or an artifact, such as ``"gmrf_mcvae"`` or ``"gmrf_mcvae/table1"``.
-
-    Raises:
-        UsageError: If there is no such paper or artifact.
-    """
-    from repro import __version__
-    from repro.datasets.card import card_names, load_card
-    from repro.runs import _git
-
-    if name in PAPERS:
-        paper, data = name, sorted({d for a in artifacts().values() if a.paper == name for d in a.data})
-    else:
-        artifact = find(name)
-        paper, data = artifact.paper, list(artifact.data)
-    entries = {paper: (files(f"repro.papers.{paper}") / "citation.bib").read_text().strip()}
-    for dataset in data:
-        if dataset in card_names():
-            entries |= load_card(dataset).citations
-    commit = _git("rev-parse", "--short", "HEAD")
-    note = f"version {__version__}" + (f", commit {commit}" if commit else "")
-    own = (
-        "@software{repro,\n  title = {repro: structured latent spaces of multimodal VAEs, reproduced},\n"
-        f"  author = {{{{The repro authors}}}},\n  year = {{2026}},\n  version = {{{__version__}}},\n  note = {{{note}}}\n}}"
-    )
-    return "\n\n".join([*(e.strip() for e in entries.values()), own]) + "\n"
-
-
-def iterate_states(figures: Path) -> Iterator[tuple[Artifact, str]]:
-    """Every artifact and its state."""
-    for artifact in artifacts().values():
-        yield artifact, state(artifact, figures)

@@ -70,12 +70,9 @@ class Progress:
             self.bar.set_postfix_str(f"{spec.method} seed {spec.seed} loss {entry['loss']:.4g}")
         elif time.monotonic() - self.last >= self.every:
             self.last = time.monotonic()
-            print(
-                f"{self.last - self.start:7.0f} s  {sum(self.epochs.values())} of {self.total_epochs} epochs, "
-                f"{self.runs} of {self.total_runs} runs; {spec.label}: epoch {entry['epoch']}, loss {entry['loss']:.4g}",
-                file=sys.stderr,
-                flush=True,
-            )
+            done = f"{sum(self.epochs.values())} of {self.total_epochs} epochs, {self.runs} of {self.total_runs} runs"
+            text = f"{done}; {spec.label}: epoch {entry['epoch']}, loss {entry['loss']:.4g}"
+            print(f"{self.last - self.start:7.0f} s  {text}", file=sys.stderr, flush=True)
 
     def finished(self, spec: RunSpec, reason: str | None) -> None:
         """Notes the end of a run; ``reason`` says why it failed."""

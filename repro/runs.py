@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from repro.records import Metric, Record, RecordError, RunSpec, canonical_json
 
-__all__ = ["RunError", "RunStore", "default_runs_root", "environment", "execute", "room", "write_atomically"]
+__all__ = ["RunError", "RunStore", "default_runs_root", "environment", "execute", "git", "room", "write_atomically"]
 
 VERSIONED = ("torch", "numpy", "scipy", "pot", "multivae", "safetensors")
 
@@ -62,7 +62,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """What a git command prints in the package's checkout, None where there is none."""
     root = Path(__file__).resolve().parent.parent
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
@@ -79,7 +80,7 @@ def environment(device: str) -> dict[str, Any]:
     """
     import torch
 
-    status = _git("status", "--porcelain", "--", "repro", "data_cards", "pyproject.toml", "requirements.lock")
+    status = git("status", "--porcelain", "--", "repro", "data_cards", "pyproject.toml", "requirements.lock")
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
     else:
@@ -90,7 +91,7 @@ def environment(device: str) -> dict[str, Any]:
         except OSError:
             pass  # no such file on this system
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
         "package": metadata.version("repro") if _installed("repro") else None,
         "python": platform.python_version(),

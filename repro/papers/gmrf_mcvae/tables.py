@@ -20,7 +20,7 @@ DIMS = ("dim1", "dim2", "mean")
 PROTOCOLS = {
     "joint, from the prior's conditional (the default)": "conditional",
     "one component at a time, eq. 9": "conditional-componentwise",
-    "the same, z_j's variance used as its standard deviation (released code)": "conditional-componentwise-covariance-as-scale",
+    "the same, z_j's variance as its scale (released code)": "conditional-componentwise-covariance-as-scale",
 }
 READING = (
     "Distance: the 1-D Wasserstein distance between the values of normalised 10 x 10 histograms of the pairs of "
@@ -189,7 +189,7 @@ def ablations(profile: str, lookup: Lookup) -> Table:
     specs = plan("table1-ablations", profile)
     records = [r for found in specs.values() for s in found if (r := lookup(s)) is not None]
     return Table(
-        caption="Table I, ablations. Copula dataset: GMRF MCVAE with one setting changed, the paper's distance (x 1000)",
+        caption="Table I, ablations. Copula dataset: one setting of GMRF MCVAE changed, the paper's distance (x 1000)",
         provenance=provenance(records),
         columns=_columns(),
         rows=_variant_rows(profile, lookup, "histogram"),

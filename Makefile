@@ -1,0 +1,52 @@
+# `make table1` regenerates the headline table, `make test` runs the tests; `repro list` shows every other target.
+SHELL := /bin/bash
+PYTHON ?= python3
+PROFILE ?= paper
+VENV := .venv
+REPRO := $(VENV)/bin/repro
+STAMP := $(VENV)/.installed
+PAPERS := gmrf mrf sbm covae
+
+.PHONY: help setup table1 report test lint bench list clean force
+help: ## This list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@echo "<paper>-table<N>, <paper>-fig<N>   any table or figure; papers: $(PAPERS); see '$(REPRO) list'"
+	@echo "variables: PROFILE=paper|quick|smoke, ARGS='--seeds 1 --dry-run ...'"
+
+setup: $(STAMP) ## Make .venv from requirements.lock; again only when the lock or pyproject.toml changes
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -q -r requirements.lock
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+table1: $(STAMP) ## Table I of GMRF MCVAE: five models on the copula dataset
+	$(REPRO) run gmrf-table1 --profile $(PROFILE) $(ARGS)
+
+define ARTIFACTS
+$(1)-%: $(STAMP) force
+	$(REPRO) run $$@ --profile $(PROFILE) $(ARGS)
+endef
+$(foreach paper,$(PAPERS),$(eval $(call ARTIFACTS,$(paper))))
+force:
+
+report: $(STAMP) ## Redraw every table and figure from the committed records
+	$(REPRO) report
+
+list: $(STAMP) ## Every table and figure, with data, cost and state
+	$(REPRO) list
+
+test: $(STAMP) ## The tests
+	$(VENV)/bin/python -m pytest -q -n auto $(ARGS)
+
+
+lint: $(STAMP) ## Style
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+bench: $(STAMP) ## Speed of training against multivae's own trainer, on this machine
+	$(VENV)/bin/python -m repro.bench
+
+clean: ## Remove run directories and caches, keep .venv and figures
+	rm -rf runs .pytest_cache .ruff_cache

@@ -1,0 +1,223 @@
+"""The command ``repro``: list, run, show, report, cite, doctor."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn
+
+import repro
+from repro import __version__
+
+__all__ = ["main"]
+
+# No default paper run longer than this starts without a GPU; PROFILE=quick does.
+MOST_CPU_SECONDS = 3600.0
+
+
+class _Parser(argparse.ArgumentParser):
+    """One-line errors that name near matches, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice: " in message and "(choose from " in message:
+            word = message.split("invalid choice: ")[1].split("'")[1]
+            known = [w.strip(" ')") for w in message.split("(choose from ")[1].split(",")]
+            near = get_close_matches(word, known, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(known)}"
+            message = f"unknown {'command' if self.prog == 'repro' else 'choice'} {word!r}; {hint}"
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="repro", description=(repro.__doc__ or "").splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"repro {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text)
+
+    def folders(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--figures", type=Path, metavar="DIR", help="rendered files (REPRO_FIGURES, or figures)")
+        sub.add_argument("--runs", type=Path, metavar="DIR", help="run directories (REPRO_RUNS, or runs)")
+
+    sub = add("list", "every table and figure of the four papers, with data, cost and state")
+    sub.add_argument("paper", nargs="?", help="one paper alone")
+    sub.add_argument("--figures", type=Path, metavar="DIR")
+    sub = add("run", "carry out what a table or figure needs and render it")
+    sub.add_argument("id", help="such as gmrf_mcvae/table1 or gmrf-table1")
+    sub.add_argument("--profile", default="paper", help="paper (default), quick or smoke")
+    sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1; the profile's number by default")
+    sub.add_argument("--workers", type=int, metavar="N", help="processes; one a core by default")
+    sub.add_argument("--device", help="cpu, cuda or cuda:<index>; a GPU where there is one by default")
+    sub.add_argument("--executor", choices=["local", "inline"], default="local", help="worker processes, or this one")
+    sub.add_argument("--dry-run", action="store_true", help="print the runs and an estimate, start nothing")
+    sub.add_argument("--force", action="store_true", help="discard what these runs left and start them anew")
+    sub.add_argument("--long", action="store_true", help="start on the CPU what would take over an hour")
+    folders(sub)
+    sub = add("show", "print a rendered table, or where a figure lies")
+    sub.add_argument("id")
+    sub.add_argument("--profile", default="paper")
+    sub.add_argument("--figures", type=Path, metavar="DIR")
+    sub = add("report", "redraw every artifact from exported records, without training")
+    sub.add_argument("--figures", type=Path, metavar="DIR")
+    sub = add("cite", "BibTeX of a paper or artifact, its data and this package")
+    sub.add_argument("id")
+    add("doctor", "what this machine and installation offer")
+    return parser
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _list(options: argparse.Namespace) -> None:
+    from repro.artifacts import PAPERS, UsageError, artifacts, figures_root, nearest, state
+
+    if options.paper is not None and options.paper not in PAPERS:
+        raise UsageError(f"unknown paper {options.paper!r}{nearest(options.paper, list(PAPERS))}")
+    rows = [("artifact", "make", "kind", "data", "cost", "state", "what")]
+    figures = options.figures or figures_root()
+    for a in artifacts().values():
+        if options.paper in (None, a.paper):
+            data = ", ".join(a.data) or "-"
+            rows.append((a.name, a.target, a.kind, data, a.cost or "-", state(a, figures), a.title))
+    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [c.ljust(w) for c, w in zip(row[:-1], widths, strict=True)]
+        print("  ".join([*cells, row[-1]]).rstrip())
+
+
+def _run(options: argparse.Namespace) -> None:
+    from repro import artifacts as a
+    from repro.executors import available_cores
+    from repro.runs import RunStore, default_runs_root
+
+    artifact = a.find(options.id)
+    a.check_profile(options.profile)
+    specs = a.unique(a.plan(artifact, options.profile, options.seeds))
+    if options.workers is not None and options.workers < 1:
+        raise a.UsageError(f"--workers is {options.workers}, must be at least 1")
+    store = RunStore(options.runs or default_runs_root())
+    workers = 1 if options.executor == "inline" else options.workers or available_cores()
+    todo = specs if options.force else a.missing_runs(specs, store)
+    seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
+    summary = (
+        f"{artifact.name}, profile {options.profile}: {len(specs)} runs, {len(specs) - len(todo)} recorded; "
+        f"about {_duration(seconds)} and {megabytes / 1000:.1f} GB on {workers} core{'s' * (workers > 1)}"
+    )
+    if options.dry_run:
+        for spec in specs:
+            left = "to run" if spec in todo else "recorded"
+            print(f"{spec.key}  {spec.label:60s} {left:8s} {_duration(a.estimate([spec], 1)[0])}")
+        print(summary)
+        return
+    if todo:
+        print(summary, file=sys.stderr)
+        if seconds > MOST_CPU_SECONDS and not options.long and not _on_gpu(options.device):
+            raise a.UsageError(
+                f"{artifact.name} would take about {_duration(seconds)} here; use PROFILE=quick, a GPU, or --long"
+            )
+    paths = a.run(
+        artifact.name,
+        profile=options.profile,
+        seeds=options.seeds,
+        workers=workers,
+        device=options.device,
+        runs=store.root,
+        figures=options.figures,
+        force=options.force,
+    )
+    for path in paths:
+        if path.suffix == ".md":
+            print(path.read_text())
+    print("\n".join(str(p) for p in paths), file=sys.stderr)
+
+
+def _on_gpu(device: str | None) -> bool:
+    if device is not None:
+        return device.startswith("cuda")
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _show(options: argparse.Namespace) -> None:
+    from repro import artifacts as a
+
+    artifact = a.find(options.id)
+    folder = a.output_folder(artifact, a.check_profile(options.profile), options.figures or a.figures_root())
+    paths = sorted(folder.glob(f"{artifact.id}.*"))
+    if not paths:
+        raise a.UsageError(f"{artifact.name} is not rendered for profile {options.profile}; `make {artifact.target}`")
+    for path in paths:
+        print(path.read_text() if path.suffix == ".md" else path)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from repro.artifacts import figures_root
+    from repro.gallery import report
+
+    for line in report(options.figures or figures_root()):
+        print(line)
+
+
+def _cite(options: argparse.Namespace) -> None:
+    from repro.citation import cite
+
+    print(cite(options.id), end="")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    import torch
+
+    from repro.executors import available_cores
+    from repro.runs import default_runs_root, environment
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for name, value in environment(device).items():
+        print(f"{name:12s} {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
+    print(f"{'cores':12s} {available_cores()}")
+    print(f"{'bfloat16':12s} {'in hardware' if _bf16_units() else 'emulated, slow'}")
+    print(f"{'runs':12s} {default_runs_root().resolve()}")
+
+
+def _bf16_units() -> bool:
+    """Whether the CPU multiplies in bfloat16."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return any(name in flags for name in ("avx512_bf16", "amx_bf16", "bf16 "))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, 1 for a failed run, 2 for a wrong call, 130 when interrupted."""
+    from repro.artifacts import UsageError
+    from repro.records import RecordError
+    from repro.runs import RunError
+
+    options = _parser().parse_args(arguments)
+    command = globals()[f"_{options.command}"]
+    try:
+        command(options)
+    except UsageError as error:
+        print(f"repro: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("repro: interrupted; the same command continues from the last epochs", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe went away
+        return 1
+    except (RunError, RecordError, ValueError, OSError) as error:
+        print(f"repro: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -46,7 +46,7 @@ lint: $(STAMP) ## Style
 	$(VENV)/bin/ruff format --check .
 
 bench: $(STAMP) ## Speed of training against multivae's own trainer, on this machine
-	$(VENV)/bin/python -m repro.bench
+	$(VENV)/bin/python tests/bench.py
 
 clean: ## Remove run directories and caches, keep .venv and figures
 	rm -rf runs .pytest_cache .ruff_cache

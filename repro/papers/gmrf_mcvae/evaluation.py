@@ -104,24 +104,25 @@ def evaluate_copula(
 ) -> list[Metric]:
     """All metrics of a copula run.
 
-    On the validation split, for the choice of beta: the paper's reading on decoder means. On the test split: the
-    paper's reading and the sliced distance on decoder means and on samples of the likelihood, the exact distance on
-    decoder means, and for GMRF MCVAE the two further conditional protocols. The noise floor is the distance of the
-    test split to a further, independent true sample.
+    On the validation split, for the choice of beta: the paper's reading and the sliced distance, on decoder means. On
+    the test split: these two on decoder means and on samples of the likelihood, the exact distance on decoder means,
+    and for GMRF MCVAE the two further conditional protocols. The noise floor is the distance of the test split to a
+    further, independent true sample.
 
     Metric names are ``<split>/<task>/<output>/<distance>/<dim1|dim2|mean>``.
     """
     model.to(device).eval()
     validation = _Copula(model, data["validation"], spec, device)
-    found = validation.unconditional("mean", ["histogram"]) + validation.conditional("mean", ["histogram"])
+    both = ["histogram", "sliced"]
+    found = validation.unconditional("mean", both) + validation.conditional("mean", both)
     if "test" not in data:  # the first rung of the choice of beta sees no test data
         return found
     test = _Copula(model, data["test"], spec, device)
-    for output, distances in {"mean": ["histogram", "sliced", "transport"], "sample": ["histogram", "sliced"]}.items():
+    for output, distances in {"mean": [*both, "transport"], "sample": both}.items():
         found += test.unconditional(output, distances) + test.conditional(output, distances)
     if isinstance(model, GMRFMCVAE):
         for protocol in CONDITIONAL_PROTOCOLS[1:]:
-            found += test.conditional("mean", ["histogram", "sliced"], protocol)
+            found += test.conditional("mean", both, protocol)
     reference = dict(data["reference"].data)
     true = {m: x.cpu() for m, x in test.true.items()}
     number = spec.params["evaluation"]["transport_samples"]

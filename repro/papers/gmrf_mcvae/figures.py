@@ -53,14 +53,14 @@ def joint_scatter(true: Samples, generated: Mapping[str, Samples], *, max_points
     pairs = list(combinations(truth, 2))
     number = {m: i for i, m in enumerate(truth, 1)}
     with use_style():
-        panel, gap, left, right, top, bottom = 0.92, 0.22, 1.0, 0.08, 0.62, 0.52
+        panel, gap, left, right, top, bottom = 0.92, 0.22, 0.8, 0.08, 0.62, 0.52
         width = left + len(pairs) * panel + right
         height = top + len(models) * 2 * panel + (len(models) - 1) * gap + bottom
         figure = new_figure(width, height)
         for row, (label, samples) in enumerate(models.items()):
             upper = height - top - row * (2 * panel + gap)
             grid = _grid(figure, 2, len(pairs), left, width - right, upper - 2 * panel, upper, space=0.1)
-            _block_label(figure, label, 0.2, upper - panel)
+            _block_label(figure, label, 0.14, upper - panel)
             for c in (0, 1):
                 for column, (i, j) in enumerate(pairs):
                     axes = figure.add_subplot(grid[c, column])
@@ -114,14 +114,14 @@ def marginals(true: Samples, generated: Mapping[str, Samples]) -> Figure:
     truth, models = _check(true, generated)
     edges = np.linspace(*LIMITS, NUM_BINS + 1)
     with use_style():
-        panel, row_height, half_gap, left, right, top, bottom = 0.86, 0.84, 0.22, 1.0, 0.08, 0.82, 0.52
+        panel, row_height, half_gap, left, right, top, bottom = 0.86, 0.95, 0.22, 0.8, 0.08, 0.82, 0.52
         half = len(truth) * panel
         width = left + 2 * half + half_gap + right
         height = top + len(models) * row_height + bottom
         figure = new_figure(width, height)
         for row, (label, samples) in enumerate(models.items()):
             upper = height - top - row * row_height
-            _block_label(figure, label, 0.2, upper - 0.45 * row_height)
+            _block_label(figure, label, 0.14, upper - 0.45 * row_height)
             densities = {(c, m): [_density(x[m][:, c], edges) for x in (truth, samples)] for c in (0, 1) for m in truth}
             ceiling = 1.4 * max(d.max() for pair in densities.values() for d in pair)
             for c in (0, 1):
@@ -129,7 +129,7 @@ def marginals(true: Samples, generated: Mapping[str, Samples]) -> Figure:
                 grid = _grid(figure, 1, len(truth), start, start + half, upper - 0.9 * row_height, upper, space=0.1)
                 for column, m in enumerate(truth):
                     axes = figure.add_subplot(grid[0, column])
-                    for density, colour, alpha in zip(densities[c, m], (TRUE, GENERATED), (0.45, 0.2), strict=True):
+                    for density, colour, alpha in zip(densities[c, m], (TRUE, GENERATED), (0.45, 0.12), strict=True):
                         axes.stairs(density, edges, fill=True, color=colour, alpha=alpha, linewidth=0)
                         axes.stairs(density, edges, color=colour, linewidth=0.9)
                     axes.set(xlim=LIMITS, ylim=(0, ceiling))
@@ -153,7 +153,7 @@ def marginals(true: Samples, generated: Mapping[str, Samples]) -> Figure:
 
 _PAIR_AXES = (
     r"horizontal: $\mathbf{x}_i^{\,c}$,  vertical: $\mathbf{x}_j^{\,c}$ "
-    r"of the pair $(\mathbf{x}_i, \mathbf{x}_j)$ and coordinate $c$ (no unit)"
+    r"of pair $(\mathbf{x}_i, \mathbf{x}_j)$, coordinate $c$ (no unit);  “off”: generated samples beyond the axes"
 )
 
 
@@ -198,7 +198,8 @@ def _scatter(axes: Axes, truth: list[np.ndarray], samples: list[np.ndarray], siz
     draw_points(axes, layers, LIMITS, size=size)
     outside = np.mean(np.any([(v < LIMITS[0]) | (v > LIMITS[1]) for v in samples], axis=0))
     if outside >= 0.005:
-        _note(axes, f"{_percent(outside)} off")
+        # The corner that the data leaves free.
+        _note(axes, f"{_percent(outside)} off", lower=float(np.corrcoef(*truth)[0, 1]) > 0)
 
 
 def _density(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -216,9 +217,11 @@ def _percent(share: float) -> str:
     return "0%" if share == 0 else "<1%" if share < 0.01 else f"{share:.0%}"
 
 
-def _note(axes: Axes, text: str) -> None:
+def _note(axes: Axes, text: str, *, lower: bool = False) -> None:
+    """Writes a short text into the upper or the lower right corner."""
     box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.8}
-    axes.text(0.96, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=6.5, bbox=box)
+    y, side = (0.05, "bottom") if lower else (0.95, "top")
+    axes.text(0.96, y, text, transform=axes.transAxes, ha="right", va=side, fontsize=6.5, bbox=box)
 
 
 def _ticks(axes: Axes, *, x: bool, y: bool | None = None) -> None:

@@ -72,7 +72,7 @@ def render(
         if artifact == "table1":
             return _join(tables.table1(profile, seeds, lookup, rename), label)
         if artifact == "table1-sweep":
-            return _join([tables.sweep(profile, lookup)], label)
+            return _join(tables.sweep(profile, lookup), label)
         return _join([tables.ablations(profile, lookup)], label)
     from repro.papers.gmrf_mcvae import architecture
 

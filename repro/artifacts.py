@@ -220,7 +220,7 @@ def _pictured(spec: RunSpec) -> frozenset[RunSpec]:
     return frozenset(found)
 
 
-class _Sources:
+class Sources:
     """Records and samples, from the run directories first and from those beside the figures after."""
 
     def __init__(self, store: RunStore | None, figures: Path) -> None:
@@ -260,7 +260,7 @@ def render(
     Raises:
         RunError: If a run that the artifact needs has no record; it names the runs.
     """
-    sources = _Sources(store, figures)
+    sources = Sources(store, figures)
     specs = unique(plan(artifact, profile, seeds))
     if absent := [s.label for s in specs if sources.record(s) is None]:
         more = "" if len(absent) <= 3 else f" and {len(absent) - 3} more"

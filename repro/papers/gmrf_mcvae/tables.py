@@ -12,7 +12,7 @@ from repro.papers.gmrf_mcvae.experiments import BETAS, LABELS, METHODS, VARIANTS
 from repro.records import Record, RunSpec
 from repro.tables import Cell, Column, Row, RowGroup, Table
 
-__all__ = ["ablations", "choose_betas", "provenance", "sweep", "table1"]
+__all__ = ["ablations", "choose_betas", "headline", "provenance", "sweep", "table1"]
 
 Lookup = Callable[[RunSpec], Record | None]
 TASKS = {"uncond": "unconditional", "cond": "conditional"}
@@ -160,6 +160,29 @@ def table1(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str,
             )
         )
     return tables
+
+
+def headline(lookup: Lookup) -> str:
+    """Table I's means in Markdown, obtained, published, difference and seeds, for the README."""
+    main, exact = table1("paper", None, lookup)[:2]
+
+    def number(cell: Cell) -> str:
+        return f"{cell.mean:.2f}" + ("" if cell.std is None else f" ± {cell.std:.2f}")
+
+    lines = [
+        "| model | unconditional: obtained | published | difference | conditional: obtained | published | difference "
+        "| exact distance, unconditional | seeds |",
+        "|:--|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row, other in zip(main.rows, exact.rows, strict=True):
+        cells = [row.cells[f"{t}_mean"] for t in TASKS]
+        parts = [p for c in cells for p in (number(c), str(c.published), f"{c.difference:+.2f}".replace("-", "−"))]
+        lines.append(f"| {' | '.join([row.label, *parts, number(other.cells['uncond_mean']), str(cells[0].n)])} |")
+    floors = [t.floors[0].cells for t in (main, exact)]
+    parts = [number(floors[0]["uncond_mean"]), "", "", number(floors[0]["cond_mean"]), "", ""]
+    lines.append(f"| two true samples | {' | '.join(parts)} | {number(floors[1]['uncond_mean'])} | |")
+    text = "Distances x 1000, mean of both dimensions, mean ± standard deviation over seeds; lower is better."
+    return "\n".join([*lines, "", f"{text} {main.provenance}"]) + "\n"
 
 
 def _renamed(row: Row, rename: Mapping[str, str] | None) -> Row:

@@ -8,7 +8,16 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from repro.papers.gmrf_mcvae.experiments import BETAS, LABELS, METHODS, VARIANTS, chosen_betas, finalist_betas, plan
+from repro.papers.gmrf_mcvae.experiments import (
+    BETAS,
+    LABELS,
+    METHODS,
+    RUNG_EPOCHS,
+    VARIANTS,
+    chosen_betas,
+    finalist_betas,
+    plan,
+)
 from repro.records import Record, RunSpec
 from repro.tables import Cell, Column, Row, RowGroup, Table
 
@@ -226,12 +235,12 @@ def _score(record: Record, distance: str = "sliced") -> float:
     return sum(values) / len(values)
 
 
-def _scores(profile: str, lookup: Lookup, *, final: bool, distance: str = "sliced") -> dict[str, dict[float, float]]:
-    """Method to beta to score, of the sweep's first rung or of its last."""
+def _scores(profile: str, lookup: Lookup, *, rung: int, distance: str = "sliced") -> dict[str, dict[float, float]]:
+    """Method to beta to score, of one of the sweep's two rungs."""
     scores: dict[str, dict[float, float]] = {m: {} for m in METHODS}
     for name, (spec,) in plan("table1-sweep", profile).items():
         record = lookup(spec)
-        if name.endswith(" final") == final and record is not None:
+        if record is not None and name.endswith(f" {RUNG_EPOCHS[profile][rung]} epochs"):
             scores[spec.method][spec.params["model"]["beta"]] = _score(record, distance)
     return scores
 
@@ -243,15 +252,15 @@ def choose_betas(profile: str, lookup: Lookup) -> tuple[dict[str, list[float]], 
     lies, and ranks models whose decoders ignore their latents among the best.
 
     Returns:
-        Method to the best beta of the first rung, with the second one where its score is at most 1.5 times the best;
-        and method to the best of those that were trained in full.
+        Method to the best beta of the first rung and the next smaller one, which converges more slowly; and method to
+        the best of those in the second rung.
     """
-    first, last = (_scores(profile, lookup, final=final) for final in (False, True))
+    first, second = (_scores(profile, lookup, rung=rung) for rung in (0, 1))
     finalists = {}
     for m in METHODS:
-        ranked = sorted(first[m], key=first[m].__getitem__)[:2]
-        finalists[m] = [b for b in ranked if first[m][b] <= 1.5 * first[m][ranked[0]]]
-    return finalists, {m: min(last[m], key=last[m].__getitem__) for m in METHODS if last[m]}
+        best = min(first[m], key=first[m].__getitem__)
+        finalists[m] = [best, *[b for b in BETAS if b < best][:1]]
+    return finalists, {m: min(second[m], key=second[m].__getitem__) for m in METHODS if second[m]}
 
 
 def sweep(profile: str, lookup: Lookup) -> list[Table]:
@@ -263,11 +272,11 @@ def sweep(profile: str, lookup: Lookup) -> list[Table]:
     records = [r for found in specs.values() for s in found if (r := lookup(s)) is not None]
     finalists, chosen = choose_betas(profile, lookup)
     agree = finalists == {m: list(b) for m, b in finalist_betas().items()} and chosen == dict(chosen_betas())
-    rungs = sorted({r.spec.params["training"]["epochs"] for r in records})
+    rungs = RUNG_EPOCHS[profile]
 
-    def rows(distance: str, final: bool) -> list[Row]:
-        scores = _scores(profile, lookup, final=final, distance=distance)
-        reason = "not among the finalists of the first rung" if final else "not run"
+    def rows(distance: str, rung: int) -> list[Row]:
+        scores = _scores(profile, lookup, rung=rung, distance=distance)
+        reason = "neither the best of the first rung nor the next smaller one" if rung else "not run"
         found = []
         for m in METHODS:
             cells = {b: Cell(None, [scores[m][b]]) if b in scores[m] else Cell(None, (), reason) for b in BETAS}
@@ -281,14 +290,14 @@ def sweep(profile: str, lookup: Lookup) -> list[Table]:
     )
     tables = []
     for distance, title in {"sliced": "sliced distance", "histogram": "the paper's distance, not used"}.items():
-        label = f"The best of each model, and the second within 1.5 times its score, after {rungs[-1]} epochs"
+        label = f"The best of each model and the next smaller one, after {rungs[1]} epochs"
         tables.append(
             Table(
                 caption=f"Choice of beta on the validation split: {title} (x 1000), mean of both tasks",
                 provenance=provenance(records),
                 columns=[Column(f"{b:g}", f"beta {b:g}") for b in BETAS],
-                rows=rows(distance, False),
-                groups=[RowGroup(label, rows(distance, True))],
+                rows=rows(distance, 0),
+                groups=[RowGroup(label, rows(distance, 1))],
                 notes=[note],
             )
         )

@@ -194,6 +194,27 @@ def _save_tensors(path: Path, tensors: Mapping[str, Any], info: Mapping[str, Any
     write_atomically(path, blob)
 
 
+def _read_weights(path: Path, spec: RunSpec) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Trained weights of the run and what is noted with them, None where it has not been trained to the end.
+
+    Raises:
+        RunError: If the file is not this run's weights.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as handle:
+            info = json.loads((handle.metadata() or {}).get("repro", "{}"))
+            state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise RunError(f"{path} is truncated or no safetensors file ({error}); move it away to train again") from None
+    if info.get("key") != spec.key or "history" not in info:
+        raise RunError(f"{path} is of run {info.get('key')}, not of {spec.key}; move it away to train again")
+    return state, info
+
+
 def execute(
     spec: RunSpec,
     store: RunStore,
@@ -203,8 +224,8 @@ def execute(
 ) -> Record:
     """Carries out a run, or returns its record where it has one.
 
-    A run without a record continues from its checkpoint. The record is written last, so that it stands only for what
-    is whole.
+    A run without a record continues from its checkpoint, or is only measured where its weights are whole. The record
+    is written last, so that it stands only for what is whole.
 
     Arguments:
         spec: What to run.
@@ -264,23 +285,29 @@ def _execute(spec: RunSpec, directory: Path, device: str, on_epoch: Callable[[di
             on_epoch(entry)
         return {"seconds": round(seconds, 4)}
 
-    settings = experiments.training_settings(spec, device)
-    checkpoint = directory / "checkpoint.safetensors"
-    history = train(
-        model, data["train"], settings, seed=spec.seed, key=spec.key, checkpoint=checkpoint, on_epoch=logged
-    )
-    weights = directory / "weights.safetensors"
-    _save_tensors(weights, model.state_dict(), {"key": spec.key})
+    checkpoint, weights = directory / "checkpoint.safetensors", directory / "weights.safetensors"
+    trained = _read_weights(weights, spec)
+    if trained is None:
+        settings = experiments.training_settings(spec, device)
+        history = train(
+            model, data["train"], settings, seed=spec.seed, key=spec.key, checkpoint=checkpoint, on_epoch=logged
+        )
+        info = {"key": spec.key, "history": history, "environment": environment(device)}
+        _save_tensors(weights, model.state_dict(), info)
+    else:
+        state, info = trained
+        model.load_state_dict(state, strict=True)
     start = time.monotonic()
     with torch.no_grad():
         metrics: list[Metric] = experiments.evaluate(model, data, spec, device)
         pictures = experiments.picture_samples(model, spec, device)
     if pictures:
         _save_tensors(directory / "samples.safetensors", pictures, {"key": spec.key})
+    history, trained_in = info["history"], info["environment"]
     record = Record(
         spec=spec,
         metrics=metrics,
-        environment=environment(device),
+        environment=environment(device) | {"training": {k: trained_in[k] for k in ("commit", "dirty", "device_name")}},
         data={f"{d.name}/{split}": d.provenance["sha256"] for split, d in data.items()},
         weights_sha256=file_sha256(weights),
         training_seconds=round(sum(e["seconds"] for e in history), 3),

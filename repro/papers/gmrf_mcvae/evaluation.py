@@ -26,7 +26,13 @@ DISTANCES = {
     "sliced": "sliced 1-Wasserstein distance, 32 directions, x 1000",
     "transport": "exact 2-D 1-Wasserstein distance, x 1000",
 }
-OUTPUTS = {"mean": "decoder means", "sample": "samples of the likelihood, clipped to the data's range"}
+# Outputs are clipped to the range that the data's card states: linear decoders overshoot it by a few hundredths, and the
+# paper's distance, whose histograms span their own sample's range, is ruled by the outermost values.
+OUTPUTS = {
+    "mean": "decoder means, clipped to the data's range",
+    "unclipped": "decoder means as they are",
+    "sample": "samples of the likelihood, clipped to the data's range",
+}
 
 
 def _measure(name: str, true: Mapping[str, Tensor], generated: Mapping[str, Tensor], number: int) -> PairwiseDistance:
@@ -61,7 +67,7 @@ class _Copula:
         return torch.Generator(self.device).manual_seed(1000 * self.seed + stream)
 
     def _clipped(self, samples: Mapping[str, Tensor], output: str) -> dict[str, Tensor]:
-        if output == "mean":
+        if output == "unclipped":
             return dict(samples)
         limits = {m: s.range for m, s in self.data.modalities.items()}
         return {m: x if limits[m] is None else x.clamp(*limits[m]) for m, x in samples.items()}
@@ -105,8 +111,8 @@ def evaluate_copula(
     """All metrics of a copula run.
 
     On the validation split, for the choice of beta: the paper's reading and the sliced distance, on decoder means. On
-    the test split: these two on decoder means and on samples of the likelihood, the exact distance on decoder means,
-    and for GMRF MCVAE the two further conditional protocols. The noise floor is the distance of the test split to a
+    the test split: these two on decoder means, unclipped too, and on samples of the likelihood, the exact distance on
+    decoder means, and for GMRF MCVAE the two further conditional protocols. The noise floor is the distance of the test split to a
     further, independent true sample.
 
     Metric names are ``<split>/<task>/<output>/<distance>/<dim1|dim2|mean>``.
@@ -118,7 +124,7 @@ def evaluate_copula(
     if "test" not in data:  # the first rung of the choice of beta sees no test data
         return found
     test = _Copula(model, data["test"], spec, device)
-    for output, distances in {"mean": [*both, "transport"], "sample": both}.items():
+    for output, distances in {"mean": [*both, "transport"], "unclipped": both, "sample": both}.items():
         found += test.unconditional(output, distances) + test.conditional(output, distances)
     if isinstance(model, GMRFMCVAE):
         for protocol in CONDITIONAL_PROTOCOLS[1:]:

@@ -20,7 +20,7 @@ from repro.runs import RunError, RunStore, execute
 
 __all__ = ["Failure", "Progress", "available_cores", "run_all"]
 
-EXPECTED_ERRORS = (RunError, RecordError, ValueError, RuntimeError, OSError)
+EXPECTED_ERRORS = (RunError, RecordError, ValueError, TypeError, RuntimeError, OSError)
 
 
 @dataclass(frozen=True)

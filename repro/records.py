@@ -51,6 +51,10 @@ def _plain(value: Any, where: str) -> Any:
     raise RecordError(f"{where} has type {type(value).__name__}, which a specification cannot hold")
 
 
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """Everything that determines one run.
@@ -221,8 +225,8 @@ class Record:
                 does not match its content.
         """
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
+            value = json.loads(text, parse_constant=_no_constant)
+        except ValueError as error:
             raise RecordError(f"{where}: not JSON ({error})") from None
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise RecordError(f"{where}: not a {FORMAT} file")
@@ -245,5 +249,5 @@ class Record:
                 evaluation_seconds=value["evaluation_seconds"],
                 history=value["history"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise RecordError(f"{where}: malformed ({error})") from None

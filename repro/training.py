@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -84,8 +85,8 @@ class Checkpoint:
     optimizer: dict[str, Tensor] = field(default_factory=dict)
 
 
-def _tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    sha = hashlib.sha256()
+def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
+    sha = hashlib.sha256(state.encode())
     for name in sorted(tensors):
         value = tensors[name].contiguous()
         sha.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
@@ -106,8 +107,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, key: str) -> None:
     """
     tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in checkpoint.model.items()}
     tensors |= {f"optimizer.{k}": v.detach().cpu().contiguous() for k, v in checkpoint.optimizer.items()}
-    state = {"stage": checkpoint.stage, "epoch": checkpoint.epoch, "history": checkpoint.history}
-    metadata = {"format": FORMAT, "key": key, "state": json.dumps(state), "sha256": _tensor_digest(tensors)}
+    state = json.dumps({"stage": checkpoint.stage, "epoch": checkpoint.epoch, "history": checkpoint.history})
+    metadata = {"format": FORMAT, "key": key, "state": state, "sha256": _digest(state, tensors)}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(tensors, partial, metadata=metadata)
@@ -115,7 +116,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, key: str) -> None:
             os.fsync(handle.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder cannot be written to; the error below says so
+            partial.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write checkpoint {path}: {error}; the former one is kept") from None
 
 
@@ -136,7 +138,7 @@ def load_checkpoint(path: Path, key: str) -> Checkpoint:
         raise CheckpointError(f"checkpoint {path} is not a {FORMAT} file; {advice}")
     if metadata.get("key") != key:
         raise CheckpointError(f"checkpoint {path} belongs to run {metadata.get('key')}, not to {key}; {advice}")
-    if metadata.get("sha256") != _tensor_digest(tensors):
+    if metadata.get("sha256") != _digest(metadata.get("state", ""), tensors):
         raise CheckpointError(f"checkpoint {path} is damaged (its hash does not match); {advice}")
     state = json.loads(metadata["state"])
     pick = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731

@@ -26,8 +26,8 @@ DISTANCES = {
     "sliced": "sliced 1-Wasserstein distance, 32 directions, x 1000",
     "transport": "exact 2-D 1-Wasserstein distance, x 1000",
 }
-# Outputs are clipped to the range that the data's card states: linear decoders overshoot it by a few hundredths, and the
-# paper's distance, whose histograms span their own sample's range, is ruled by the outermost values.
+# Outputs are clipped to the range that the data's card states: linear decoders overshoot it by a few hundredths, and
+# the outermost values rule the paper's distance, whose histograms span their own sample's range.
 OUTPUTS = {
     "mean": "decoder means, clipped to the data's range",
     "unclipped": "decoder means as they are",
@@ -112,8 +112,8 @@ def evaluate_copula(
 
     On the validation split, for the choice of beta: the paper's reading and the sliced distance, on decoder means. On
     the test split: these two on decoder means, unclipped too, and on samples of the likelihood, the exact distance on
-    decoder means, and for GMRF MCVAE the two further conditional protocols. The noise floor is the distance of the test split to a
-    further, independent true sample.
+    decoder means, and for GMRF MCVAE the two further conditional protocols. The noise floor is the distance of the
+    test split to a further, independent true sample.
 
     Metric names are ``<split>/<task>/<output>/<distance>/<dim1|dim2|mean>``.
     """

@@ -35,7 +35,7 @@ PROTOCOLS = {
 READING = (
     "Distance: the 1-D Wasserstein distance between the values of normalised 10 x 10 histograms of the pairs of "
     "coordinates, x 1000, the one reading of the paper's sentence that has the published scale. It does not see where "
-    "mass lies: read it with the exact distance. Generated values are decoder means clipped to the data's range, [0, 1]."
+    "mass lies: read it with the exact distance. Generated values are decoder means, clipped to [0, 1]."
 )
 
 

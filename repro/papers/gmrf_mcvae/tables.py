@@ -173,9 +173,9 @@ def table1(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str,
     return tables
 
 
-def headline(lookup: Lookup) -> str:
+def headline(seeds: int | None, lookup: Lookup) -> str:
     """Table I's means in Markdown, obtained, published, difference and seeds, for the README."""
-    main, exact = table1("paper", None, lookup)[:2]
+    main, exact = table1("paper", seeds, lookup)[:2]
 
     def number(cell: Cell) -> str:
         return f"{cell.mean:.2f}" + ("" if cell.std is None else f" ± {cell.std:.2f}")

@@ -26,10 +26,12 @@ def cite(name: str) -> str:
     else:
         artifact = find(name)
         paper, data = artifact.paper, list(artifact.data)
-    entries = {paper: (files(f"repro.papers.{paper}") / "citation.bib").read_text().strip()}
+    own_entry = (files(f"repro.papers.{paper}") / "citation.bib").read_text()
+    entries = {own_entry.split("{", 1)[1].split(",", 1)[0]: own_entry}
     for dataset in data:
         if dataset in card_names():
-            entries |= load_card(dataset).citations
+            # A synthetic dataset's citation may be the paper itself.
+            entries |= {k: e for k, e in load_card(dataset).citations.items() if k not in entries}
     commit = git("rev-parse", "--short", "HEAD")
     note = f"version {__version__}" + (f", commit {commit}" if commit else "")
     own = (

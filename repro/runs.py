@@ -114,8 +114,8 @@ def _installed(name: str) -> bool:
 class RunStore:
     """The run directories under one root, ``<root>/<paper>/<key>/``.
 
-    A directory holds spec.json, checkpoint.safetensors while training, weights.safetensors, samples.safetensors (for
-    pictures), log.jsonl and, written last, record.json.
+    A directory holds spec.json, log.jsonl, checkpoint.safetensors while training, weights.safetensors and training.json
+    after it, samples.safetensors (for pictures) and, written last, record.json.
 
     Arguments:
         root: The folder; made when first written to.
@@ -194,25 +194,23 @@ def _save_tensors(path: Path, tensors: Mapping[str, Any], info: Mapping[str, Any
     write_atomically(path, blob)
 
 
-def _read_weights(path: Path, spec: RunSpec) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Trained weights of the run and what is noted with them, None where it has not been trained to the end.
+def _read_trained(directory: Path, spec: RunSpec) -> dict[str, Any] | None:
+    """What is noted of a training that came to its end, None where none did.
 
     Raises:
-        RunError: If the file is not this run's weights.
+        RunError: If the note or the weights are not this run's.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
+    note, weights = directory / "training.json", directory / "weights.safetensors"
+    if not (note.exists() and weights.exists()):
         return None
     try:
-        with safe_open(path, framework="pt") as handle:
-            info = json.loads((handle.metadata() or {}).get("repro", "{}"))
-            state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise RunError(f"{path} is truncated or no safetensors file ({error}); move it away to train again") from None
-    if info.get("key") != spec.key or "history" not in info:
-        raise RunError(f"{path} is of run {info.get('key')}, not of {spec.key}; move it away to train again")
-    return state, info
+        trained = json.loads(note.read_text())
+        sound = trained["key"] == spec.key and trained["weights_sha256"] == file_sha256(weights)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{note} cannot be read ({error}); move it away to train again") from None
+    if not sound:
+        raise RunError(f"{weights} is not what {note} was written for; move both away to train again")
+    return trained
 
 
 def execute(
@@ -259,6 +257,7 @@ def execute(
 
 def _execute(spec: RunSpec, directory: Path, device: str, on_epoch: Callable[[dict[str, Any]], None] | None) -> Record:
     import torch
+    from safetensors.torch import load_file
 
     from repro.model import isolated_rng
     from repro.training import train
@@ -286,30 +285,31 @@ def _execute(spec: RunSpec, directory: Path, device: str, on_epoch: Callable[[di
         return {"seconds": round(seconds, 4)}
 
     checkpoint, weights = directory / "checkpoint.safetensors", directory / "weights.safetensors"
-    trained = _read_weights(weights, spec)
+    trained = _read_trained(directory, spec)
     if trained is None:
         settings = experiments.training_settings(spec, device)
         history = train(
             model, data["train"], settings, seed=spec.seed, key=spec.key, checkpoint=checkpoint, on_epoch=logged
         )
-        info = {"key": spec.key, "history": history, "environment": environment(device)}
-        _save_tensors(weights, model.state_dict(), info)
+        _save_tensors(weights, model.state_dict(), {"key": spec.key})
+        place = {k: v for k, v in environment(device).items() if k in ("commit", "dirty", "device_name")}
+        trained = {"key": spec.key, "weights_sha256": file_sha256(weights), "history": history, "environment": place}
+        write_atomically(directory / "training.json", json.dumps(trained, indent=1) + "\n")
     else:
-        state, info = trained
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(load_file(weights), strict=True)
     start = time.monotonic()
     with torch.no_grad():
         metrics: list[Metric] = experiments.evaluate(model, data, spec, device)
         pictures = experiments.picture_samples(model, spec, device)
     if pictures:
         _save_tensors(directory / "samples.safetensors", pictures, {"key": spec.key})
-    history, trained_in = info["history"], info["environment"]
+    history = trained["history"]
     record = Record(
         spec=spec,
         metrics=metrics,
-        environment=environment(device) | {"training": {k: trained_in[k] for k in ("commit", "dirty", "device_name")}},
+        environment=environment(device) | {"training": trained["environment"]},
         data={f"{d.name}/{split}": d.provenance["sha256"] for split, d in data.items()},
-        weights_sha256=file_sha256(weights),
+        weights_sha256=trained["weights_sha256"],
         training_seconds=round(sum(e["seconds"] for e in history), 3),
         evaluation_seconds=round(time.monotonic() - start, 3),
         history=_thin(history),

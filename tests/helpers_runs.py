@@ -1,0 +1,59 @@
+"""Table I's smoke runs, carried out once for all test files that need records."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from repro.artifacts import find, plan, unique
+from repro.cli import main
+from repro.records import Record, RunSpec
+from repro.runs import RunStore
+
+__all__ = ["TABLE1", "Smoke", "smoke"]
+
+TABLE1 = ["run", "gmrf-table1", "--profile", "smoke", "--seeds", "1", "--executor", "inline", "--device", "cpu"]
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """What `repro run gmrf-table1 --profile smoke --seeds 1` left, and what it printed."""
+
+    runs: Path
+    figures: Path
+    code: int
+    printed: str
+
+    @property
+    def store(self) -> RunStore:
+        return RunStore(self.runs)
+
+    @property
+    def specs(self) -> list[RunSpec]:
+        return unique(plan(find("gmrf_mcvae/table1"), "smoke", 1))
+
+    def record(self, method: str) -> Record:
+        record = self.store.record(next(s for s in self.specs if s.method == method))
+        assert record is not None
+        return record
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
+    """The five smoke runs; parallel test processes share one folder, and the first of them trains."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smoke"
+    root.mkdir(exist_ok=True)
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, FileLock(root / "lock"):
+        patch.setenv("REPRO_RUNS", str(root / "runs"))
+        patch.setenv("REPRO_FIGURES", str(root / "figures"))
+        with redirect_stdout(printed):
+            code = main(TABLE1)
+    return Smoke(root / "runs", root / "figures", code, printed.getvalue())

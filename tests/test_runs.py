@@ -1,0 +1,378 @@
+"""Run directories: idempotent, resumable after SIGKILL, safe from a second process, a full disk and foreign files."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers_runs import Smoke
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from repro import runs
+from repro.papers.gmrf_mcvae.experiments import build_model, copula_spec
+from repro.records import Record, RecordError, RunSpec, digest
+from repro.runs import RunError, RunStore, execute, file_sha256, read_record, write_atomically
+from repro.training import CheckpointError, NonFiniteLossError, load_checkpoint
+
+pytest_plugins = ["helpers_runs"]
+
+# Measured on validation data alone, so that a run takes a second.
+SHORT = {"splits": ("validation",)}
+SPEC = copula_spec("gmrf_mcvae", 0, "smoke", epochs=6, **SHORT)
+MESSAGES = (RunError, RecordError)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """What one thread computes does not depend on the machine's cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, RunStore]:
+    """SPEC's run without an interruption."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    store = RunStore(tmp_path_factory.mktemp("whole"))
+    record = execute(SPEC, store)
+    torch.set_num_threads(threads)
+    return record, store
+
+
+def names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()} - {"lock"}
+
+
+def assert_same_result(one: Record, other: Record) -> None:
+    assert one.spec == other.spec
+    assert list(one.metrics) == list(other.metrics)
+    assert one.weights_sha256 == other.weights_sha256
+    assert list(one.history) == list(other.history)
+    assert one.data == other.data
+
+
+def refused(call: Callable[[], Any], match: str, errors: Any = MESSAGES) -> None:
+    with pytest.raises(errors, match=match) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+# A run and what it leaves
+
+
+@pytest.mark.parametrize("method", ["gmrf_mcvae", "mvae"])
+def test_directory_of_a_finished_run(method: str, smoke: Smoke) -> None:
+    record = smoke.record(method)
+    folder = smoke.store.directory(record.spec)
+    assert folder == smoke.runs / "gmrf_mcvae" / record.spec.key
+    expected = {"spec.json", "log.jsonl", "weights.safetensors", "training.json", "samples.safetensors", "record.json"}
+    assert names(folder) == expected
+    written = {p.name: p.stat().st_mtime_ns for p in folder.iterdir() if p.name != "lock"}
+    assert written["record.json"] == max(written.values())  # it stands for what is whole
+    assert RunSpec.from_dict(json.loads((folder / "spec.json").read_text())) == record.spec
+    assert list(RunStore(smoke.runs).specs()).count(record.spec) == 1
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [(e["stage"], e["epoch"]) for e in log] == [("train", 1)]
+    assert log[0]["loss"] == record.history[0]["loss"]
+
+
+@pytest.mark.parametrize("method", ["gmrf_mcvae", "mvae"])
+def test_weights_and_samples_are_the_run_s(method: str, smoke: Smoke) -> None:
+    record = smoke.record(method)
+    folder = smoke.store.directory(record.spec)
+    assert file_sha256(folder / "weights.safetensors") == record.weights_sha256
+    with safe_open(folder / "weights.safetensors", framework="pt") as handle:
+        assert json.loads(handle.metadata()["repro"]) == {"key": record.spec.key}
+    build_model(record.spec).load_state_dict(load_file(folder / "weights.safetensors"), strict=True)
+    samples = load_file(folder / "samples.safetensors")
+    assert {m: (x.shape, x.dtype) for m, x in samples.items()} == {
+        f"m{i}": ((2000, 2), torch.float16) for i in range(4)
+    }
+
+
+def test_record_says_how_it_was_measured(smoke: Smoke) -> None:
+    record = smoke.record("gmrf_mcvae")
+    known = record.environment
+    assert set(known) == {
+        "commit",
+        "dirty",
+        "package",
+        "python",
+        "system",
+        "versions",
+        "device",
+        "device_name",
+        "threads",
+        "training",
+    }
+    assert known["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert (known["device"], known["threads"]) == ("cpu", 1)
+    assert set(record.data) == {f"copula/{s}" for s in ("train", "validation", "test", "reference")}
+    assert len({*record.data.values()}) == 4
+    assert record.training_seconds > 0
+    assert record.evaluation_seconds > 0
+    assert record.metric("test/unconditional/mean/transport/mean").num_samples == 50
+    assert record.metric("test/conditional/sample/histogram/dim1").num_samples == 500
+    protocols = {m.name.split("/")[1] for m in record.metrics}
+    joint = {"unconditional", "conditional", "floor"}
+    assert protocols == joint | {"conditional-componentwise", "conditional-componentwise-covariance-as-scale"}
+    assert {m.name.split("/")[1] for m in smoke.record("mvae").metrics} == joint
+
+
+def test_a_recorded_run_is_not_run_again(smoke: Smoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = smoke.record("gmrf_mcvae")
+    folder = smoke.store.directory(record.spec)
+    before = {p.name: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.iterdir()}
+    monkeypatch.setattr(runs, "_execute", lambda *arguments: pytest.fail("the run was carried out again"))
+    assert execute(record.spec, smoke.store) == record
+    assert {p.name: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.iterdir()} == before
+
+
+def test_a_run_without_record_is_measured_from_its_weights(
+    tmp_path: Path, whole: tuple[Record, RunStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(tmp_path)
+    folder = store.directory(SPEC)
+    shutil.copytree(whole[1].directory(SPEC), folder)
+    (folder / "record.json").unlink()
+    monkeypatch.setattr("repro.training.train", lambda *a, **k: pytest.fail("it was trained again"))
+    assert_same_result(execute(SPEC, store), whole[0])
+    (folder / "record.json").unlink()
+    blob = bytearray((folder / "weights.safetensors").read_bytes())
+    blob[-1] ^= 1
+    (folder / "weights.safetensors").write_bytes(blob)
+    refused(lambda: execute(SPEC, store), r"weights.safetensors is not what .*training.json was written for")
+    assert (folder / "weights.safetensors").read_bytes() == blob
+
+
+# Interruptions
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from repro.papers.gmrf_mcvae.experiments import copula_spec
+from repro.runs import RunStore, execute
+spec = copula_spec("gmrf_mcvae", 0, "smoke", epochs=6, splits=("validation",))
+def wait(entry):
+    if entry["epoch"] == 4:
+        print("epoch 4", flush=True)
+        time.sleep(600)
+execute(spec, RunStore(Path(sys.argv[1])), on_epoch=wait)
+"""
+
+
+def test_killed_process_loses_one_epoch_and_nothing_else(tmp_path: Path, whole: tuple[Record, RunStore]) -> None:
+    store = RunStore(tmp_path / "runs")
+    folder = store.directory(SPEC)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(store.root)], stdout=subprocess.PIPE, env=environment)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"epoch 4\n"
+        assert len((folder / "log.jsonl").read_text().splitlines()) == 4
+        # Its lock keeps a second process out, which touches nothing.
+        before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+        refused(lambda: execute(SPEC, store), "is being executed by another process .lock .*lock.$", RunError)
+        assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert child.returncode == -signal.SIGKILL
+    assert store.record(SPEC) is None
+    assert names(folder) == {"spec.json", "log.jsonl", "checkpoint.safetensors"}
+    kept = load_checkpoint(folder / "checkpoint.safetensors", SPEC.key)
+    assert kept.epoch == 3
+    epochs: list[int] = []
+    record = execute(SPEC, store, on_epoch=lambda entry: epochs.append(entry["epoch"]))
+    assert epochs == [4, 5, 6]
+    assert_same_result(record, whole[0])
+    assert names(folder) == {"spec.json", "log.jsonl", "weights.safetensors", "training.json", "record.json"}
+    uninterrupted = whole[1].directory(SPEC) / "weights.safetensors"
+    assert (folder / "weights.safetensors").read_bytes() == uninterrupted.read_bytes()
+    assert record.training_seconds > sum(e["seconds"] for e in kept.history)
+
+
+def test_interrupt_from_the_keyboard_loses_one_epoch(tmp_path: Path, whole: tuple[Record, RunStore]) -> None:
+    store = RunStore(tmp_path)
+
+    def interrupt(entry: dict[str, Any]) -> None:
+        if entry["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(SPEC, store, on_epoch=interrupt)
+    leftover = store.directory(SPEC) / ".record.json.123.partial"
+    leftover.write_text("half")
+    epochs: list[int] = []
+    record = execute(SPEC, store, on_epoch=lambda entry: epochs.append(entry["epoch"]))
+    assert epochs == [3, 4, 5, 6]
+    assert_same_result(record, whole[0])
+    assert not leftover.exists()
+
+
+def no_space(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full as soon as a file of that name is to be put in place."""
+    replace = os.replace
+
+    def refuse(source: Any, target: Any) -> None:
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+
+
+@pytest.mark.parametrize("name", ["record.json", "weights.safetensors", "checkpoint.safetensors"])
+def test_full_disk(name: str, tmp_path: Path, whole: tuple[Record, RunStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RunStore(tmp_path)
+    folder = store.directory(SPEC)
+    with monkeypatch.context() as patch:
+        no_space(name, patch)
+        errors = CheckpointError if name.startswith("checkpoint") else RunError
+        refused(lambda: execute(SPEC, store), f"cannot write .*{name}: .*[Nn]o space left on device", errors)
+    assert not any(n.endswith(".partial") for n in names(folder))
+    assert name not in names(folder)
+    assert "record.json" not in names(folder)
+    assert ("checkpoint.safetensors" in names(folder)) == (name != "checkpoint.safetensors")
+    assert_same_result(execute(SPEC, store), whole[0])
+
+
+def test_loss_that_is_not_finite_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from repro.papers.gmrf_mcvae import model
+
+    store, steps, loss = RunStore(tmp_path), [], model.GMRFMCVAE.loss
+
+    def poisoned(self: Any, batch: Any, stage: Any = None) -> Any:
+        steps.append(1)
+        found = loss(self, batch, stage)
+        factor = float("nan") if len(steps) == 5 else 1.0  # two steps an epoch
+        return dataclasses.replace(
+            found, total=factor * found.total, terms=found.terms | {"kl": factor * found.terms["kl"]}
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.GMRFMCVAE, "loss", poisoned)
+        refused(lambda: execute(SPEC, store), r"epoch 3 of 6: .*'kl': nan", NonFiniteLossError)
+    assert names(store.directory(SPEC)) == {"spec.json", "log.jsonl", "checkpoint.safetensors"}
+    assert load_checkpoint(store.directory(SPEC) / "checkpoint.safetensors", SPEC.key).epoch == 2
+
+
+# Foreign and altered files, and folders that refuse
+
+
+@pytest.fixture
+def finished(tmp_path: Path, whole: tuple[Record, RunStore]) -> RunStore:
+    """A copy of SPEC's finished run."""
+    shutil.copytree(whole[1].root, tmp_path / "runs")
+    return RunStore(tmp_path / "runs")
+
+
+def test_altered_record_is_refused_and_left(finished: RunStore) -> None:
+    path = finished.directory(SPEC) / "record.json"
+    text = path.read_text()
+    first = json.loads(text)["metrics"][0]["value"]
+    altered = text.replace(json.dumps(first), json.dumps(first / 2), 1)
+    assert altered != text
+    path.write_text(altered)
+    refused(lambda: execute(SPEC, finished), "record.json: content does not match its digest", RecordError)
+    assert path.read_text() == altered
+
+
+def test_record_whose_specification_does_not_match_its_key(finished: RunStore) -> None:
+    path = finished.directory(SPEC) / "record.json"
+    body = json.loads(path.read_text())
+    del body["digest"]
+    body["spec"]["seed"] = 1
+    altered = json.dumps(body | {"digest": digest(body)})
+    path.write_text(altered)
+    refused(lambda: execute(SPEC, finished), f"key {SPEC.key} does not match its specification", RecordError)
+    assert path.read_text() == altered
+
+
+def test_record_of_another_run(finished: RunStore) -> None:
+    other = copula_spec("gmrf_mcvae", 1, "smoke", epochs=6, **SHORT)
+    folder = finished.directory(other)
+    folder.mkdir()
+    shutil.copy(finished.directory(SPEC) / "record.json", folder / "record.json")
+    refused(lambda: execute(other, finished), "is the record of .* seed 0 .*, not of .* seed 1", RecordError)
+    assert names(folder) == {"record.json"}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00\x01", None])
+def test_foreign_specification(content: str | None, tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    path = store.directory(SPEC) / "spec.json"
+    path.parent.mkdir(parents=True)
+    other = copula_spec("gmrf_mcvae", 1, "smoke", **SHORT)
+    path.write_text(json.dumps(other.to_dict()) if content is None else content)
+    before = path.read_bytes()
+    refused(
+        lambda: execute(SPEC, store), "spec.json: (not JSON|fields|holds .* seed 1 .*, expected .* seed 0)", RecordError
+    )
+    assert path.read_bytes() == before
+    assert names(path.parent) == {"spec.json"}
+
+
+def test_foreign_checkpoint(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    path = store.directory(SPEC) / "checkpoint.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"something else")
+    refused(lambda: execute(SPEC, store), "checkpoint.safetensors is truncated or no safetensors", CheckpointError)
+    assert path.read_bytes() == b"something else"
+
+
+def test_unreadable_record_and_folder_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    refused(lambda: execute(SPEC, RunStore(tmp_path / "file" / "runs")), "record.json: cannot be read .*[Nn]ot a dir")
+    assert (tmp_path / "file").read_text() == "kept"
+    path = tmp_path / "record.json"
+    path.write_bytes(b"\xff\xfe")
+    refused(lambda: read_record(path), "record.json: cannot be read", RecordError)
+    assert read_record(tmp_path / "none.json") is None
+
+
+def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    refused(lambda: execute(SPEC, RunStore(tmp_path / "runs")), "cannot write to .*: Read-only file system$", RunError)
+    refused(lambda: write_atomically(tmp_path / "a" / "b", "text"), "cannot write .*b: Read-only file", RunError)
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "file.txt"
+    write_atomically(path, "one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    no_space("file.txt", monkeypatch)
+    refused(lambda: write_atomically(path, "three"), "cannot write .*file.txt: No space left on device$", RunError)
+    assert [(p.name, p.read_bytes()) for p in path.parent.iterdir()] == [("file.txt", b"two")]
+
+
+def test_discarded_run_starts_anew(finished: RunStore, whole: tuple[Record, RunStore]) -> None:
+    finished.discard(SPEC)
+    assert finished.record(SPEC) is None
+    assert names(finished.directory(SPEC)) == set()
+    finished.discard(copula_spec("mvae", 5, "smoke"))  # one that never was
+    start = time.time_ns()
+    assert_same_result(execute(SPEC, finished), whole[0])
+    assert (finished.directory(SPEC) / "weights.safetensors").stat().st_mtime_ns >= start - 10**9

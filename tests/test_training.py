@@ -1,0 +1,354 @@
+"""Training: interruptions that change nothing, checkpoints that are whole or refused, losses that are finite."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import repro.training as training
+from repro.datasets.base import Dataset
+from repro.model import Loss, ModalitySpec, MultimodalModel, Stage, isolated_rng
+from repro.papers.gmrf_mcvae.model import GMRFMCVAE
+from repro.training import (
+    Checkpoint,
+    CheckpointError,
+    NonFiniteLossError,
+    TrainingSettings,
+    epoch_seed,
+    load_checkpoint,
+    save_checkpoint,
+    train,
+)
+
+MODALITIES = {"a": ModalitySpec((2,)), "b": ModalitySpec((3,))}
+SETTINGS = TrainingSettings(epochs=3, batch_size=8, learning_rate=1e-2)
+
+
+class TwoStages(MultimodalModel):
+    """A noisy autoencoder trained in two stages; ``poison`` is called with the number of the step."""
+
+    def __init__(self) -> None:
+        super().__init__(MODALITIES)
+        self.first = nn.Linear(5, 4)
+        self.second = nn.Linear(4, 5)
+        self.dropout = nn.Dropout(0.2)
+        self.step = 0
+        self.poison = lambda step, term: term
+
+    def stages(self) -> tuple[Stage, ...]:
+        return Stage("encode", ("first.",)), Stage("decode", ("second.",))
+
+    def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
+        self.step += 1
+        x = torch.cat([batch["a"], batch["b"]], 1)
+        z = self.dropout(self.first(x))
+        z = z + 0.1 * torch.randn_like(z)
+        error = self.poison(self.step, (self.second(z) - x).square().mean())
+        size = z.square().mean()
+        return Loss(error + 0.1 * size, {"error": error.detach(), "size": size.detach()})
+
+    def generate(self, num_samples: int = 1, **options: object) -> dict[str, Tensor]:
+        return {m: torch.zeros(num_samples, *s.shape) for m, s in self.modalities.items()}
+
+    def log_likelihood(self, batch: Mapping[str, Tensor], **options: object) -> Tensor:
+        return torch.zeros(self.check_batch(batch))
+
+
+def data(size: int = 20) -> Dataset:
+    g = torch.Generator().manual_seed(0)
+    return Dataset(
+        "toy", "train", MODALITIES, {m: torch.rand(size, *s.shape, generator=g) for m, s in MODALITIES.items()}
+    )
+
+
+def toy() -> TwoStages:
+    with isolated_rng(1):
+        return TwoStages()
+
+
+def gmrf() -> GMRFMCVAE:
+    with isolated_rng(1):
+        return GMRFMCVAE(MODALITIES, latent_dim=2)
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    return list(left) == list(right) and all(torch.equal(left[k], right[k]) for k in left)
+
+
+class Interrupt(Exception):
+    pass
+
+
+def stop_after(epochs: int) -> Any:
+    """An on_epoch that raises as the given epoch ends, before its checkpoint is written."""
+    seen: list[dict[str, Any]] = []
+
+    def on_epoch(entry: dict[str, Any]) -> None:
+        seen.append(entry)
+        if len(seen) == epochs:
+            raise Interrupt
+
+    return on_epoch
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 5, 6])
+def test_two_stages_interrupted_anywhere_end_as_if_they_were_not(epochs: int, tmp_path: Path) -> None:
+    whole, path = toy(), tmp_path / "checkpoint.safetensors"
+    history = train(whole, data(), SETTINGS, seed=5)
+    with pytest.raises(Interrupt):
+        train(toy(), data(), SETTINGS, seed=5, key="k", checkpoint=path, on_epoch=stop_after(epochs))
+    assert path.exists() == (epochs > 1)
+    resumed, calls = toy(), []
+    again = train(resumed, data(), SETTINGS, seed=5, key="k", checkpoint=path, on_epoch=calls.append)
+    assert again == history
+    assert same(resumed, whole)
+    assert len(calls) == 7 - epochs  # no more than the interrupted epoch is repeated
+
+
+def test_gmrf_mcvae_interrupted_twice_ends_as_if_it_was_not(tmp_path: Path) -> None:
+    settings = TrainingSettings(epochs=5, batch_size=8, learning_rate=1e-3)
+    whole, path = gmrf(), tmp_path / "checkpoint.safetensors"
+    history = train(whole, data(), settings, seed=5)
+    for epochs in (2, 3):
+        with pytest.raises(Interrupt):
+            train(gmrf(), data(), settings, seed=5, key="k", checkpoint=path, on_epoch=stop_after(epochs))
+    assert load_checkpoint(path, "k").epoch == 3
+    resumed = gmrf()
+    assert train(resumed, data(), settings, seed=5, key="k", checkpoint=path) == history
+    assert same(resumed, whole)
+    assert not same(whole, gmrf())
+
+
+def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    path, model, again = tmp_path / "c.safetensors", toy(), toy()
+    history = train(model, data(), SETTINGS, seed=5, checkpoint=path)
+    content, calls = path.read_bytes(), []
+    assert train(again, data(), SETTINGS, seed=5, checkpoint=path, on_epoch=calls.append) == history
+    assert calls == []
+    assert same(model, again)
+    assert path.read_bytes() == content
+
+
+def test_history_holds_stage_epoch_terms_and_what_is_added() -> None:
+    model = toy()
+    history = train(model, data(), SETTINGS, seed=5, on_epoch=lambda entry: {"seconds": entry["epoch"] / 2})
+    assert [(e["stage"], e["epoch"], e["seconds"]) for e in history] == [
+        (stage, epoch, epoch / 2) for stage in ("encode", "decode") for epoch in (1, 2, 3)
+    ]
+    assert set(history[0]) == {"stage", "epoch", "epochs", "loss", "error", "size", "seconds"}
+    for entry in history:
+        assert entry["loss"] == pytest.approx(entry["error"] + 0.1 * entry["size"], rel=1e-5)
+    assert not model.training
+
+
+def test_each_stage_trains_its_own_parameters() -> None:
+    model, start = toy(), toy()
+    seen: list[tuple[bool, bool]] = []
+
+    def on_epoch(entry: dict[str, Any]) -> None:
+        seen.append((same(model.first, start.first), same(model.second, start.second)))
+
+    train(model, data(), SETTINGS, seed=5, on_epoch=on_epoch)
+    assert seen == [(False, True)] * 3 + [(False, False)] * 3
+    model.stages = lambda: (Stage("third", ("third.",)),)  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="stage 'third' names no parameter of TwoStages"):
+        train(model, data(), SETTINGS, seed=5)
+
+
+def test_global_random_state_is_neither_used_nor_moved() -> None:
+    models = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        before = torch.get_rng_state(), repr(np.random.get_state())
+        models.append(toy())
+        train(models[-1], data(), SETTINGS, seed=5)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert repr(np.random.get_state()) == before[1]
+    assert same(*models)
+    other = toy()
+    train(other, data(), SETTINGS, seed=6)
+    assert not same(other, models[0])
+
+
+def test_epochs_have_seeds_of_their_own() -> None:
+    seeds = {epoch_seed(s, stage, e) for s in range(5) for stage in ("encode", "decode") for e in range(50)}
+    assert len(seeds) == 500
+    assert all(0 <= s < 2**62 for s in seeds)
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    tensors = {"w": torch.rand(3, 2), "half": torch.rand(4).to(torch.bfloat16), "n": torch.tensor(3)}
+    history = [{"stage": "encode", "epoch": 1, "loss": 0.1 + 0.2}]
+    save_checkpoint(path, Checkpoint(1, 2, history, tensors, {"0.step": torch.tensor(7.0)}), "key")
+    found = load_checkpoint(path, "key")
+    assert (found.stage, found.epoch, found.history) == (1, 2, history)
+    assert {k: v.dtype for k, v in found.model.items()} == {k: v.dtype for k, v in tensors.items()}
+    assert all(torch.equal(found.model[k], v) for k, v in tensors.items())
+    assert found.optimizer == {"0.step": torch.tensor(7.0)}
+    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A checkpoint of run "key" after two epochs of the first stage."""
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Interrupt):
+        train(toy(), data(), SETTINGS, seed=5, key="key", checkpoint=path, on_epoch=stop_after(3))
+    return path
+
+
+def refused(path: Path, match: str, key: str = "key") -> None:
+    """Training does not start from the file, says so in one line, and leaves it as it is."""
+    content = path.read_bytes()
+    with pytest.raises(CheckpointError, match=match) as caught:
+        train(toy(), data(), SETTINGS, seed=5, key=key, checkpoint=path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == content
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_truncated_checkpoint(written: Path) -> None:
+    content = written.read_bytes()
+    for length in (0, 5, 100, len(content) // 2, len(content) - 1):
+        written.write_bytes(content[:length])
+        refused(written, "truncated or no safetensors file")
+
+
+def test_any_flipped_bit_is_noticed(written: Path) -> None:
+    content = written.read_bytes()
+    unnoticed = []
+    for index in range(0, len(content), 3):
+        flipped = bytearray(content)
+        flipped[index] ^= 1 << index % 7
+        written.write_bytes(flipped)
+        with contextlib.suppress(CheckpointError):
+            load_checkpoint(written, "key")
+            unnoticed.append(index)
+    assert unnoticed == []
+
+
+def test_altered_state_is_noticed(written: Path) -> None:
+    content = written.read_bytes()
+    assert content.count(rb"\"epoch\": 2,") == 2  # of the state, and of the history's last entry
+    written.write_bytes(content.replace(rb"\"epoch\": 2,", rb"\"epoch\": 1,", 1))
+    refused(written, "damaged")
+
+
+def test_damaged_tensor(written: Path) -> None:
+    content = bytearray(written.read_bytes())
+    content[-3] ^= 4
+    written.write_bytes(content)
+    refused(written, "damaged .its hash does not match")
+
+
+def test_foreign_files(written: Path) -> None:
+    refused(written, "belongs to run key, not to other", key="other")
+    save_file({"w": torch.zeros(2)}, written)
+    refused(written, "is not a repro-checkpoint/1 file")
+    written.write_text("not a checkpoint")
+    refused(written, "truncated or no safetensors file")
+
+
+def test_checkpoint_of_another_model(written: Path) -> None:
+    state = load_checkpoint(written, "key")
+    state.model["first.weight"] = torch.zeros(2, 2)
+    save_checkpoint(written, state, "key")
+    refused(written, "does not fit the model: .*first.weight")
+
+
+def no_space(path: Any) -> OSError:
+    return OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+@pytest.mark.parametrize("where", ["save_file", "replace"])
+def test_full_disk_keeps_the_former_checkpoint(where: str, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, uninterrupted = written.read_bytes(), toy()
+    history = train(uninterrupted, data(), SETTINGS, seed=5)
+
+    def cut_short(tensors: Any, path: Path, metadata: Any = None) -> None:
+        Path(path).write_bytes(b"\0" * 100)
+        raise no_space(path)
+
+    def refuse(source: Path, target: Path) -> None:
+        raise no_space(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            *((training, "save_file", cut_short) if where == "save_file" else (training.os, "replace", refuse))
+        )
+        with pytest.raises(CheckpointError, match=r"No space left on device.*the former one is kept") as caught:
+            train(toy(), data(), SETTINGS, seed=5, key="key", checkpoint=written)
+    assert "\n" not in str(caught.value)
+    assert written.read_bytes() == before
+    assert [p.name for p in written.parent.iterdir()] == [written.name]
+    resumed = toy()
+    assert train(resumed, data(), SETTINGS, seed=5, key="key", checkpoint=written) == history
+    assert same(resumed, uninterrupted)
+
+
+@pytest.mark.parametrize("folder", ["absent", "file"])
+def test_folder_that_cannot_be_written_to(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot write checkpoint") as caught:
+        save_checkpoint(tmp_path / folder / "c.safetensors", Checkpoint(0, 1, [], {"w": torch.zeros(2)}), "key")
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_loss_stops_at_once_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    settings, path, model = TrainingSettings(5, 10, 1e-2), tmp_path / "c.safetensors", toy()
+    model.poison = lambda step, term: term * float("nan") if step == 6 else term  # two steps an epoch
+    with pytest.raises(NonFiniteLossError) as caught:
+        train(model, data(), settings, seed=5, key="key", checkpoint=path)
+    message = str(caught.value)
+    assert message.startswith("stage 'encode', epoch 3 of 5: ")
+    assert "'error': nan" in message
+    assert "'size'" not in message
+    assert "\n" not in message
+    kept = load_checkpoint(path, "key")
+    assert (kept.stage, kept.epoch, len(kept.history)) == (0, 2, 2)
+    assert all(bool(x.isfinite().all()) for x in (*kept.model.values(), *kept.optimizer.values()))
+    json.dumps(kept.history, allow_nan=False)
+
+
+def test_infinite_loss_and_parameters(tmp_path: Path) -> None:
+    settings, path, model = TrainingSettings(4, 20, 1e-2), tmp_path / "c.safetensors", toy()
+    model.poison = lambda step, term: term + float("inf") if step == 2 else term
+    with pytest.raises(NonFiniteLossError, match=r"epoch 2 of 4: .*'error': inf"):
+        train(model, data(), settings, seed=5, key="key", checkpoint=path)
+    model = toy()
+    # A finite value whose gradient is not: the square root at zero.
+    model.poison = lambda step, term: term + ((0 * term).sqrt() if step == 3 else 0)
+    path.unlink()
+    with pytest.raises(NonFiniteLossError, match=r"epoch 3 of 4: parameters not finite: \['first\.weight'"):
+        train(model, data(), settings, seed=5, key="key", checkpoint=path)
+    assert load_checkpoint(path, "key").epoch == 2
+
+
+def test_wrong_calls() -> None:
+    for changes in ({"epochs": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}):
+        options = {"epochs": 1, "batch_size": 1, "learning_rate": 1e-3, **changes}
+        with pytest.raises(ValueError, match=f"{next(iter(changes))} is .*must be positive"):
+            TrainingSettings(**options)
+    other = Dataset("toy", "train", {"a": ModalitySpec((2,))}, {"a": torch.zeros(4, 2)})
+    with pytest.raises(ValueError, match=r"the data has modalities .*'a'.*, the model .*'b'"):
+        train(toy(), other, SETTINGS, seed=0)
+
+
+def test_checkpoint_holds_tensors_and_json_only(written: Path) -> None:
+    names = set(load_file(written))
+    assert {"model.first.weight", "model.second.bias", "optimizer.0.exp_avg"} <= names
+    assert all(name.startswith(("model.", "optimizer.")) for name in names)

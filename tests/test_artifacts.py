@@ -349,7 +349,7 @@ def test_committed_tables_are_rendered_from_the_committed_records(artifact: Arti
         try:
             seeds = recorded_seeds(artifact, profile, Sources(None, tmp_path))
         except RunError:  # a run is missing
-            assert not found, f"{artifact.name} was committed without its records"  # noqa: PT017
+            assert not found, f"{artifact.name} was committed without its records"
         else:
             drawn = {p.name: p.read_bytes() for p in render(artifact, profile, tmp_path, seeds=seeds)}
             assert drawn == found or (artifact.kind == "S" and profile == "quick")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,9 @@ class Dataset:
         drop_last: bool = False,
         generator: torch.Generator | None = None,
     ) -> Iterator[dict[str, Tensor]]:
-        """Yields batches by indexing the resident tensors; no worker processes.
+        """Yields batches of the resident tensors; no worker processes.
+
+        In order, batches of float tensors are views of them, so they must not be written to.
 
         Arguments:
             batch_size: Samples a batch.
@@ -129,12 +132,20 @@ class Dataset:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, must be at least 1")
         n = len(self)
-        order = torch.randperm(n, generator=generator) if shuffle else torch.arange(n)
-        order = order.to(next(iter(self.data.values())).device)
         end = n - n % batch_size if drop_last else n
+        if not shuffle:
+            for start in range(0, end, batch_size):
+                yield {m: self._values(x[start : min(start + batch_size, end)]) for m, x in self.data.items()}
+            return
+        order = torch.randperm(n, generator=generator).to(next(iter(self.data.values())).device)
         for start in range(0, end, batch_size):
             index = order[start : start + batch_size]
-            yield {m: self._values(x[index]) for m, x in self.data.items()}
+            # index_select copies whole rows, some five times as fast as indexing by a tensor.
+            yield {m: self._values(x.index_select(0, index)) for m, x in self.data.items()}
+
+    def floats(self) -> Dataset:
+        """The same split with bytes converted to float32 once: four times the memory, for faster batches."""
+        return replace(self, data={m: self._unit(x) for m, x in self.data.items()})
 
     def to(self, device: torch.device | str) -> Dataset:
         """Returns the same split with its tensors on ``device``."""
@@ -143,6 +154,10 @@ class Dataset:
             data={m: x.to(device) for m, x in self.data.items()},
             labels=None if self.labels is None else self.labels.to(device),
         )
+
+    def to_hf(self) -> Any:
+        """The split as a ``datasets.Dataset``: images as ``Image``, labels as ``ClassLabel``, the rest as arrays."""
+        return import_module("repro.datasets.hf").to_hf(self)
 
     def padded(self, padding: int) -> Dataset:
         """A view of the same tensors whose values come out with further zeros on each side.
@@ -159,9 +174,12 @@ class Dataset:
         return replace(self, modalities=modalities, padding=self.padding + padding)
 
     def _values(self, x: Tensor) -> Tensor:
-        if x.dtype is torch.uint8:
-            x = x.float().div_(255.0)
+        x = self._unit(x)
         return pad(x, (self.padding,) * 4) if self.padding else x
+
+    @staticmethod
+    def _unit(x: Tensor) -> Tensor:
+        return x.float().div_(255.0) if x.dtype is torch.uint8 else x
 
 
 def _pad_shape(shape: tuple[int, ...], padding: int) -> tuple[int, ...]:

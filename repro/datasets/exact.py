@@ -15,7 +15,17 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["choice_below", "exp", "log_unit", "normal_cdf", "normals", "permutation", "uniforms", "words"]
+__all__ = [
+    "choice_below",
+    "cosine_sine",
+    "exp",
+    "log_unit",
+    "normal_cdf",
+    "normals",
+    "permutation",
+    "uniforms",
+    "words",
+]
 
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
@@ -42,7 +52,7 @@ def words(count: int, seed: int, *stream: str | int) -> Words:
 
 
 def uniforms(count: int, seed: int, *stream: str | int) -> Floats:
-    """Uniform float64 in the open interval (0, 1), multiples of 2^-53 moved by half a step."""
+    """Uniform float64 in the open interval (0, 1), multiples of 2^-52 moved up by half a step."""
     return ((words(count, seed, *stream) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
@@ -82,6 +92,14 @@ def log_unit(x: Floats) -> Floats:
     return exponent * LOG_2 + 2.0 * t * _polynomial(t * t, [1.0 / (2 * n + 1) for n in range(14)])
 
 
+def cosine_sine(angle: Floats) -> tuple[Floats, Floats]:
+    r"""Cosine and sine of angles in :math:`[-\pi, \pi]` radians, by their Taylor series."""
+    square = angle * angle
+    cosine = _polynomial(square, [(-1.0) ** n / factorial(2 * n) for n in range(16)])
+    sine = angle * _polynomial(square, [(-1.0) ** n / factorial(2 * n + 1) for n in range(16)])
+    return cosine, sine
+
+
 def normals(count: int, seed: int, *stream: str | int) -> Floats:
     r"""Independent standard normal draws by the Box-Muller transform; a longer draw begins with the shorter one.
 
@@ -90,10 +108,7 @@ def normals(count: int, seed: int, *stream: str | int) -> Floats:
     pairs = (count + 1) // 2
     u, v = uniforms(2 * pairs, seed, *stream).reshape(pairs, 2).T
     radius = np.sqrt(-2.0 * log_unit(u))
-    angle = 2.0 * pi * (v - 0.5)  # in [-pi, pi]: the opposite point, as uniform as the point itself
-    square = angle * angle
-    cosine = _polynomial(square, [(-1.0) ** n / factorial(2 * n) for n in range(16)])
-    sine = angle * _polynomial(square, [(-1.0) ** n / factorial(2 * n + 1) for n in range(16)])
+    cosine, sine = cosine_sine(2.0 * pi * (v - 0.5))  # the opposite point, as uniform as the point itself
     return np.stack([radius * cosine, radius * sine], axis=1).reshape(-1)[:count]
 
 

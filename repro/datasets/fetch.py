@@ -33,6 +33,7 @@ __all__ = [
     "placed",
     "placed_by_hand",
     "problems_of",
+    "sha256_of",
     "unpack_gzip",
 ]
 
@@ -173,6 +174,11 @@ def placed_by_hand(card: Card, complete: Callable[[Path], bool], needs: Sequence
         f"{card.name} is placed by hand. {card.manual} Expected in {cache_root() / 'downloads' / card.name}: "
         f"{'; '.join(needs)}. Found in {' | '.join(found)}"
     )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, for the provenance of what the card states no digest of."""
+    return _digest(path, "sha256")
 
 
 def unpack_gzip(path: Path) -> bytes:

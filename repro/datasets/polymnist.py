@@ -14,7 +14,7 @@ from repro.datasets.base import Dataset
 from repro.datasets.blended import generated
 from repro.datasets.cache import Writer, prepared
 from repro.datasets.card import Card
-from repro.datasets.fetch import FetchError, cache_root, fetch, placed
+from repro.datasets.fetch import FetchError, cache_root, fetch, placed, sha256_of
 from repro.datasets.mnist import digits
 
 __all__ = ["find_layout", "load", "read_pictures", "read_tensors"]
@@ -126,7 +126,7 @@ def _archive(card: Card, split: str) -> tuple[Path, str]:
     extracted = extract(archive, cache_root() / "extracted" / card.name / archive.stem)
     if not find_layout(extracted, split):
         raise ValueError(f"{archive} holds neither {split}/m0.pt nor {split}/m0/*.png")
-    return extracted, source.filename
+    return extracted, f"{source.filename}, sha256 {sha256_of(archive)}"
 
 
 def _tensor(path: Path) -> torch.Tensor:

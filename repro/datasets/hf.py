@@ -1,0 +1,85 @@
+"""A split as a ``datasets.Dataset`` with typed features."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from repro.datasets.base import Dataset, ModalitySpec
+from repro.datasets.card import load_card
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["check_redistributable", "to_hf"]
+
+
+def to_hf(dataset: Dataset) -> datasets.Dataset:
+    """Converts a split: images as ``Image``, labels as ``ClassLabel``, everything else as arrays of float32.
+
+    Arguments:
+        dataset: The split; its card gives the names of the classes, description, citation and licence.
+    """
+    import datasets
+
+    card = load_card(dataset.name)
+    features, columns = {}, {}
+    for m, spec in dataset.modalities.items():
+        if _is_picture(spec):
+            features[m] = datasets.Image()
+            columns[m] = [{"bytes": png, "path": None} for png in _pictures(dataset, m)]
+        else:
+            features[m] = _array_feature(spec)
+            columns[m] = [dataset[n][m].tolist() for n in range(len(dataset))]
+    if dataset.labels is not None:
+        names = list(card.labels)
+        features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
+        columns["label"] = dataset.labels.tolist()
+    info = datasets.DatasetInfo(
+        description=card.body,
+        citation="\n".join(card.citations.values()),
+        license=card.license,
+        features=datasets.Features(features),
+    )
+    return datasets.Dataset.from_dict(columns, features=info.features, info=info, split=dataset.split)
+
+
+def check_redistributable(name: str) -> None:
+    """Refuses to pass on a dataset whose licence does not allow it.
+
+    Arguments:
+        name: The dataset's name.
+
+    Raises:
+        ValueError: If the dataset's card says that no copy may be passed on.
+    """
+    card = load_card(name)
+    if not card.redistributable:
+        licence = card.header.get("license_name", card.license)
+        raise ValueError(f"{name}: its licence ({licence}) does not allow to pass it on")
+
+
+def _is_picture(spec: ModalitySpec) -> bool:
+    return spec.kind in ("image", "binary") and len(spec.shape) == 3 and spec.shape[0] in (1, 3)
+
+
+def _array_feature(spec: ModalitySpec) -> Any:
+    import datasets
+
+    if len(spec.shape) == 1:
+        return datasets.Sequence(datasets.Value("float32"), length=spec.shape[0])
+    arrays = {2: datasets.Array2D, 3: datasets.Array3D}
+    if len(spec.shape) not in arrays:
+        raise ValueError(f"a modality of shape {spec.shape} has no array feature")
+    return arrays[len(spec.shape)](shape=spec.shape, dtype="float32")
+
+
+def _pictures(dataset: Dataset, modality: str) -> Iterator[bytes]:
+    for n in range(len(dataset)):
+        pixels = dataset[n][modality].mul(255.0).round().byte().permute(1, 2, 0).numpy()
+        buffer = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+        yield buffer.getvalue()

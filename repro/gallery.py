@@ -31,8 +31,8 @@ def report(figures: Path) -> Iterator[str]:
                 yield f"{artifact.name} ({profile}): not drawn, {error}"
                 continue
             yield f"{artifact.name} ({profile}): {', '.join(p.name for p in paths)}"
-            if artifact.kind == "S":
-                break  # settings are the same in every profile
+            if not unique(plan(artifact, profile)):
+                break  # what needs no runs is the same in every profile
     write_atomically(figures / "README.md", gallery(figures))
     yield f"{figures / 'README.md'}"
     page = figures.parent / "README.md"

@@ -16,15 +16,16 @@ from repro.cli import main
 from repro.records import Record, RunSpec
 from repro.runs import RunStore
 
-__all__ = ["TABLE1", "Smoke", "smoke"]
+__all__ = ["COMMAND", "Smoke", "smoke"]
 
-TABLE1 = ["run", "gmrf-table1", "--profile", "smoke", "--seeds", "1", "--executor", "inline", "--device", "cpu"]
+COMMAND = ["run", "gmrf-table1", "--profile", "smoke", "--seeds", "1", "--executor", "inline", "--device", "cpu"]
 
 
 @dataclass(frozen=True)
 class Smoke:
-    """What `repro run gmrf-table1 --profile smoke --seeds 1` left, and what it printed."""
+    """What ``command`` left, and what it printed."""
 
+    command: list[str]
     runs: Path
     figures: Path
     code: int
@@ -55,5 +56,5 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
         patch.setenv("REPRO_RUNS", str(root / "runs"))
         patch.setenv("REPRO_FIGURES", str(root / "figures"))
         with redirect_stdout(printed):
-            code = main(TABLE1)
-    return Smoke(root / "runs", root / "figures", code, printed.getvalue())
+            code = main(COMMAND)
+    return Smoke(COMMAND, root / "runs", root / "figures", code, printed.getvalue())

@@ -6,9 +6,9 @@ import re
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from helpers_runs import TABLE1, Smoke
 from safetensors.numpy import load_file
 
 from repro import executors
@@ -34,6 +34,9 @@ from repro.gallery import gallery, recorded_seeds, report
 from repro.papers.gmrf_mcvae.experiments import LABELS
 from repro.records import PROFILES, Record, RecordError
 from repro.runs import RunError, RunStore
+
+if TYPE_CHECKING:
+    from helpers_runs import Smoke
 
 pytest_plugins = ["helpers_runs"]
 
@@ -199,7 +202,7 @@ def test_second_run_renders_without_training(smoke: Smoke, monkeypatch: pytest.M
     paths = run("gmrf_mcvae/table1", profile="smoke", seeds=1, **folders)
     assert sorted(p.name for p in paths) == ["table1.md", "table1.tex"]
     assert {p.name: p.read_bytes() for p in paths} == before
-    assert main([*TABLE1, "--runs", str(smoke.runs), "--figures", str(smoke.figures)]) == 0
+    assert main([*smoke.command, "--runs", str(smoke.runs), "--figures", str(smoke.figures)]) == 0
 
 
 def test_exported_records_render_the_same_without_run_directories(smoke: Smoke, tmp_path: Path) -> None:
@@ -325,6 +328,7 @@ def test_committed_records_are_sound(committed: dict[Path, Record]) -> None:
         assert record.spec in known, f"{path} is in no artifact's plan"
         assert record.spec.profile in ("paper", "quick"), path
         assert record.environment["dirty"] is False, path
+        assert record.environment["training"]["dirty"] is False, path
         assert re.fullmatch("[0-9a-f]{40}", record.environment["commit"]), path
         assert re.fullmatch("[0-9a-f]{64}", record.weights_sha256), path
         assert record.to_json() == path.read_text(), path

@@ -6,9 +6,9 @@ import importlib.resources
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from helpers_runs import Smoke
 
 from repro import cli
 from repro.artifacts import artifacts, find, plan, unique
@@ -16,6 +16,9 @@ from repro.citation import cite
 from repro.cli import main
 from repro.datasets.card import load_card
 from repro.papers.gmrf_mcvae import experiments
+
+if TYPE_CHECKING:
+    from helpers_runs import Smoke
 
 pytest_plugins = ["helpers_runs"]
 

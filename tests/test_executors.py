@@ -6,17 +6,19 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from helpers_runs import Smoke
 
 from repro import executors
 from repro.executors import Failure, Progress, available_cores, run_all
 from repro.papers.gmrf_mcvae.experiments import copula_spec
 from repro.records import RunSpec
 from repro.runs import RunStore
+
+if TYPE_CHECKING:
+    from helpers_runs import Smoke
 
 pytest_plugins = ["helpers_runs"]
 

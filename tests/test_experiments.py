@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from repro.artifacts import Sources
-from repro.model import isolated_rng
+from repro.datasets import Dataset
+from repro.model import Loss, MultimodalModel, Stage, isolated_rng
 from repro.papers.gmrf_mcvae import experiments
 from repro.papers.gmrf_mcvae.experiments import (
     BETAS,
@@ -61,7 +64,7 @@ def loss(spec: RunSpec) -> float:
         with torch.no_grad():
             model.global_encoder.linear.weight.mul_(100)
     with isolated_rng(1):
-        return float(model.loss(x).total)
+        return float(model.loss(x).total.detach())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -138,6 +141,54 @@ def test_latents_have_the_capacities_of_the_paper() -> None:
         else:
             latents = settings["latent_dim"] + settings["specific_dim"]
             assert 4 * 2 * latents == 48
+
+
+class Oracle(MultimodalModel):
+    """Generates a further true sample, stretched by a factor about the middle of the data's range."""
+
+    def __init__(self, truth: Dataset, stretch: float) -> None:
+        super().__init__(truth.modalities)
+        self.samples = {m: 0.5 + stretch * (x - 0.5) for m, x in truth.data.items()}
+
+    def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
+        return Loss(torch.zeros(()))
+
+    def generate(self, num_samples: int = 1, *, given: Any = None, **options: Any) -> dict[str, Tensor]:
+        return {m: x[:num_samples] if given is None else x[None] for m, x in self.samples.items()}
+
+    def log_likelihood(self, batch: Mapping[str, Tensor], **options: Any) -> Tensor:
+        return torch.zeros(self.check_batch(batch))
+
+
+def test_a_perfect_model_is_measured_at_the_noise_floor_and_outputs_are_clipped() -> None:
+    spec = changed(spec_of("mvae"), "evaluation", num_samples=200)
+    data = load_data(spec)
+    perfect, stretched = (
+        {m.name: m.value for m in experiments.evaluate(Oracle(data["reference"], s), data, spec)} for s in (1.0, 3.0)
+    )
+    assert list(perfect) == list(stretched)
+    for distance in ("histogram", "sliced", "transport"):
+        floor = perfect[f"test/floor/true/{distance}/mean"]
+        assert floor > 0
+        assert floor == stretched[f"test/floor/true/{distance}/mean"]
+        outputs = ("mean",) if distance == "transport" else ("mean", "sample", "unclipped")
+        for name in (f"test/{task}/{o}/{distance}/mean" for task in ("unconditional", "conditional") for o in outputs):
+            assert perfect[name] == pytest.approx(floor, rel=1e-9)
+    # A coordinate stretched to three times its range is 1/2 from the truth on average, and 1/6 once clipped.
+    for task in ("unconditional", "conditional"):
+        clipped, free = (stretched[f"test/{task}/{o}/sliced/mean"] for o in ("mean", "unclipped"))
+        assert perfect[f"test/{task}/mean/sliced/mean"] < clipped < 0.6 * free
+        assert stretched[f"test/{task}/sample/sliced/mean"] == clipped
+    assert all(name.split("/")[0] == "test" or "/mean/" in name for name in perfect)
+
+
+def test_validation_alone_is_measured_without_test_data() -> None:
+    spec = changed(spec_of("mvae", splits=("validation",)), "evaluation", num_samples=50)
+    data = load_data(spec)
+    found = experiments.evaluate(Oracle(data["validation"], 1.0), data, spec)
+    assert {m.name.split("/")[0] for m in found} == {"validation"}
+    assert [m.value for m in found] == [0.0] * len(found)
+    assert {m.num_samples for m in found} == {50}
 
 
 def test_initialisation_is_the_seed_s() -> None:

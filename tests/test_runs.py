@@ -13,11 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from helpers_runs import Smoke
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -26,6 +25,9 @@ from repro.papers.gmrf_mcvae.experiments import build_model, copula_spec
 from repro.records import Record, RecordError, RunSpec, digest
 from repro.runs import RunError, RunStore, execute, file_sha256, read_record, write_atomically
 from repro.training import CheckpointError, NonFiniteLossError, load_checkpoint
+
+if TYPE_CHECKING:
+    from helpers_runs import Smoke
 
 pytest_plugins = ["helpers_runs"]
 
@@ -129,6 +131,7 @@ def test_record_says_how_it_was_measured(smoke: Smoke) -> None:
     assert record.evaluation_seconds > 0
     assert record.metric("test/unconditional/mean/transport/mean").num_samples == 50
     assert record.metric("test/conditional/sample/histogram/dim1").num_samples == 500
+    assert {m.name.split("/")[2] for m in record.metrics} == {"mean", "unclipped", "sample", "true"}
     protocols = {m.name.split("/")[1] for m in record.metrics}
     joint = {"unconditional", "conditional", "floor"}
     assert protocols == joint | {"conditional-componentwise", "conditional-componentwise-covariance-as-scale"}
@@ -159,6 +162,8 @@ def test_a_run_without_record_is_measured_from_its_weights(
     (folder / "weights.safetensors").write_bytes(blob)
     refused(lambda: execute(SPEC, store), r"weights.safetensors is not what .*training.json was written for")
     assert (folder / "weights.safetensors").read_bytes() == blob
+    (folder / "training.json").write_text("{")
+    refused(lambda: execute(SPEC, store), r"training.json cannot be read .*; move it away to train again")
 
 
 # Interruptions
@@ -239,7 +244,7 @@ def no_space(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", refuse)
 
 
-@pytest.mark.parametrize("name", ["record.json", "weights.safetensors", "checkpoint.safetensors"])
+@pytest.mark.parametrize("name", ["record.json", "training.json", "weights.safetensors", "checkpoint.safetensors"])
 def test_full_disk(name: str, tmp_path: Path, whole: tuple[Record, RunStore], monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path)
     folder = store.directory(SPEC)

@@ -173,7 +173,7 @@ def test_a_perfect_model_is_measured_at_the_noise_floor_and_outputs_are_clipped(
         assert floor == stretched[f"test/floor/true/{distance}/mean"]
         outputs = ("mean",) if distance == "transport" else ("mean", "sample", "unclipped")
         for name in (f"test/{task}/{o}/{distance}/mean" for task in ("unconditional", "conditional") for o in outputs):
-            assert perfect[name] == pytest.approx(floor, rel=1e-9)
+            assert perfect[name] == pytest.approx(floor, rel=1e-5)
     # A coordinate stretched to three times its range is 1/2 from the truth on average, and 1/6 once clipped.
     for task in ("unconditional", "conditional"):
         clipped, free = (stretched[f"test/{task}/{o}/sliced/mean"] for o in ("mean", "unclipped"))
@@ -187,7 +187,8 @@ def test_validation_alone_is_measured_without_test_data() -> None:
     data = load_data(spec)
     found = experiments.evaluate(Oracle(data["validation"], 1.0), data, spec)
     assert {m.name.split("/")[0] for m in found} == {"validation"}
-    assert [m.value for m in found] == [0.0] * len(found)
+    # Rounding of the projections in single precision is all that is left.
+    assert [m.value for m in found] == pytest.approx([0.0] * len(found), abs=1e-4)
     assert {m.num_samples for m in found} == {50}
 
 

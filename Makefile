@@ -45,8 +45,9 @@ lint: $(STAMP) ## Style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-bench: $(STAMP) ## Speed of training against multivae's own trainer, on this machine
-	$(VENV)/bin/python tests/bench.py
+bench: $(STAMP) ## Speed of training against multivae's own trainer, and of the loaders, on this machine
+	TQDM_DISABLE=1 $(VENV)/bin/python tests/bench.py
+	$(VENV)/bin/python tests/bench_datasets.py
 
 clean: ## Remove run directories and caches, keep .venv and figures
 	rm -rf runs .pytest_cache .ruff_cache

@@ -205,7 +205,7 @@ def test_initialisation_is_the_seed_s() -> None:
 def test_plans(profile: str) -> None:
     table = plan("table1", profile)
     assert tuple(table) == METHODS
-    seeds = {"paper": 3, "quick": 2, "smoke": 2}[profile]
+    seeds = {"paper": 3, "quick": 1, "smoke": 2}[profile]
     for method, specs in table.items():
         assert [s.seed for s in specs] == list(range(seeds))
         assert {(s.paper, s.dataset, s.method, s.profile) for s in specs} == {("gmrf_mcvae", "copula", method, profile)}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repro.datasets.base import ModalitySpec
+from repro.datasets.base import Dataset, ModalitySpec
 
 __all__ = ["Loss", "ModalitySpec", "MultimodalModel", "Stage", "TrainableModel", "isolated_rng"]
 
@@ -102,6 +102,18 @@ class TrainableModel(nn.Module, ABC):
             batch: Name to tensor of shape ``(batch, *spec.shape)``.
             stage: One of :meth:`stages`; the first if None.
         """
+
+    def stage_data(self, stage: Stage, data: Dataset) -> Dataset:
+        """What a stage is trained on, made from the training split: the split itself, or such as its encodings.
+
+        It is called once whenever a stage begins or is continued, without gradients, with the model as the stages
+        before left it, and with random numbers of its own that are the same each time.
+
+        Arguments:
+            stage: One of :meth:`stages`.
+            data: The training split on the model's device.
+        """
+        return data
 
     def check_batch(self, batch: Mapping[str, Tensor], *, subset: bool = False) -> int:
         """Checks names and shapes of a batch and returns its size.

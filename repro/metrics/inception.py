@@ -30,7 +30,7 @@ __all__ = [
 
 # torch-fidelity states the first eight digits, in the name of the file that it publishes.
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-LAYERS = ("64", "192", "768", "2048")
+LAYERS = ("64", "192", "768", "2048", "logits_unbiased", "logits")
 
 # What the first layer sees is s y + t, where y = (byte - 128) / 128 is right. The other two are mistakes that published
 # numbers may come from: bytes given to code that maps [0, 1] to [-1, 1], and [0, 1] given to code that expects bytes.
@@ -90,7 +90,7 @@ def load_inception(
 
     Arguments:
         path: The file; torch's cache where it is None.
-        layer: Number of features of the layer: 64, 192, 768, or 2048, which is the FID's.
+        layer: Number of features of the layer: 64, 192, 768, 2048 (the FID's), or the 1008 "logits_unbiased" or "logits".
         input_range: One of ``INPUT_RANGES``; other ones than ``"right"`` are for explaining published numbers.
         sha256: Hash that the file must have; the features of other weights than the published have another name.
 

@@ -21,7 +21,7 @@ __all__ = [
 FORMAT = 1
 LABELS = "labels"
 # Drawn anew at every load, in a moment: never prepared.
-IN_MEMORY = ("copula",)
+IN_MEMORY = ("copula", "skewed_copula")
 # Whose digits a dataset is made from.
 BASES = {"extended_polymnist": ("mnist",), "mnist_triples": ("mnist",), "polymnist": ("mnist",)}
 # Groups of sources each of which is enough for the loader's default options; elsewhere all that are not optional.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -80,7 +80,15 @@ def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec,
     return metrics
 
 
-def _conditional(model, true, split, level, generator, options) -> list[Metric]:
+def _conditional(
+    model: MultimodalModel,
+    true: Samples,
+    split: str,
+    level: float,
+    generator: Callable[[int], torch.Generator],
+    options: Mapping[str, str],
+) -> list[Metric]:
+    """The same measures given each modality in turn, averaged over which."""
     found: dict[str, list[Metric]] = {}
     text = "conditional on one modality, averaged over which one, decoder means, clipped to [0, 1]"
     for index, observed in enumerate(true):

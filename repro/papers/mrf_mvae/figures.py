@@ -58,7 +58,7 @@ def image_blocks(blocks: Mapping[str, Mapping[str, Images]], columns: str = "") 
             for spine in axes.spines.values():
                 spine.set_visible(False)
         if columns:
-            figure.text((left + number * CELL / 2) / width, 0.1 / height, columns, ha="center")
+            figure.text((left + number * CELL / 2) / width, 0.1 / height, columns, ha="center", fontsize="small")
     return figure
 
 

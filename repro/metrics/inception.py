@@ -25,6 +25,7 @@ __all__ = [
     "InceptionUnavailableError",
     "inception_features",
     "load_inception",
+    "unavailable_reason",
     "weights_path",
 ]
 
@@ -81,6 +82,14 @@ def weights_path(path: Path | None = None) -> Path:
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     return path or Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
+
+
+def unavailable_reason() -> str:
+    """What a table's cell says where the weights were not at hand: the command that gets them, for a default cache."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    place = f"~/.cache/torch/hub/checkpoints/{URL_INCEPTION_V3.rsplit('/', 1)[-1]}"
+    return f"Inception weights not available: curl -fL --create-dirs -o {place} {URL_INCEPTION_V3}"
 
 
 def load_inception(

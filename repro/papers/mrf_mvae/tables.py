@@ -10,6 +10,7 @@ from importlib.resources import files
 from statistics import fmean, geometric_mean
 from typing import Any
 
+from repro.metrics.inception import unavailable_reason
 from repro.papers.mrf_mvae.triples import BETAS, FIGURE9, LABELS, chosen_betas, plan
 from repro.records import Record, RunSpec, provenance
 from repro.tables import Cell, Column, Row, RowGroup, Table
@@ -19,10 +20,6 @@ __all__ = ["ablations", "choose_betas", "features", "sweep", "table4"]
 
 Lookup = Callable[[RunSpec], Record | None]
 TASKS = {"uncond": "unconditional", "cond": "conditional"}
-NO_INCEPTION = (
-    "Inception weights not available where this was measured; `repro doctor` says where they are looked for and the "
-    "command that gets them"
-)
 NOT_CONDITIONED = "its samples of the prior are those above"
 DIGITS = "test/unconditional/digits"
 NOT_RUN = "not run: make mrf-table4-ablations"
@@ -84,7 +81,7 @@ def _cells(
             key = f"{task}_{column}"
             known = (published or {}).get(key)
             values = [] if name is None else _values(records, f"{split}/{name}/{metric}")
-            reason = NOT_CONDITIONED if name is None else NO_INCEPTION if column == "fid" else NOT_RUN
+            reason = NOT_CONDITIONED if name is None else unavailable_reason() if column == "fid" else NOT_RUN
             cells[key] = Cell(known, values) if values else Cell(known, (), reason)
     return cells
 
@@ -234,13 +231,13 @@ def features(profile: str, seeds: int | None, lookup: Lookup) -> PlainTable:
     heads = [f"{LABELS[v].split()[0]} {task}" for v in LABELS for task in ("uncond.", "cond.")]
     verdict = f"explains the published values: {', '.join(within)}" if within else "explains the published values: none"
     notes = (
-        f"Of the spaces that could be measured, one that {verdict}. Nearest in scale: {nearest}, with published over "
+        f"Of the spaces that could be measured, what {verdict}. Nearest in scale: {nearest}, with published over "
         f"obtained {spreads[nearest][0]:.3g}.",
         "Ratio: geometric mean of published over obtained in the six cells. Spread: the largest of the six ratios over "
         "the smallest; a space that differs from the paper's by a factor alone has 1. Samples of this package's own "
         "models enter, so that neither can be 1 exactly.",
-        f"{NO_INCEPTION}. Code that takes the 1008 logits for features would give distances of this order, which "
-        "cannot be tested without the weights.",
+        f"{unavailable_reason()}. Logits have larger variances than the 2048 features, so that code which takes the 1008 "
+        "logits for features is a candidate, which cannot be tested without the weights.",
         provenance(records),
     )
     columns = ("features", *heads, "ratio", "spread")

@@ -99,7 +99,8 @@ def load_inception(
 
     Arguments:
         path: The file; torch's cache where it is None.
-        layer: Number of features of the layer: 64, 192, 768, 2048 (the FID's), or the 1008 "logits_unbiased" or "logits".
+        layer: Number of features of the layer, 64, 192, 768 or 2048, which is the FID's; or ``"logits_unbiased"`` or
+            ``"logits"``, of which there are 1008.
         input_range: One of ``INPUT_RANGES``; other ones than ``"right"`` are for explaining published numbers.
         sha256: Hash that the file must have; the features of other weights than the published have another name.
 

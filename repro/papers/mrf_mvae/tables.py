@@ -236,8 +236,8 @@ def features(profile: str, seeds: int | None, lookup: Lookup) -> PlainTable:
         "Ratio: geometric mean of published over obtained in the six cells. Spread: the largest of the six ratios over "
         "the smallest; a space that differs from the paper's by a factor alone has 1. Samples of this package's own "
         "models enter, so that neither can be 1 exactly.",
-        f"{unavailable_reason()}. Logits have larger variances than the 2048 features, so that code which takes the 1008 "
-        "logits for features is a candidate, which cannot be tested without the weights.",
+        f"{unavailable_reason()}. Code that takes Inception's 1008 logits for features is a candidate that cannot be "
+        "tested without them.",
         provenance(records),
     )
     columns = ("features", *heads, "ratio", "spread")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import special
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
@@ -205,6 +204,8 @@ def _start(start: Order, x: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(start, float) and start == 0:
         k_0, k_1 = torch.special.scaled_modified_bessel_k0(x), torch.special.scaled_modified_bessel_k1(x)
         return k_0.log() - x, x * k_1 / k_0
+    from scipy import special  # takes a fifth of a second to import, and the orders above do without
+
     orders = start.detach().cpu().double().numpy() if isinstance(start, Tensor) else np.float64(start)
     points = x.detach().cpu().double().numpy()
     k, above = special.kve(orders, points), special.kve(orders + 1, points)

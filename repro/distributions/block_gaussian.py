@@ -16,6 +16,7 @@ from repro.distributions.blocks import (
     as_block_sizes,
     block_coordinates,
     broadcast_batch,
+    broadcast_shapes,
     cholesky_factor,
     join_blocks,
     ordered_blocks,
@@ -77,7 +78,7 @@ class BlockGaussian(Distribution):
 
     def _new(self, mean: Tensor, scale_tril: Tensor, names: Iterable[Hashable]) -> BlockGaussian:
         new = BlockGaussian.__new__(BlockGaussian)
-        batch_shape = torch.broadcast_shapes(mean.shape[:-1], scale_tril.shape[:-2])
+        batch_shape = broadcast_shapes(mean.shape[:-1], scale_tril.shape[:-2])
         new._set(mean, scale_tril, {name: self.block_sizes[name] for name in names}, batch_shape)
         new._validate_args = self._validate_args
         return new

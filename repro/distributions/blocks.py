@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from operator import index
 
+import numpy as np
 import torch
 from torch import Size, Tensor
 
@@ -15,6 +16,7 @@ __all__ = [
     "as_block_sizes",
     "block_coordinates",
     "broadcast_batch",
+    "broadcast_shapes",
     "cholesky_factor",
     "join_blocks",
     "ordered_blocks",
@@ -110,6 +112,17 @@ def join_blocks(sizes: Mapping[Hashable, int], blocks: Mapping[Hashable, Tensor]
     return torch.cat([blocks[name].expand(*lead, -1) for name in names], -1)
 
 
+def broadcast_shapes(*shapes: Sequence[int]) -> Size:
+    """The common shape that shapes broadcast to.
+
+    PyTorch's function of that name imports its symbolic algebra at the first call, which takes seconds.
+
+    Raises:
+        ValueError: If they do not broadcast.
+    """
+    return Size(np.broadcast_shapes(*(tuple(s) for s in shapes)))
+
+
 def broadcast_batch(shapes: Mapping[str, Size]) -> Size:
     """The common shape that some named batch shapes broadcast to.
 
@@ -120,8 +133,8 @@ def broadcast_batch(shapes: Mapping[str, Size]) -> Size:
         ValueError: If they do not broadcast.
     """
     try:
-        return torch.broadcast_shapes(*shapes.values())
-    except RuntimeError as error:
+        return broadcast_shapes(*shapes.values())
+    except ValueError as error:
         listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
         raise ValueError(f"batch shapes do not broadcast: {listed}") from error
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from repro.distributions.blocks import BlockSizes, as_block_sizes, cholesky_factor
+from repro.distributions.blocks import BlockSizes, as_block_sizes, broadcast_shapes, cholesky_factor
 
 __all__ = [
     "block_dominant_covariance",
@@ -172,7 +172,7 @@ def cholesky_scale_tril(log_diagonal: Tensor, off_diagonal: Tensor, mask: Tensor
         off_diagonal = off_diagonal.masked_fill(~mask, 0.0)
     zero = log_diagonal.new_zeros(*log_diagonal.shape[:-1], 1)
     if off_diagonal.shape[:-1] != log_diagonal.shape[:-1]:
-        batch = torch.broadcast_shapes(off_diagonal.shape[:-1], log_diagonal.shape[:-1])
+        batch = broadcast_shapes(off_diagonal.shape[:-1], log_diagonal.shape[:-1])
         off_diagonal, log_diagonal, zero = (x.expand(*batch, -1) for x in (off_diagonal, log_diagonal, zero))
     entries = torch.cat([off_diagonal, log_diagonal.exp(), zero], -1)
     return entries.index_select(-1, _tril_gather(dim, entries.device)).unflatten(-1, (dim, dim))
@@ -301,7 +301,7 @@ def _diagonal_part(diagonal: Tensor | Sequence[Tensor], sizes: tuple[int, ...], 
     shapes = [tuple(block.shape[-2:]) for block in diagonal]
     if shapes != [(d, d) for d in sizes]:
         raise ValueError(f"diagonal blocks have shapes {shapes}, blocks of sizes {sizes} are needed")
-    batch = torch.broadcast_shapes(*(block.shape[:-2] for block in diagonal))
+    batch = broadcast_shapes(*(block.shape[:-2] for block in diagonal))
     blocks = [((b + b.mT) / 2).expand(*batch, -1, -1) for b in diagonal]
     rows = [
         functional.pad(b, (before, sum(sizes) - before - d))

@@ -17,6 +17,7 @@ from repro.distributions.blocks import (
     as_block_sizes,
     block_coordinates,
     broadcast_batch,
+    broadcast_shapes,
     join_blocks,
     ordered_blocks,
     rows_to_tril,
@@ -114,7 +115,7 @@ class GeneralizedHyperbolic(Distribution):
         names: Iterable[Hashable],
     ) -> Kind:
         new = kind.__new__(kind)
-        lead = torch.broadcast_shapes(loc.shape[:-1], skew.shape[:-1], scale.shape[:-2], mixing.batch_shape)
+        lead = broadcast_shapes(loc.shape[:-1], skew.shape[:-1], scale.shape[:-2], mixing.batch_shape)
         new._set(loc, skew, scale, mixing, {name: self.block_sizes[name] for name in names}, lead)
         new._validate_args = self._validate_args
         return new
@@ -189,7 +190,7 @@ class GeneralizedHyperbolic(Distribution):
         """A matrix A of D + 1 columns with A Aᵀ the covariance."""
         scale = self._mixing.mean.sqrt()[..., None, None] * self._scale_tril
         skew = (self._mixing.variance.sqrt().unsqueeze(-1) * self._skew).unsqueeze(-1)
-        lead = torch.broadcast_shapes(scale.shape[:-2], skew.shape[:-2])
+        lead = broadcast_shapes(scale.shape[:-2], skew.shape[:-2])
         return torch.cat([scale.expand(*lead, -1, -1), skew.expand(*lead, -1, -1)], -1)
 
     def matched_gaussian(self) -> BlockGaussian:
@@ -267,7 +268,7 @@ class GeneralizedHyperbolic(Distribution):
         half_log_det = self._scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = half_log_det + gig_log_normalizer(order, chi, psi) + 0.5 * dim * math.log(2 * math.pi)
         log_prob = (distance * skew).sum(-1) + integral - constant
-        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self._batch_shape))
+        return log_prob.expand(broadcast_shapes(log_prob.shape, self._batch_shape))
 
     def split(self, z: Tensor) -> dict[Hashable, Tensor]:
         """Cuts vectors of shape ``(*any, D)`` into blocks; a ValueError if the last dimension is not D."""

@@ -94,6 +94,8 @@ def tails(profile: str, seeds: int | None, lookup: Lookup) -> Table:
         "sample's ranks, which leaves its marginals out. Sliced Wasserstein distance x 1000. Conditional: given each "
         "modality in turn; ALMRF by its exact conditional.",
         _verdict(rows),
+        "Samples of the likelihood: of the scale at which the objective is an ELBO. ALMRF's surrogate is none at any "
+        "scale; the unit scale of its reconstruction term is taken, wide against data in [0, 1].",
         _corners(rows),
         f"{training['epochs']} epochs, batch {training['batch_size']}, Adam at {training['learning_rate']:g}; two "
         f"latents a modality. Beta, chosen on validation data: {', '.join(f'{m} {b:g}' for m, b in betas.items())}.",

@@ -22,7 +22,6 @@ Samples = Mapping[str, Mapping[str, Images]]
 SIDE = 28
 CELL = 0.36  # inches a picture
 SYMBOLS = {"m0": r"$\mathbf{x}_1$", "m1": r"$\mathbf{x}_2$", "m2": r"$\mathbf{x}_3$"}
-OBSERVED = "observed"
 
 
 def image_blocks(blocks: Mapping[str, Mapping[str, Images]], columns: str = "") -> Figure:
@@ -78,7 +77,7 @@ def unconditional_samples(samples: Mapping[str, Samples]) -> Figure:
     Source: MRF MVAE, Figure 6.
     """
     blocks = {label: {SYMBOLS[m]: x for m, x in groups["prior"].items()} for label, groups in samples.items()}
-    return image_blocks(blocks, "ten samples, not selected: the first three modalities' latents are drawn together")
+    return image_blocks(blocks, "the first ten samples of each prior; a column is one sample of the three modalities")
 
 
 def conditional_samples(samples: Mapping[str, Samples], observed: str) -> Figure:

@@ -27,14 +27,14 @@ def _grouped(samples: Mapping[str, ndarray]) -> dict[str, dict[str, ndarray]]:
 
 
 def _figure9(profile: str, lookup: Callable[[RunSpec], Record | None], samples: Any) -> Any:
-    from repro.papers.mrf_mvae.figures import OBSERVED, SYMBOLS, image_blocks
+    from repro.papers.mrf_mvae.figures import SYMBOLS, image_blocks
 
     ((spec,),) = plan("fig9", profile, 1).values()
     record, groups = lookup(spec), _grouped(samples(spec))
     own = [record.metric(f"test/{task}/coherence").value for task in ("unconditional", "conditional")]
     blocks = {"Test triples": {SYMBOLS[m]: x for m, x in groups["true"].items()}}
     for observed in GIVEN.values():
-        rows = {f"{SYMBOLS[m]} ({OBSERVED if m == observed else 'gen.'})": x for m, x in groups[observed].items()}
+        rows = {f"{SYMBOLS[m]} ({'rec.' if m == observed else 'gen.'})": x for m, x in groups[observed].items()}
         blocks[f"Given {SYMBOLS[observed]}"] = rows
     text = f"NN-MRF MVAE, beta 0.0085, seed 0: coherence {own[0]:.2f} unconditional, {own[1]:.2f} conditional"
     return image_blocks(blocks, text)

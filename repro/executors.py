@@ -1,26 +1,33 @@
-"""Where runs are carried out: in this process, or in one single-threaded process a core."""
+"""Where runs are carried out: in this process, in one single-threaded process a core, or in processes on each GPU."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from repro.launch import launch
+from repro.progress import Progress, count_epochs
 from repro.records import RecordError, RunSpec
-from repro.runs import RunError, RunStore, execute
+from repro.runs import BusyError, OutOfMemoryError, RunError, RunStore, execute, write_atomically
+from repro.seats import available_cores, seats, visible
 
-__all__ = ["Failure", "Progress", "available_cores", "run_all"]
+__all__ = ["Failure", "Progress", "RunsStopped", "available_cores", "count_epochs", "note_failure", "run_all", "seats"]
 
-EXPECTED_ERRORS = (RunError, RecordError, ValueError, TypeError, RuntimeError, OSError)
+EXPECTED_ERRORS = (RunError, RecordError, ValueError, TypeError, RuntimeError, OSError, KeyError)
+# What a second attempt cannot change.
+FINAL_ERRORS = (RecordError, BusyError, OutOfMemoryError)
+ATTEMPTS = 2
+SECONDS_BETWEEN_QUESTIONS = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,16 @@ class Failure:
     reason: str
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class RunsStopped(Exception):
+    """The runs were asked to stop; each continues from the step that it was in.
+
+    Arguments:
+        failures: The runs that had failed before.
+    """
+
+    def __init__(self, failures: Sequence[Failure]) -> None:
+        super().__init__("stopped")
+        self.failures = list(failures)
 
 
 def one_line(error: BaseException) -> str:
@@ -41,52 +55,39 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class Progress:
-    """Progress of many runs: a bar on a terminal, plain lines elsewhere.
+def _kind(error: BaseException) -> str:
+    if isinstance(error, BusyError):
+        return "busy"
+    return "final" if isinstance(error, FINAL_ERRORS) else "failed"
 
-    Arguments:
-        total_epochs: Sum of the epochs of all runs.
-        total_runs: Number of runs.
-        every: Seconds between plain lines.
-    """
 
-    def __init__(self, total_epochs: int, total_runs: int, *, every: float = 30.0) -> None:
-        self.total_epochs, self.total_runs, self.every = total_epochs, total_runs, every
-        self.epochs: dict[str, int] = {}
-        self.runs = 0
-        self.start = self.last = time.monotonic()
-        self.bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
+def note_failure(spec: RunSpec, store: RunStore, reason: str) -> None:
+    """Leaves the reason in the run's directory for ``repro status``; a disk that refuses keeps no note."""
+    with suppress(RunError):
+        write_atomically(store.directory(spec) / "failure.json", json.dumps({"reason": reason}) + "\n")
 
-            self.bar = tqdm(total=total_epochs, unit="epoch", dynamic_ncols=True)
 
-    def epoch(self, spec: RunSpec, entry: dict[str, Any]) -> None:
-        """Notes a finished epoch."""
-        done = self.epochs.get(spec.key, 0)
-        self.epochs[spec.key] = max(done, int(entry["epoch"]))
-        if self.bar is not None:
-            self.bar.update(self.epochs[spec.key] - done)
-            self.bar.set_postfix_str(f"{spec.method} seed {spec.seed} loss {entry['loss']:.4g}")
-        elif time.monotonic() - self.last >= self.every:
-            self.last = time.monotonic()
-            done = f"{sum(self.epochs.values())} of {self.total_epochs} epochs, {self.runs} of {self.total_runs} runs"
-            text = f"{done}; {spec.label}: epoch {entry['epoch']}, loss {entry['loss']:.4g}"
-            print(f"{self.last - self.start:7.0f} s  {text}", file=sys.stderr, flush=True)
+@dataclass(frozen=True)
+class _Way:
+    """How one run is carried out."""
 
-    def finished(self, spec: RunSpec, reason: str | None) -> None:
-        """Notes the end of a run; ``reason`` says why it failed."""
-        self.runs += 1
-        text = f"[{self.runs}/{self.total_runs}] {spec.label}: {reason or 'recorded'}"
-        if self.bar is not None:
-            self.bar.write(text, file=sys.stderr)
-        else:
-            print(f"{time.monotonic() - self.start:7.0f} s  {text}", file=sys.stderr, flush=True)
+    device: str
+    processes: int
+    shards: int
 
-    def close(self) -> None:
-        """Ends the bar."""
-        if self.bar is not None:
-            self.bar.close()
+    def carry_out(
+        self,
+        spec: RunSpec,
+        store: RunStore,
+        on_epoch: Callable[[dict[str, Any]], None] | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        if self.processes > 1:
+            launch(spec, store, device=self.device, processes=self.processes, shards=self.shards, stop=stop)
+            return
+        from repro.distributed import Parallel
+
+        execute(spec, store, device=self.device, on_epoch=on_epoch, stop=stop, parallel=Parallel(shards=self.shards))
 
 
 def _die_with_parent() -> None:
@@ -96,13 +97,16 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _worker(connection: Connection, root: str, device: str) -> None:
-    """Carries out the runs that arrive, one at a time, on one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; it terminates its workers
+def _worker(connection: Connection, root: str, way: _Way, asked: Any) -> None:
+    """Carries out the runs that arrive, one at a time, on one thread, until ``asked`` is set."""
+    for name in (signal.SIGINT, signal.SIGTERM):  # the parent decides, whoever else was sent the signal
+        signal.signal(name, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     import torch
+
+    from repro.training import TrainingStopped
 
     torch.set_num_threads(1)
     store = RunStore(Path(root))
@@ -112,26 +116,34 @@ def _worker(connection: Connection, root: str, device: str) -> None:
         except EOFError:
             return
         try:
-            execute(spec, store, device=device, on_epoch=lambda entry: connection.send(("epoch", entry)))
+            connection.send(("began", None))
+            way.carry_out(spec, store, lambda entry: connection.send(("epoch", entry)), lambda: bool(asked.value))
             connection.send(("done", None))
+        except TrainingStopped:
+            connection.send(("stopped", None))
         except EXPECTED_ERRORS as error:
-            connection.send(("failed", one_line(error)))
+            connection.send((_kind(error), one_line(error)))
 
 
 class _Pool:
-    def __init__(self, workers: int, store: RunStore, device: str) -> None:
+    def __init__(self, places: Sequence[str], store: RunStore, way: _Way) -> None:
         self.context = multiprocessing.get_context("spawn")
-        self.store, self.device = store, device
+        self.store, self.way = store, way
+        self.asked = self.context.RawValue("b", 0)
         self.busy: dict[Connection, RunSpec] = {}
+        self.began: set[RunSpec] = set()
         self.processes: dict[Connection, Any] = {}
-        self.idle = [self._start() for _ in range(workers)]
+        self.places: dict[Connection, str] = {}
+        self.idle = [self._start(place) for place in places]
 
-    def _start(self) -> Connection:
+    def _start(self, place: str) -> Connection:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_worker, args=(theirs, str(self.store.root), self.device), daemon=True)
-        process.start()
+        arguments = (theirs, str(self.store.root), self.way, self.asked)
+        process = self.context.Process(target=_worker, args=arguments, daemon=True)
+        with visible(place if self.way.device == "cuda" else None):
+            process.start()
         theirs.close()
-        self.processes[ours] = process
+        self.processes[ours], self.places[ours] = process, place
         return ours
 
     def submit(self, spec: RunSpec) -> None:
@@ -139,10 +151,16 @@ class _Pool:
         connection.send(spec.to_dict())
         self.busy[connection] = spec
 
-    def events(self) -> list[tuple[RunSpec, str, Any]]:
+    def stop(self) -> list[RunSpec]:
+        """Asks every worker to end its run at the next step; returns the runs whose worker is not even at its start."""
+        self.asked.value = 1
+        idle = [c for c, spec in self.busy.items() if spec not in self.began]
+        return [self.busy.pop(c) for c in idle]
+
+    def events(self, seconds: float | None = None) -> list[tuple[RunSpec, str, Any]]:
         """Waits for messages; a worker that died is replaced and its run reported as failed."""
         out = []
-        for connection in wait(list(self.busy)):
+        for connection in wait(list(self.busy), seconds):
             assert isinstance(connection, Connection)
             spec = self.busy[connection]
             try:
@@ -151,10 +169,15 @@ class _Pool:
                 process = self.processes.pop(connection)
                 process.join()
                 del self.busy[connection]
-                self.idle.append(self._start())
-                out.append((spec, "failed", f"its process ended with code {process.exitcode}; run again to continue"))
+                self.idle.append(self._start(self.places.pop(connection)))
+                killed = " (killed, for want of memory?)" if process.exitcode == -signal.SIGKILL else ""
+                reason = f"its process ended with code {process.exitcode}{killed}; run again to continue"
+                out.append((spec, "failed", reason))
                 continue
-            if kind in ("done", "failed"):
+            if kind == "began":
+                self.began.add(spec)
+                continue
+            if kind != "epoch":
                 del self.busy[connection]
                 self.idle.append(connection)
             out.append((spec, kind, value))
@@ -162,7 +185,7 @@ class _Pool:
 
     def close(self) -> None:
         for process in self.processes.values():
-            process.terminate()
+            process.kill()
         for process in self.processes.values():
             process.join()
 
@@ -181,6 +204,40 @@ def _one_thread(device: str) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+class _Ledger:
+    """Which runs wait, and what became of the others; a run that failed waits once more, behind all others."""
+
+    def __init__(self, specs: Sequence[RunSpec], store: RunStore, progress: Progress | None) -> None:
+        self.waiting, self.store, self.progress = deque(specs), store, progress
+        self.attempts: dict[RunSpec, int] = {}
+        self.failures: list[Failure] = []
+
+    def next(self) -> RunSpec:
+        spec = self.waiting.popleft()
+        self.attempts[spec] = self.attempts.get(spec, 0) + 1
+        return spec
+
+    def epoch(self, spec: RunSpec, entry: Mapping[str, Any]) -> None:
+        if self.progress is not None:
+            self.progress.epoch(spec, dict(entry))
+
+    def done(self, spec: RunSpec) -> None:
+        if self.progress is not None:
+            self.progress.finished(spec, None)
+
+    def failed(self, spec: RunSpec, reason: str, kind: str) -> None:
+        if kind == "failed" and self.attempts[spec] < ATTEMPTS:
+            if self.progress is not None:
+                self.progress.retried(spec, reason)
+            self.waiting.append(spec)
+            return
+        self.failures.append(Failure(spec, reason))
+        if kind != "busy":  # then it runs elsewhere
+            note_failure(spec, self.store, reason)
+        if self.progress is not None:
+            self.progress.finished(spec, reason)
+
+
 def run_all(
     specs: Sequence[RunSpec],
     store: RunStore,
@@ -188,54 +245,83 @@ def run_all(
     workers: int | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+    runs_per_gpu: int = 1,
+    processes: int = 1,
+    shards: int | None = None,
 ) -> list[Failure]:
-    """Carries out all runs that have no record yet; a failure stops none of the others.
+    """Carries out all runs that have no record yet; a failure stops none of the others, and is tried again once.
 
     Arguments:
         specs: The runs, in the order in which they are started.
         store: Where run directories live.
-        workers: Processes, each on one thread; as many as cores if None, one on a GPU. One means this process.
-        device: Where models are trained.
+        workers: Processes, each on one thread; as many as :func:`seats` says if None. One means this process.
+        device: Where models are trained; ``"cuda"`` for all visible GPUs.
         progress: Told of every epoch and every end.
+        stop: Asked after every step; no further run is started after the first true answer.
+        runs_per_gpu: Runs at once on one GPU.
+        processes: Processes that train one run together.
+        shards: Parts that every batch is divided into; ``processes`` of them if None.
 
     Returns:
-        The runs that failed.
+        The runs that failed twice.
 
     Raises:
+        RunsStopped: If ``stop`` asked for it, after every run has written its checkpoint.
+        ValueError: If a number is under 1, or there are fewer GPUs than one run takes.
         KeyboardInterrupt: After the workers have been stopped; each run continues from its last epoch.
     """
     specs = list(dict.fromkeys(specs))
-    failures: list[Failure] = []
+    if not specs:
+        return []
+    way = _Way(device, processes, processes if shards is None else shards)
+    places = seats(device, workers=workers, runs_per_gpu=runs_per_gpu, processes=processes)[: len(specs)]
+    ledger, stop = _Ledger(specs, store, progress), stop or (lambda: False)
+    stopped = _inline(ledger, way, stop) if len(places) == 1 else _pooled(ledger, way, stop, places)
+    if stopped:
+        raise RunsStopped(ledger.failures)
+    return ledger.failures
 
-    def finish(spec: RunSpec, reason: str | None) -> None:
-        if reason is not None:
-            failures.append(Failure(spec, reason))
-        if progress is not None:
-            progress.finished(spec, reason)
 
-    workers = min(workers or (1 if device.startswith("cuda") else available_cores()), len(specs))
-    if workers <= 1:
-        with _one_thread(device):
-            for spec in specs:
-                try:
-                    report = None if progress is None else (lambda entry, s=spec: progress.epoch(s, entry))
-                    execute(spec, store, device=device, on_epoch=report)
-                    finish(spec, None)
-                except EXPECTED_ERRORS as error:
-                    finish(spec, one_line(error))
-        return failures
-    pool = _Pool(workers, store, device)
-    waiting = specs[::-1]
+def _inline(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
+    from repro.training import TrainingStopped
+
+    with _one_thread(way.device):
+        while ledger.waiting:
+            if stop():
+                return True
+            spec = ledger.next()
+            try:
+                way.carry_out(spec, ledger.store, lambda entry, spec=spec: ledger.epoch(spec, entry), stop)
+                ledger.done(spec)
+            except TrainingStopped:
+                return True
+            except EXPECTED_ERRORS as error:
+                kind = (
+                    "busy" if isinstance(error, BusyError) else "final" if isinstance(error, FINAL_ERRORS) else "failed"
+                )
+                ledger.failed(spec, one_line(error), kind)
+    return False
+
+
+def _pooled(ledger: _Ledger, way: _Way, stop: Callable[[], bool], places: Sequence[str]) -> bool:
+    pool, stopped = _Pool(places, ledger.store, way), False
     try:
-        while waiting or pool.busy:
-            while waiting and pool.idle:
-                pool.submit(waiting.pop())
-            for spec, kind, value in pool.events():
+        while pool.busy or (ledger.waiting and not stopped):
+            if not stopped and stop():
+                stopped = True
+                ledger.waiting.extend(pool.stop())
+            while ledger.waiting and pool.idle and not stopped:
+                pool.submit(ledger.next())
+            for spec, kind, value in pool.events(SECONDS_BETWEEN_QUESTIONS):
                 if kind == "epoch":
-                    if progress is not None:
-                        progress.epoch(spec, value)
+                    ledger.epoch(spec, value)
+                elif kind == "done":
+                    ledger.done(spec)
+                elif kind == "stopped":
+                    ledger.waiting.append(spec)
                 else:
-                    finish(spec, value if kind == "failed" else None)
+                    ledger.failed(spec, value, kind)
     finally:
         pool.close()
-    return failures
+    return stopped and bool(ledger.waiting)

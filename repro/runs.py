@@ -3,212 +3,258 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from repro.locks import LockError, RunLock
+from repro.machine import environment, git
+from repro.records import Metric, Record, RunSpec
+from repro.store import (
+    RunError,
+    RunStore,
+    check_spec_file,
+    default_runs_root,
+    file_sha256,
+    read_record,
+    room,
+    room_package,
+    save_tensors,
+    write_atomically,
+)
 
-from repro.records import Metric, Record, RecordError, RunSpec, canonical_json
+if TYPE_CHECKING:
+    from repro.distributed import Parallel
+    from repro.model import TrainableModel
 
 __all__ = [
+    "BusyError",
+    "OutOfMemoryError",
     "RunError",
     "RunStore",
     "default_runs_root",
     "environment",
     "execute",
+    "file_sha256",
     "git",
+    "read_record",
     "room",
     "room_package",
     "write_atomically",
 ]
 
-VERSIONED = ("torch", "numpy", "scipy", "pot", "multivae", "safetensors")
+
+class BusyError(RunError):
+    """A run that another process is executing."""
 
 
-class RunError(RuntimeError):
-    """A run that could not be carried out; the message is one line that says what to do."""
+class OutOfMemoryError(RunError):
+    """A run whose computation the memory does not hold; the message proposes smaller pieces, none is taken."""
 
 
-def default_runs_root() -> Path:
-    """``REPRO_RUNS`` if set, else ``runs`` in the working directory."""
-    return Path(os.environ.get("REPRO_RUNS", "runs"))
+def execute(
+    spec: RunSpec,
+    store: RunStore,
+    *,
+    device: str = "cpu",
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    parallel: Parallel | None = None,
+) -> Record:
+    """Carries out a run, or returns its record where it has one.
 
-
-def room_package(paper: str) -> str:
-    """The package of a paper's room, or of the pretrained networks'."""
-    return "repro.pretrained" if paper == "pretrained" else f"repro.papers.{paper}"
-
-
-def room(paper: str) -> Any:
-    """The experiments module of a paper's room.
-
-    It offers ``build_model(spec)``, ``load_data(spec)``, ``training_settings(spec)``, ``evaluate(model, data, spec)``,
-    ``picture_samples(model, spec)``, ``estimate(spec)`` and ``plan(artifact, profile, seeds)``.
-    """
-    if paper == "pretrained":
-        return importlib.import_module("repro.pretrained.experiments")
-    return importlib.import_module(f"repro.papers.{paper}.experiments")
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that it is there whole or not at all.
-
-    Raises:
-        RunError: If it cannot be written; what was there before is untouched.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as handle:
-            handle.write(content.encode() if isinstance(content, str) else content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the folder cannot be written to; the error below says so
-            partial.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def git(*arguments: str) -> str | None:
-    """What a git command prints in the package's checkout, None where there is none."""
-    root = Path(__file__).resolve().parent.parent
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Commit, versions, device and threads that a record carries.
-
-    ``dirty`` says whether what determines results (the package, its cards and its lock) differed from the commit; it
-    is None outside a checkout.
-    """
-    import torch
-
-    status = git("status", "--porcelain", "--", "repro", "data_cards", "pyproject.toml", "requirements.lock")
-    if device.startswith("cuda"):
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = platform.processor() or platform.machine()
-        try:
-            models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-            name = models[0].split(":", 1)[1].strip() if models else name
-        except OSError:
-            pass  # no such file on this system
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": None if status is None else bool(status),
-        "package": metadata.version("repro") if _installed("repro") else None,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "versions": {name: metadata.version(name) for name in VERSIONED if _installed(name)},
-        "device": device,
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-class RunStore:
-    """The run directories under one root, ``<root>/<paper>/<key>/``.
-
-    A directory holds spec.json, log.jsonl, checkpoint.safetensors while training, weights.safetensors and training.json
-    after it, samples.safetensors (for pictures) and, written last, record.json.
+    A run without a record continues from its checkpoint, or is only measured where its weights are whole. The record
+    is written last, so that it stands only for what is whole.
 
     Arguments:
-        root: The folder; made when first written to.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
-
-    def directory(self, spec: RunSpec) -> Path:
-        """The run's directory, whether it exists or not."""
-        return self.root / spec.paper / spec.key
-
-    def record(self, spec: RunSpec) -> Record | None:
-        """The run's record, None if it has none yet.
-
-        Raises:
-            RecordError: If there is a file that is not this run's record.
-        """
-        return read_record(self.directory(spec) / "record.json", spec)
-
-    def specs(self) -> Iterator[RunSpec]:
-        """Every specification in the store."""
-        for path in sorted(self.root.glob("*/*/spec.json")):
-            yield RunSpec.from_dict(json.loads(path.read_text()), str(path))
-
-    def discard(self, spec: RunSpec) -> None:
-        """Removes what a run left, so that it starts anew; the lock file stays."""
-        directory = self.directory(spec)
-        for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-            if path.name != "lock" and path.is_file():
-                path.unlink()
-
-
-def read_record(path: Path, spec: RunSpec | None = None) -> Record | None:
-    """Reads and checks a record's file; None if there is no such file.
+        spec: What to run.
+        store: Where run directories live.
+        device: ``"cpu"`` or ``"cuda"`` or ``"cuda:<index>"``.
+        on_epoch: Called with each finished epoch's entry, for progress.
+        stop: Asked after every step of training, and before the evaluation; the run ends at the first true answer.
+        parallel: The processes that carry the run out together, each of which calls this; this one alone if None.
 
     Raises:
-        RecordError: If the file is not a sound record, or not that of ``spec``.
+        TrainingStopped: If ``stop`` asked for it; the run continues from there.
+        BusyError: If another process is executing the run.
+        OutOfMemoryError: If the memory does not hold what is computed at once.
+        RunError: If the disk refuses.
+        RecordError: If files of another run are in its directory.
+        CheckpointError, NonFiniteLossError: See :mod:`repro.training`.
     """
+    if parallel is None:
+        from repro.distributed import ALONE as parallel
+    if (record := parallel.share(lambda: store.record(spec))) is not None:
+        return record
+    lock = RunLock(store.directory(spec))
+    parallel.share(lambda: _acquire(lock, spec))
+    finished = False
     try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read ({error})") from None
-    record = Record.from_json(text, str(path))
-    if spec is not None and record.spec != spec:
-        raise RecordError(f"{path}: is the record of {record.spec.label}, not of {spec.label}")
+        if (record := parallel.share(lambda: store.record(spec))) is None:
+            record = _execute(spec, _Place(lock, device, on_epoch, stop or _never, parallel))
+        finished = True
+        return record
+    except LockError as error:
+        raise BusyError(f"{spec.label} {error}") from None
+    finally:
+        lock.release(finished=finished)
+
+
+def _never() -> bool:
+    return False
+
+
+def _acquire(lock: RunLock, spec: RunSpec) -> None:
+    try:
+        lock.directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except LockError as error:
+        raise BusyError(f"{spec.label} {error}") from None
+    except OSError as error:
+        raise RunError(f"cannot write to {lock.directory}: {error.strerror or error}") from None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run is executed and who is told of it."""
+
+    lock: RunLock
+    device: str
+    on_epoch: Callable[[dict[str, Any]], None] | None
+    stop: Callable[[], bool]
+    parallel: Parallel
+
+    @property
+    def directory(self) -> Path:
+        return self.lock.directory
+
+    @property
+    def first(self) -> bool:
+        return self.parallel.rank == 0
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What a record says of several shards and processes; nothing where a batch is one piece."""
+        if self.parallel.shards == 1:
+            return {}
+        return {"shards": self.parallel.shards, "processes": self.parallel.world}
+
+
+class _Log:
+    """log.jsonl: one line an epoch, with the seconds that it took over all interruptions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.carried = path, 0.0
+        with contextlib.suppress(OSError, ValueError):  # no log yet, or one whose last line a kill cut off
+            for line in reversed(path.read_text().splitlines()):
+                if "stopped" not in (entry := json.loads(line)):
+                    break
+                self.carried += entry["seconds"]
+        self.last = time.monotonic()
+
+    def add(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        now = time.monotonic()
+        seconds, self.last = now - self.last, now
+        if "stopped" not in entry:
+            seconds, self.carried = seconds + self.carried, 0.0
+        try:
+            with open(self.path, "a") as handle:
+                handle.write(json.dumps({**entry, "seconds": round(seconds, 4)}) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror or error}") from None
+        return {"seconds": round(seconds, 4)}
+
+
+def _execute(spec: RunSpec, place: _Place) -> Record:
+    import torch
+
+    from repro.checkpoints import discard_checkpoints
+    from repro.distributed import gathered
+    from repro.model import isolated_rng
+    from repro.training import TrainingStopped
+
+    directory, parallel = place.directory, place.parallel
+    if place.first:
+        for leftover in directory.glob(".*.partial"):
+            leftover.unlink()
+    parallel.share(lambda: check_spec_file(directory, spec))
+    if parallel.any(place.stop()):
+        raise TrainingStopped("stopped before it began")
+    experiments = room(spec.paper)
+    data = experiments.load_data(spec)
+    with isolated_rng(spec.seed):
+        model = experiments.build_model(spec)
+    trained = _trained(spec, place, model, data["train"])
+    if parallel.any(place.stop()):
+        raise TrainingStopped("stopped before the evaluation")
+    start = time.monotonic()
+    with torch.no_grad(), gathered(model, parallel), _memory(spec, None, parallel):
+        metrics: list[Metric] = experiments.evaluate(model, data, spec, place.device)
+        pictures = experiments.picture_samples(model, spec, place.device)
+    history = trained["history"]
+    record = Record(
+        spec=spec,
+        metrics=metrics,
+        environment=environment(place.device) | place.shared | {"training": trained["environment"]},
+        data={f"{d.name}/{split}": d.provenance["sha256"] for split, d in data.items()},
+        weights_sha256=trained["weights_sha256"],
+        training_seconds=round(sum(e["seconds"] for e in history), 3),
+        evaluation_seconds=round(time.monotonic() - start, 3),
+        history=_thin(history),
+    )
+    if place.first:
+        place.lock.check()
+        if pictures:
+            save_tensors(directory / "samples.safetensors", pictures, {"key": spec.key})
+        write_atomically(directory / "record.json", record.to_json())
+        discard_checkpoints(directory / "checkpoint.safetensors")
+        (directory / "failure.json").unlink(missing_ok=True)
     return record
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Any) -> dict[str, Any]:
+    """Brings the model to its trained state, and returns what is noted of its training."""
+    from safetensors.torch import load_file
 
+    from repro.training import TrainingStopped, train
 
-def _check_spec_file(directory: Path, spec: RunSpec) -> None:
-    path = directory / "spec.json"
-    text = json.dumps(spec.to_dict(), indent=1) + "\n"
-    if path.exists():
-        try:
-            found = RunSpec.from_dict(json.loads(path.read_text()), str(path))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RecordError(f"{path}: not JSON ({error})") from None
-        if found != spec:
-            raise RecordError(f"{path}: holds {found.label}, expected {spec.label}; the file was altered")
-        return
-    write_atomically(path, text)
+    directory, parallel = place.directory, place.parallel
+    weights = directory / "weights.safetensors"
+    trained = parallel.share(lambda: _read_trained(directory, spec))
+    if trained is not None:
+        model.load_state_dict(load_file(weights), strict=True)
+        model.to(place.device).eval()
+        return trained
+    settings = room(spec.paper).training_settings(spec, place.device)
+    log = _Log(directory / "log.jsonl")
 
+    def logged(entry: dict[str, Any]) -> dict[str, Any]:
+        place.lock.check()
+        seconds = log.add(entry)
+        if place.on_epoch is not None:
+            place.on_epoch(entry)
+        return seconds
 
-def _save_tensors(path: Path, tensors: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-    from safetensors.torch import save
-
-    blob = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"repro": canonical_json(info)})
-    write_atomically(path, blob)
+    options: dict[str, Any] = {"seed": spec.seed, "key": spec.key, "on_epoch": logged, "stop": place.stop}
+    try:
+        with _memory(spec, settings.batch_size, parallel):
+            history = train(
+                model, data, settings, checkpoint=directory / "checkpoint.safetensors", parallel=parallel, **options
+            )
+    except TrainingStopped as stopped:
+        if place.first:
+            log.add({"stopped": str(stopped)})
+        raise
+    if place.first:
+        save_tensors(weights, model.state_dict(), {"key": spec.key})
+        known = {k: v for k, v in environment(place.device).items() if k in ("commit", "dirty", "device_name")}
+        trained = {"key": spec.key, "weights_sha256": file_sha256(weights), "history": history}
+        trained |= {"environment": known | place.shared}
+        write_atomically(directory / "training.json", json.dumps(trained, indent=1) + "\n")
+    return parallel.share(lambda: trained)
 
 
 def _read_trained(directory: Path, spec: RunSpec) -> dict[str, Any] | None:
@@ -230,110 +276,27 @@ def _read_trained(directory: Path, spec: RunSpec) -> dict[str, Any] | None:
     return trained
 
 
-def execute(
-    spec: RunSpec,
-    store: RunStore,
-    *,
-    device: str = "cpu",
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
-) -> Record:
-    """Carries out a run, or returns its record where it has one.
-
-    A run without a record continues from its checkpoint, or is only measured where its weights are whole. The record
-    is written last, so that it stands only for what is whole.
-
-    Arguments:
-        spec: What to run.
-        store: Where run directories live.
-        device: ``"cpu"`` or ``"cuda"`` or ``"cuda:<index>"``.
-        on_epoch: Called with each finished epoch's entry, for progress.
-
-    Raises:
-        RunError: If another process is executing the run, or the disk refuses.
-        RecordError: If files of another run are in its directory.
-        CheckpointError, NonFiniteLossError: See :mod:`repro.training`.
-    """
-    if (record := store.record(spec)) is not None:
-        return record
-    directory = store.directory(spec)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / "lock")
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise RunError(f"{spec.label} is being executed by another process (lock {directory / 'lock'})") from None
-    except OSError as error:
-        raise RunError(f"cannot write to {directory}: {error.strerror or error}") from None
-    try:
-        if (record := store.record(spec)) is not None:
-            return record
-        return _execute(spec, directory, device, on_epoch)
-    finally:
-        lock.release()
-
-
-def _execute(spec: RunSpec, directory: Path, device: str, on_epoch: Callable[[dict[str, Any]], None] | None) -> Record:
+@contextlib.contextmanager
+def _memory(spec: RunSpec, batch_size: int | None, parallel: Parallel) -> Iterator[None]:
+    """Says what to do where the memory does not suffice; what was asked for is never changed."""
     import torch
-    from safetensors.torch import load_file
 
-    from repro.model import isolated_rng
-    from repro.training import train
-
-    for leftover in directory.glob(".*.partial"):
-        leftover.unlink()
-    _check_spec_file(directory, spec)
-    experiments = room(spec.paper)
-    data = experiments.load_data(spec)
-    with isolated_rng(spec.seed):
-        model = experiments.build_model(spec)
-    log, last = directory / "log.jsonl", time.monotonic()
-
-    def logged(entry: dict[str, Any]) -> dict[str, Any]:
-        nonlocal last
-        now = time.monotonic()
-        seconds, last = now - last, now
-        try:
-            with open(log, "a") as handle:
-                handle.write(json.dumps({**entry, "seconds": round(seconds, 4)}) + "\n")
-        except OSError as error:
-            raise RunError(f"cannot write {log}: {error.strerror or error}") from None
-        if on_epoch is not None:
-            on_epoch(entry)
-        return {"seconds": round(seconds, 4)}
-
-    checkpoint, weights = directory / "checkpoint.safetensors", directory / "weights.safetensors"
-    trained = _read_trained(directory, spec)
-    if trained is None:
-        settings = experiments.training_settings(spec, device)
-        history = train(
-            model, data["train"], settings, seed=spec.seed, key=spec.key, checkpoint=checkpoint, on_epoch=logged
-        )
-        _save_tensors(weights, model.state_dict(), {"key": spec.key})
-        place = {k: v for k, v in environment(device).items() if k in ("commit", "dirty", "device_name")}
-        trained = {"key": spec.key, "weights_sha256": file_sha256(weights), "history": history, "environment": place}
-        write_atomically(directory / "training.json", json.dumps(trained, indent=1) + "\n")
-    else:
-        model.load_state_dict(load_file(weights), strict=True)
-    start = time.monotonic()
-    with torch.no_grad():
-        metrics: list[Metric] = experiments.evaluate(model, data, spec, device)
-        pictures = experiments.picture_samples(model, spec, device)
-    if pictures:
-        _save_tensors(directory / "samples.safetensors", pictures, {"key": spec.key})
-    history = trained["history"]
-    record = Record(
-        spec=spec,
-        metrics=metrics,
-        environment=environment(device) | {"training": trained["environment"]},
-        data={f"{d.name}/{split}": d.provenance["sha256"] for split, d in data.items()},
-        weights_sha256=trained["weights_sha256"],
-        training_seconds=round(sum(e["seconds"] for e in history), 3),
-        evaluation_seconds=round(time.monotonic() - start, 3),
-        history=_thin(history),
-    )
-    write_atomically(directory / "record.json", record.to_json())
-    checkpoint.unlink(missing_ok=True)
-    return record
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
+        if not known:
+            raise
+        if batch_size is None:
+            advice = "as it was measured; its weights are kept: run it again with more memory"
+        else:
+            each, shards = -(-batch_size // parallel.shards), 2 * parallel.shards
+            advice = (
+                f"with {each} samples at once; --shards {shards} takes {-(-each // 2)} at once of the same batch of "
+                f"{batch_size}, with noise of its own for each part (the record says so)"
+            )
+        raise OutOfMemoryError(f"{spec.label}: out of memory {advice}") from None
 
 
 def _thin(history: list[dict[str, Any]], most: int = 10) -> list[dict[str, Any]]:

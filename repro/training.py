@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from repro.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    load_latest_checkpoint,
+    save_checkpoint,
+)
 from repro.datasets.base import Dataset
+from repro.distributed import ALONE, Parallel, ShardedLoss
 from repro.model import Loss, Stage, TrainableModel, isolated_rng
 
 __all__ = [
@@ -24,23 +29,26 @@ __all__ = [
     "CheckpointError",
     "NonFiniteLossError",
     "TrainingSettings",
+    "TrainingStopped",
     "epoch_seed",
     "load_checkpoint",
     "save_checkpoint",
     "train",
 ]
 
-FORMAT = "repro-checkpoint/1"
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-STAGE_SETTINGS = ("epochs", "batch_size", "learning_rate", "plateau")  # what a stage may have of its own
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be continued from: truncated, altered, foreign, or not writable."""
+POSITIVE = ("epochs", "batch_size", "learning_rate")
+OWN = (*POSITIVE, "plateau")
+# Several processes agree on stopping every so many steps: an exchange a step would be felt by small models.
+STEPS_BETWEEN_AGREEMENTS = 8
 
 
 class NonFiniteLossError(RuntimeError):
     """A loss term or a parameter became NaN or infinite."""
+
+
+class TrainingStopped(Exception):
+    """Training ended early because it was asked to; its checkpoint holds every step that was done."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +62,13 @@ class TrainingSettings:
         device: Where tensors live.
         optimizer: ``"adam"`` or ``"adamw"``.
         labels: Under what name a batch carries the class labels; empty for models that do not see them.
-        plateau: Epochs without a lower training loss after which the learning rate falls to a tenth
-            (``ReduceLROnPlateau``); 0 for a constant rate.
-        stages: Name of a stage to its own epochs, batch size, learning rate or plateau.
+        stages: Name of a stage to the ``epochs``, ``batch_size``, ``learning_rate`` and ``plateau`` that it has of its
+            own.
+        plateau: Epochs without a lower loss after which the learning rate falls to a tenth (PyTorch's
+            ReduceLROnPlateau); 0 for a constant rate.
 
     Raises:
-        ValueError: If a number is out of range, the optimiser is unknown, or a stage has other settings of its own.
+        ValueError: If a number is not positive, the optimiser is unknown, or a stage has a setting of another name.
     """
 
     epochs: int
@@ -68,110 +77,38 @@ class TrainingSettings:
     device: str = "cpu"
     optimizer: str = "adam"
     labels: str = ""
-    plateau: int = 0
     stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    plateau: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate"):
+        for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be positive")
         if self.plateau < 0:
-            raise ValueError(f"plateau is {self.plateau}, must not be negative")
-        for stage, own in self.stages.items():
-            if unknown := sorted(set(own) - set(STAGE_SETTINGS)):
-                raise ValueError(f"stage {stage!r} has settings {unknown}; it may have {', '.join(STAGE_SETTINGS)}")
-            self.for_stage(stage)
+            raise ValueError(f"plateau is {self.plateau}, must be at least 0")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer is {self.optimizer!r}; one of {', '.join(OPTIMIZERS)}")
+        for stage, own in self.stages.items():
+            if unknown := sorted(set(own) - set(OWN)):
+                raise ValueError(f"stage {stage!r} has settings {unknown}; of its own it can have {', '.join(OWN)}")
+            self.for_stage(stage)
 
     def for_stage(self, name: str) -> TrainingSettings:
-        """The settings of one stage."""
-        return replace(self, stages={}, **self.stages.get(name, {}))
+        """The settings of one stage.
 
-
-@dataclass
-class Checkpoint:
-    """The state of training after a whole epoch.
-
-    Arguments:
-        stage: Index of the stage to continue with.
-        epoch: Its next epoch.
-        history: One entry for each epoch done.
-        model: The model's state.
-        optimizer: Tensors of the optimiser's state, ``"<parameter's index>.<name>"``.
-    """
-
-    stage: int
-    epoch: int
-    history: list[dict[str, Any]]
-    model: dict[str, Tensor] = field(default_factory=dict)
-    optimizer: dict[str, Tensor] = field(default_factory=dict)
-
-
-def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
-    sha = hashlib.sha256(state.encode())
-    for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        sha.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        sha.update(value.reshape(-1).view(torch.uint8).numpy())
-    return sha.hexdigest()
-
-
-def save_checkpoint(path: Path, checkpoint: Checkpoint, key: str) -> None:
-    """Writes a checkpoint atomically: it is there whole, or the one before still is.
-
-    Arguments:
-        path: The file, ``*.safetensors``; its JSON part is the header's metadata.
-        checkpoint: What to write.
-        key: Key of the run that it belongs to.
-
-    Raises:
-        CheckpointError: If it cannot be written; the former file is untouched.
-    """
-    tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in checkpoint.model.items()}
-    tensors |= {f"optimizer.{k}": v.detach().cpu().contiguous() for k, v in checkpoint.optimizer.items()}
-    state = json.dumps({"stage": checkpoint.stage, "epoch": checkpoint.epoch, "history": checkpoint.history})
-    metadata = {"format": FORMAT, "key": key, "state": state, "sha256": _digest(state, tensors)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        with open(partial, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):  # the folder cannot be written to; the error below says so
-            partial.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write checkpoint {path}: {error}; the former one is kept") from None
-
-
-def load_checkpoint(path: Path, key: str) -> Checkpoint:
-    """Reads a checkpoint and checks that it is whole and belongs to the run.
-
-    Raises:
-        CheckpointError: If it is truncated, altered, not a checkpoint of this package, or of another run.
-    """
-    advice = "move it away to start the run again"
-    try:
-        with safe_open(path, framework="pt") as handle:
-            metadata = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"checkpoint {path} is truncated or no safetensors file ({error}); {advice}") from None
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"checkpoint {path} is not a {FORMAT} file; {advice}")
-    if metadata.get("key") != key:
-        raise CheckpointError(f"checkpoint {path} belongs to run {metadata.get('key')}, not to {key}; {advice}")
-    if metadata.get("sha256") != _digest(metadata.get("state", ""), tensors):
-        raise CheckpointError(f"checkpoint {path} is damaged (its hash does not match); {advice}")
-    state = json.loads(metadata["state"])
-    pick = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
-    return Checkpoint(state["stage"], state["epoch"], state["history"], pick("model."), pick("optimizer."))
+        Raises:
+            ValueError: If one of its own numbers is not positive.
+        """
+        try:
+            return replace(self, stages={}, **self.stages.get(name, {}))
+        except ValueError as error:
+            raise ValueError(f"stage {name!r}: {error}") from None
 
 
 def epoch_seed(seed: int, stage: str, epoch: int) -> int:
     """The seed of one epoch, a hash of run seed, stage and epoch.
 
-    Every epoch draws from its own stream, so that continuing needs no saved random state.
+    Every epoch draws from its own stream, so that continuing between epochs needs no saved random state.
     """
     text = f"{seed}/{stage}/{epoch}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 2
@@ -196,18 +133,21 @@ def _load_optimizer_state(optimizer: torch.optim.Optimizer, flat: Mapping[str, T
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _scheduler(
-    optimizer: torch.optim.Optimizer, settings: TrainingSettings, losses: Sequence[float]
-) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
-    """The schedule of the learning rate, brought to where the losses of the epochs done leave it."""
-    if not settings.plateau:
-        return None
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=settings.plateau)
-    for loss in losses:
-        scheduler.step(loss)
-    return scheduler
+def _random_state() -> dict[str, Tensor]:
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    state = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))}
+    state["numpy_rest"] = torch.tensor([position, has_gauss, cached], dtype=torch.float64)
+    return state | {f"cuda{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
+
+
+def _set_random_state(state: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(state["torch"])
+    position, has_gauss, cached = state["numpy_rest"].tolist()
+    keys = state["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, int(position), int(has_gauss), cached))
+    for index in range(torch.cuda.device_count()):
+        if f"cuda{index}" in state:
+            torch.cuda.set_rng_state(state[f"cuda{index}"], index)
 
 
 def _backward(model: TrainableModel, loss: Loss) -> None:
@@ -223,21 +163,90 @@ def _backward(model: TrainableModel, loss: Loss) -> None:
             parameter.grad = gradient
 
 
-def _epoch(
-    model: TrainableModel, stage: Stage, optimizer: torch.optim.Optimizer, data: Dataset, batch_size: int
-) -> dict[str, float]:
-    """One pass over the data; returns the means over samples of the loss and its terms."""
-    sums: dict[str, Tensor] = {}
-    for batch in data.batches(batch_size):
-        loss = model.loss(batch, stage)
-        optimizer.zero_grad(set_to_none=True)
-        _backward(model, loss)
-        optimizer.step()
-        size = len(next(iter(batch.values())))
-        for name, value in {"loss": loss.total, **loss.terms}.items():
-            term = value.detach() * size
-            sums[name] = sums[name] + term if name in sums else term
-    return {name: float(value) / len(data) for name, value in sums.items()}
+@dataclass
+class _Epoch:
+    """One pass over the data, which can be left after any step and taken up again."""
+
+    model: TrainableModel
+    stage: Stage
+    optimizer: torch.optim.Optimizer
+    data: Dataset
+    batch_size: int
+    seed: int
+    step: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    random: dict[str, Tensor] = field(default_factory=dict)
+
+    def run(self, stop: Callable[[], bool], sharded: ShardedLoss | None, parallel: Parallel) -> bool:
+        """Goes on to the epoch's end, or until ``stop``; returns whether it came to the end."""
+        first = self.step
+        with isolated_rng(self.seed):
+            batches = iter(self.data.batches(self.batch_size))
+            for _ in islice(batches, first):
+                pass  # the order is drawn anew, what was done is passed over
+            if self.random:
+                _set_random_state(self.random)
+            total = -(-len(self.data) // self.batch_size)
+            for batch in batches:
+                self._take(batch, sharded)
+                self.step += 1
+                due = parallel.world == 1 or self.step % STEPS_BETWEEN_AGREEMENTS == 0
+                if due and self.step < total and parallel.any(stop()):
+                    self.random = {} if sharded is not None else _random_state()
+                    self.sums = parallel.sum(self.sums)
+                    return False
+        return True
+
+    def _take(self, batch: Mapping[str, Tensor], sharded: ShardedLoss | None) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if sharded is None:
+            loss = self.model.loss(batch, self.stage)
+            _backward(self.model, loss)
+            size = len(next(iter(batch.values())))
+            terms = {k: v.detach() * size for k, v in {"loss": loss.total, **loss.terms}.items()}
+        else:
+            terms = sharded.backward(batch, epoch_seed(self.seed, "step", self.step))
+        self.optimizer.step()
+        for name, term in terms.items():
+            self.sums[name] = self.sums[name] + term if name in self.sums else term
+
+    def means(self, parallel: Parallel) -> dict[str, float]:
+        """Means over samples of the loss and its terms."""
+        return {name: float(value) / len(self.data) for name, value in parallel.sum(self.sums).items()}
+
+
+def _never() -> bool:
+    return False
+
+
+def _continued(model: TrainableModel, checkpoint: Path | None, key: str, parallel: Parallel, device: str) -> Checkpoint:
+    state = None
+    if checkpoint is not None:
+        # The first process may put the checkpoint before in place of a damaged one; the others read after it.
+        state = parallel.first_then_others(lambda: load_latest_checkpoint(checkpoint, key))
+    if state is None:
+        return Checkpoint(0, 0, [], shards=parallel.shards)
+    if state.shards != parallel.shards:
+        raise CheckpointError(
+            f"checkpoint {checkpoint} divides batches into {state.shards}, now {parallel.shards} shards are asked for;"
+            f" continue with --shards {state.shards}, or move it away to start the run again"
+        )
+    try:
+        model.load_state_dict(state.model, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"checkpoint {checkpoint} does not fit the model: {reason}") from None
+    state.sums = {k: v.to(device) for k, v in state.sums.items()} if parallel.rank == 0 else {}
+    return state
+
+
+def _check(model: TrainableModel, data: Dataset, settings: TrainingSettings) -> list[Stage]:
+    if dict(data.modalities) != model.modalities:
+        raise ValueError(f"the data has modalities {dict(data.modalities)}, the model {model.modalities}")
+    stages = list(model.stages())
+    if unknown := sorted(set(settings.stages) - {s.name for s in stages}):
+        raise ValueError(f"settings for stages {unknown}; the model has {[s.name for s in stages]}")
+    return stages
 
 
 def train(
@@ -249,11 +258,13 @@ def train(
     key: str = "",
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    parallel: Parallel = ALONE,
 ) -> list[dict[str, Any]]:
     """Trains all stages of a model, from its checkpoint where there is one.
 
-    A checkpoint is written after every epoch. Continuing from it gives the same parameters, bit for bit on one device
-    with one number of threads, as training without an interruption.
+    A checkpoint is written after every epoch, and within one where ``stop`` asks for an end. Continuing from it gives
+    the same parameters, bit for bit on one device with one number of threads, as training without an interruption.
 
     Arguments:
         model: The model, with its initial parameters; it is trained in place.
@@ -263,63 +274,71 @@ def train(
         key: Key of the run, kept in the checkpoint.
         checkpoint: The checkpoint's file; None for none.
         on_epoch: Called with every finished epoch's entry (stage, epoch, epochs, means of the loss terms); what it
-            returns is added to the entry before the checkpoint is written.
+            returns is added to the entry before the checkpoint is written. In the first process alone.
+        stop: Asked after every step; training ends at the first true answer.
+        parallel: The processes that train together, and the parts that each batch is divided into.
 
     Returns:
         The history, one entry an epoch.
 
     Raises:
+        TrainingStopped: If ``stop`` asked for it; the checkpoint holds every step that was done.
         NonFiniteLossError: If a loss term or a parameter is NaN or infinite after an epoch; the last good checkpoint
             is kept.
         CheckpointError: If the checkpoint cannot be read or written.
-        ValueError: If the data's modalities are not the model's.
+        ValueError: If the data's modalities are not the model's, or settings name a stage that it has not.
     """
-    if dict(data.modalities) != model.modalities:
-        raise ValueError(f"the data has modalities {dict(data.modalities)}, the model {model.modalities}")
+    stages = _check(model, data, settings)
+    stop = stop or _never
     model.to(settings.device).train()
     data = data.to(settings.device)
     if settings.labels:
         data = data.labelled(settings.labels)
-    state = Checkpoint(0, 0, [])
-    if checkpoint is not None and checkpoint.exists():
-        state = load_checkpoint(checkpoint, key)
-        try:
-            model.load_state_dict(state.model, strict=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"checkpoint {checkpoint} does not fit the model: {reason}") from None
-    stages = list(model.stages())
-    if unknown := sorted(set(settings.stages) - {s.name for s in stages}):
-        raise ValueError(f"settings for stages {unknown}; the model has {[s.name for s in stages]}")
+    state = _continued(model, checkpoint, key, parallel, settings.device)
+
+    def save(**changes: Any) -> None:
+        if checkpoint is not None and parallel.rank == 0:
+            tensors = {"model": model.state_dict(), "optimizer": _optimizer_state(optimizer)}
+            done = Checkpoint(index, history=state.history, shards=parallel.shards, **tensors, **changes)
+            save_checkpoint(checkpoint, done, key)
+
     for index in range(state.stage, len(stages)):
-        stage = stages[index]
-        own = settings.for_stage(stage.name)
-        create = OPTIMIZERS[own.optimizer]
-        optimizer = create(_parameters(model, stage), lr=own.learning_rate, fused=True)
+        stage, own = stages[index], settings.for_stage(stages[index].name)
         first = state.epoch if index == state.stage else 0
         if first >= own.epochs:
             continue
-        if first and state.optimizer:
-            _load_optimizer_state(optimizer, state.optimizer)
-        scheduler = _scheduler(optimizer, own, [e["loss"] for e in state.history if e["stage"] == stage.name])
         with torch.no_grad(), isolated_rng(epoch_seed(seed, stage.name, -1)):
-            stage_data = model.stage_data(stage, data)
+            split = model.stage_data(stage, data)
+        create = OPTIMIZERS[settings.optimizer]
+        optimizer = create(_parameters(model, stage), lr=own.learning_rate, fused=True)
+        if index == state.stage and state.optimizer:
+            _load_optimizer_state(optimizer, state.optimizer)
+        falls = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=own.plateau) if own.plateau else None
+        for entry in state.history:  # what it has seen is in the history, so that no state of it needs to be kept
+            if falls is not None and entry["stage"] == stage.name:
+                falls.step(entry["loss"])
+        sharded = parallel.loss(model, stage)
         for epoch in range(first, own.epochs):
-            with isolated_rng(epoch_seed(seed, stage.name, epoch)):
-                terms = _epoch(model, stage, optimizer, stage_data, own.batch_size)
+            work = _Epoch(model, stage, optimizer, split, own.batch_size, epoch_seed(seed, stage.name, epoch))
+            if index == state.stage and epoch == state.epoch:
+                work.step, work.sums, work.random = state.step, state.sums, state.random
             where = f"stage {stage.name!r}, epoch {epoch + 1} of {own.epochs}"
+            if not work.run(stop, sharded, parallel):
+                save(epoch=epoch, step=work.step, sums=work.sums, random=work.random)
+                raise TrainingStopped(f"stopped in {where}, after {work.step} of its steps")
+            terms = work.means(parallel)
             if bad := {k: v for k, v in terms.items() if not abs(v) < float("inf")}:
                 raise NonFiniteLossError(f"{where}: the loss is not finite ({bad}); the last good checkpoint is kept")
             if bad_names := [n for n, p in model.named_parameters() if not bool(torch.isfinite(p).all())]:
                 raise NonFiniteLossError(f"{where}: parameters not finite: {bad_names[:3]}; the checkpoint is kept")
-            if scheduler is not None:
-                scheduler.step(terms["loss"])
+            if falls is not None:
+                falls.step(terms["loss"])
             entry: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "epochs": own.epochs, **terms}
-            if on_epoch is not None:
+            if on_epoch is not None and parallel.rank == 0:
                 entry |= on_epoch(entry) or {}
             state.history.append(entry)
-            if checkpoint is not None:
-                done = Checkpoint(index, epoch + 1, state.history, model.state_dict(), _optimizer_state(optimizer))
-                save_checkpoint(checkpoint, done, key)
+            save(epoch=epoch + 1)
+            if (epoch + 1 < own.epochs or index + 1 < len(stages)) and parallel.any(stop()):
+                raise TrainingStopped(f"stopped after {where}")
     model.eval()
     return state.history

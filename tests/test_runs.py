@@ -34,6 +34,7 @@ pytest_plugins = ["helpers_runs"]
 # Measured on validation data alone, so that a run takes a second.
 SHORT = {"splits": ("validation",)}
 SPEC = copula_spec("gmrf_mcvae", 0, "smoke", epochs=6, **SHORT)
+CHECKPOINTS = {"checkpoint.safetensors", "checkpoint.previous.safetensors"}
 MESSAGES = (RunError, RecordError)
 
 
@@ -58,7 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, RunStore]:
 
 
 def names(folder: Path) -> set[str]:
-    return {p.name for p in folder.iterdir()} - {"lock"}
+    return {p.name for p in folder.iterdir() if not p.name.startswith("lock")}
 
 
 def assert_same_result(one: Record, other: Record) -> None:
@@ -85,7 +86,7 @@ def test_directory_of_a_finished_run(method: str, smoke: Smoke) -> None:
     assert folder == smoke.runs / "gmrf_mcvae" / record.spec.key
     expected = {"spec.json", "log.jsonl", "weights.safetensors", "training.json", "samples.safetensors", "record.json"}
     assert names(folder) == expected
-    written = {p.name: p.stat().st_mtime_ns for p in folder.iterdir() if p.name != "lock"}
+    written = {p.name: p.stat().st_mtime_ns for p in folder.iterdir() if not p.name.startswith("lock")}
     assert written["record.json"] == max(written.values())  # it stands for what is whole
     assert RunSpec.from_dict(json.loads((folder / "spec.json").read_text())) == record.spec
     assert list(RunStore(smoke.runs).specs()).count(record.spec) == 1
@@ -201,7 +202,7 @@ def test_killed_process_loses_one_epoch_and_nothing_else(tmp_path: Path, whole: 
         child.wait()
     assert child.returncode == -signal.SIGKILL
     assert store.record(SPEC) is None
-    assert names(folder) == {"spec.json", "log.jsonl", "checkpoint.safetensors"}
+    assert names(folder) == {"spec.json", "log.jsonl", *CHECKPOINTS}
     kept = load_checkpoint(folder / "checkpoint.safetensors", SPEC.key)
     assert kept.epoch == 3
     epochs: list[int] = []
@@ -275,7 +276,7 @@ def test_loss_that_is_not_finite_leaves_no_record(tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(model.GMRFMCVAE, "loss", poisoned)
         refused(lambda: execute(SPEC, store), r"epoch 3 of 6: .*'kl': nan", NonFiniteLossError)
-    assert names(store.directory(SPEC)) == {"spec.json", "log.jsonl", "checkpoint.safetensors"}
+    assert names(store.directory(SPEC)) == {"spec.json", "log.jsonl", *CHECKPOINTS}
     assert load_checkpoint(store.directory(SPEC) / "checkpoint.safetensors", SPEC.key).epoch == 2
 
 

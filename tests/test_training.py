@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import repro.training as training
+import repro.checkpoints as checkpoints
+from repro.checkpoints import discard_checkpoints, load_latest_checkpoint, previous_path
 from repro.datasets.base import Dataset
 from repro.model import Loss, ModalitySpec, MultimodalModel, Stage, isolated_rng
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
@@ -24,6 +25,7 @@ from repro.training import (
     CheckpointError,
     NonFiniteLossError,
     TrainingSettings,
+    TrainingStopped,
     epoch_seed,
     load_checkpoint,
     save_checkpoint,
@@ -130,6 +132,133 @@ def test_gmrf_mcvae_interrupted_twice_ends_as_if_it_was_not(tmp_path: Path) -> N
     assert not same(whole, gmrf())
 
 
+def stop_at(step: int) -> Any:
+    """A ``stop`` that says yes when it is asked for the given time, which is once a step and once an epoch."""
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) == step
+
+    return stop
+
+
+# 20 samples in batches of 8 are 3 steps an epoch; 2 stages of 3 epochs ask 18 times, but for the very last.
+@pytest.mark.parametrize("question", range(1, 18))
+def test_stopped_at_any_step_ends_as_if_it_was_not(question: int, tmp_path: Path) -> None:
+    whole, path, model = toy(), tmp_path / "checkpoint.safetensors", toy()
+    history = train(whole, data(), SETTINGS, seed=5)
+    numpy_state = repr(np.random.get_state())
+    with pytest.raises(TrainingStopped, match=r"^stopped (in|after) stage '"):
+        train(model, data(), SETTINGS, seed=5, key="k", checkpoint=path, stop=stop_at(question))
+    assert model.step == question  # no step more than was asked for
+    kept = load_checkpoint(path, "k")
+    assert (3 * kept.stage + kept.epoch) * 3 + kept.step == question
+    resumed = toy()
+    assert train(resumed, data(), SETTINGS, seed=5, key="k", checkpoint=path) == history
+    assert same(resumed, whole)
+    assert resumed.step + question == whole.step == 18  # and none is repeated
+    assert repr(np.random.get_state()) == numpy_state
+
+
+def test_stopped_after_every_single_step(tmp_path: Path) -> None:
+    settings = TrainingSettings(epochs=2, batch_size=6, learning_rate=1e-3)
+    whole, path, resumed = gmrf(), tmp_path / "checkpoint.safetensors", gmrf()
+    history, stops = train(whole, data(), settings, seed=5), 0
+    while True:
+        resumed = gmrf()
+        try:
+            found = train(resumed, data(), settings, seed=5, key="k", checkpoint=path, stop=lambda: True)
+        except TrainingStopped:
+            stops += 1
+        else:
+            break
+    assert stops == 7  # 4 steps an epoch, and after the last one nothing is left to stop
+    assert found == history
+    assert same(resumed, whole)
+
+
+def test_noise_of_numpy_and_of_a_stopped_epoch_is_the_uninterrupted_one_s(tmp_path: Path) -> None:
+    class Noisy(TwoStages):
+        def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
+            found = super().loss(batch, stage)
+            noise = float(np.random.standard_normal(3)[0])  # an odd number, so that one normal is left over
+            return Loss(found.total * (1 + noise), found.terms)
+
+    def model() -> Noisy:
+        with isolated_rng(1):
+            return Noisy()
+
+    whole, path = model(), tmp_path / "c.safetensors"
+    history = train(whole, data(), SETTINGS, seed=5)
+    for question in (2, 3):
+        with pytest.raises(TrainingStopped):
+            train(model(), data(), SETTINGS, seed=5, checkpoint=path, stop=stop_at(question))
+    resumed = model()
+    assert train(resumed, data(), SETTINGS, seed=5, checkpoint=path) == history
+    assert same(resumed, whole)
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    whole, path = toy(), tmp_path / "checkpoint.safetensors"
+    history = train(whole, data(), SETTINGS, seed=5)
+    for damage in (b"", b"\0" * 64, None, b"repro"):
+        discard_checkpoints(path)
+        with pytest.raises(Interrupt):
+            train(toy(), data(), SETTINGS, seed=5, key="key", checkpoint=path, on_epoch=stop_after(4))
+        content = bytearray(path.read_bytes())
+        if damage == b"repro":
+            content = content.replace(b"repro-checkpoint/1", b"repro-checkpoimt/1")
+        content[-2] ^= 8
+        path.write_bytes(content if damage in (None, b"repro") else damage)
+        resumed, epochs = toy(), []
+        with pytest.warns(UserWarning, match=r"checkpoint.safetensors is .*; going on from the one before"):
+            again = train(resumed, data(), SETTINGS, seed=5, key="key", checkpoint=path, on_epoch=epochs.append)
+        assert again == history
+        assert same(resumed, whole)
+        assert len(epochs) == 4  # the one that the damaged checkpoint had is repeated
+        assert load_latest_checkpoint(path, "key") is not None
+    previous_path(path).write_bytes(b"")
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"truncated .*checkpoint.previous.safetensors, the one before, cannot"):
+        train(toy(), data(), SETTINGS, seed=5, key="key", checkpoint=path)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint.previous.safetensors is truncated"):
+        train(toy(), data(), SETTINGS, seed=5, key="key", checkpoint=path)
+
+
+def test_the_one_before_is_there_when_a_kill_comes_between_the_two(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Interrupt):
+        train(toy(), data(), SETTINGS, seed=5, key="key", checkpoint=path, on_epoch=stop_after(4))
+    kept = path.read_bytes()
+    path.rename(previous_path(path))
+    found = load_latest_checkpoint(path, "key")
+    assert found is not None
+    assert (found.stage, found.epoch) == (0, 3)
+    assert previous_path(path).read_bytes() == kept
+    assert load_latest_checkpoint(tmp_path / "none.safetensors", "key") is None
+
+
+def test_full_disk_gives_up_the_one_before_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, tensors = tmp_path / "checkpoint.safetensors", {"w": torch.rand(10)}
+    for epoch in (1, 2):
+        save_checkpoint(path, Checkpoint(0, epoch, [], tensors), "key")
+    save, calls = save_file, []
+
+    def full_at_first(*arguments: Any, **options: Any) -> None:
+        calls.append(previous_path(path).exists())
+        if len(calls) == 1:
+            raise no_space(path)
+        save(*arguments, **options)
+
+    monkeypatch.setattr(checkpoints, "save_file", full_at_first)
+    save_checkpoint(path, Checkpoint(0, 3, [], tensors), "key")
+    assert calls == [True, False]
+    assert load_checkpoint(path, "key").epoch == 3
+    assert load_checkpoint(previous_path(path), "key").epoch == 2
+
+
 def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     path, model, again = tmp_path / "c.safetensors", toy(), toy()
     history = train(model, data(), SETTINGS, seed=5, checkpoint=path)
@@ -207,6 +336,8 @@ def written(tmp_path: Path) -> Path:
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Interrupt):
         train(toy(), data(), SETTINGS, seed=5, key="key", checkpoint=path, on_epoch=stop_after(3))
+    assert load_checkpoint(previous_path(path), "key").epoch == 1
+    previous_path(path).unlink()
     return path
 
 
@@ -267,6 +398,7 @@ def test_checkpoint_of_another_model(written: Path) -> None:
     state = load_checkpoint(written, "key")
     state.model["first.weight"] = torch.zeros(2, 2)
     save_checkpoint(written, state, "key")
+    previous_path(written).unlink()
     refused(written, "does not fit the model: .*first.weight")
 
 
@@ -288,13 +420,13 @@ def test_full_disk_keeps_the_former_checkpoint(where: str, written: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            *((training, "save_file", cut_short) if where == "save_file" else (training.os, "replace", refuse))
+            *((checkpoints, "save_file", cut_short) if where == "save_file" else (checkpoints.os, "replace", refuse))
         )
         with pytest.raises(CheckpointError, match=r"No space left on device.*the former one is kept") as caught:
             train(toy(), data(), SETTINGS, seed=5, key="key", checkpoint=written)
     assert "\n" not in str(caught.value)
     assert written.read_bytes() == before
-    assert [p.name for p in written.parent.iterdir()] == [written.name]
+    assert {p.name for p in written.parent.iterdir()} <= {written.name, previous_path(written).name}
     resumed = toy()
     assert train(resumed, data(), SETTINGS, seed=5, key="key", checkpoint=written) == history
     assert same(resumed, uninterrupted)

@@ -1,0 +1,142 @@
+"""Encoders, joint encoders and decoders of CoVAE's experiments, the same for all eight models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro.model import ModalitySpec
+from repro.networks import MLP, GaussianMLPEncoder
+from repro.networks.omics import OmicsDecoder, OmicsEncoder
+from repro.networks.vaegan import Decoder, Encoder
+
+__all__ = ["NETWORKS", "JointEncoder", "Networks", "build_networks"]
+
+NETWORKS = ("resnet", "omics", "mlp")
+# Appendix D prints the widths of MLOmics' layers; narrower layers, of under a thousand features, have miRNA's.
+WIDE, NARROW = (512, 256, 128), (128, 64)
+WIDE_FEATURES = 1000
+
+
+class _Image(Encoder):
+    """Appendix D's encoder of images, whose last hidden layer a joint encoder can take."""
+
+    feature_dim = 128 * 4 * 4
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x).flatten(1)
+
+
+class _Flat(GaussianMLPEncoder):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.heads(self.features(x.flatten(1)))
+
+
+class JointEncoder(nn.Module):
+    """Encoders of their own for all modalities, whose last hidden layers are joined by one more layer.
+
+    Arguments:
+        bodies: Modality to a network with ``features`` and ``feature_dim``; their own heads are not used.
+        hidden: Size of the joining layer.
+        outputs: Numbers that it gives.
+
+    Source: CoVAE, section 2.2, "a joint encoder parameterizes μ and w"; the paper does not print it.
+    """
+
+    def __init__(self, bodies: Mapping[str, nn.Module], hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.bodies = nn.ModuleDict(bodies)
+        self.head = MLP(sum(b.feature_dim for b in bodies.values()), (hidden,), outputs)
+        # The first posteriors are then near the prior, whatever the size of the hidden layer.
+        with torch.no_grad():
+            self.head.linear.weight.mul_(0.1)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Maps every modality's ``(batch, *shape)`` to ``(batch, outputs)``."""
+        return self.head(torch.cat([body.features(batch[m]) for m, body in self.bodies.items()], -1))
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a model is made of.
+
+    Arguments:
+        encoders: Modality to network that gives a mean and a log-variance.
+        decoders: Modality to network that gives the modality, flattened or not.
+        joint: The joint encoder, None where the model has none.
+    """
+
+    encoders: dict[str, nn.Module]
+    decoders: dict[str, nn.Module]
+    joint: JointEncoder | None
+
+
+def _widths(features: int) -> tuple[int, ...]:
+    return WIDE if features >= WIDE_FEATURES else NARROW
+
+
+def _encoder(kind: str, spec: ModalitySpec, latents: int, options: Mapping[str, Any]) -> nn.Module:
+    if kind == "resnet":
+        encoder = _Image(latents)
+    elif kind == "omics":
+        encoder = OmicsEncoder(spec.numel, latents, widths=_widths(spec.numel), dropout=options["dropout"])
+    else:
+        encoder = _Flat(spec.numel, latents, widths=options["widths"])
+    return encoder
+
+
+def _decoder(kind: str, spec: ModalitySpec, latents: int, options: Mapping[str, Any]) -> nn.Module:
+    if kind == "resnet":
+        return Decoder(latents)
+    if kind == "omics":
+        widths = _widths(spec.numel)[::-1]
+        return OmicsDecoder(latents, spec.numel, widths=widths, dropout=options["dropout"])
+    output = "sigmoid" if spec.kind == "image" else "linear"
+    return MLP(latents, tuple(options["widths"])[::-1], spec.numel, output=output)
+
+
+def build_networks(
+    kind: str,
+    modalities: Mapping[str, ModalitySpec],
+    *,
+    encoded: Mapping[str, int],
+    decoded: Mapping[str, int],
+    joint_outputs: int = 0,
+    widths: Sequence[int] = (256, 256),
+    dropout: float = 0.1,
+    joint_hidden: int = 256,
+) -> Networks:
+    """The networks of a model.
+
+    Arguments:
+        kind: ``"resnet"`` and ``"omics"`` are appendix D's; ``"mlp"`` are fully connected ones of reduced profiles.
+        modalities: Name to :class:`ModalitySpec`.
+        encoded: Modality to the latents that its encoder gives.
+        decoded: Modality to the latents that its decoder takes.
+        joint_outputs: Numbers that the joint encoder gives, 0 for none.
+        widths: Hidden layers of ``"mlp"``; its decoders have them reversed.
+        dropout: Of ``"omics"``.
+        joint_hidden: Size of the layer that joins the joint encoder's parts.
+
+    Raises:
+        ValueError: If the kind is unknown, or images have another shape than the networks take.
+    """
+    if kind not in NETWORKS:
+        raise ValueError(f"unknown networks {kind!r}; one of {', '.join(NETWORKS)}")
+    if kind == "resnet" and (other := {m: s.shape for m, s in modalities.items() if s.shape != (1, 28, 28)}):
+        raise ValueError(f"the resnet networks take images of shape (1, 28, 28), not {other}")
+    options = {"widths": tuple(widths), "dropout": dropout}
+    encoders = {m: _encoder(kind, s, encoded[m], options) for m, s in modalities.items()}
+    decoders = {m: _decoder(kind, s, decoded[m], options) for m, s in modalities.items()}
+    joint = None
+    if joint_outputs:
+        bodies = {m: _encoder(kind, s, 1, options) for m, s in modalities.items()}
+        for body in bodies.values():
+            for head in ("mean", "log_variance"):
+                delattr(body, head)
+        joint = JointEncoder(bodies, joint_hidden, joint_outputs)
+    return Networks(encoders, decoders, joint)

@@ -18,7 +18,7 @@ from multivae.models import MMVAE, MVAE, MMVAEConfig, MMVAEPlus, MMVAEPlusConfig
 from multivae.models.base import BaseDecoder, BaseEncoder, BaseMultiVAE, ModelOutput
 from torch import Tensor, nn
 
-from repro.baselines_inference import ExpertMixtureModel
+from repro.baselines_inference import DecodesOnce, EncodesOnce, ExpertMixtureModel
 from repro.model import Loss, ModalitySpec, Stage
 from repro.networks import MLP, GaussianMLPEncoder
 
@@ -27,6 +27,10 @@ __all__ = ["METHODS", "Baseline", "BaselineSettings", "build_baseline", "multiva
 LIKELIHOODS = {"gaussian": "normal", "laplace": "laplace"}  # this package's name to multivae's
 
 Subsets = list[tuple[str, ...]]
+
+# Each network is called once a step.
+_MVAE = type("MVAE", (EncodesOnce, MVAE), {})
+_MMVAE, _MMVAEPlus = (type(c.__name__, (DecodesOnce, c), {}) for c in (MMVAE, MMVAEPlus))
 
 
 def _whole(names: Sequence[str]) -> Subsets:
@@ -118,7 +122,7 @@ class Method:
 METHODS: dict[str, Method] = {
     # Wu and Goodman, 2018. Without warm-up: the library trains at beta = 0 where it is not told the epoch.
     "mvae": Method(
-        MVAE,
+        _MVAE,
         MVAEConfig,
         lambda s: {"use_subsampling": s.subsampling, "k": 0, "warmup": 0, "beta": s.beta},
         _whole,
@@ -126,7 +130,7 @@ METHODS: dict[str, Method] = {
     ),
     # Shi et al., 2019, as an ELBO with one sample of each expert, and Gaussian instead of Laplace latents.
     "mmvae": Method(
-        MMVAE,
+        _MMVAE,
         MMVAEConfig,
         lambda s: {
             "K": 1,
@@ -158,7 +162,7 @@ METHODS: dict[str, Method] = {
     # another draws its private code from an auxiliary prior of learned scale (the paper's r_m); in generation private
     # codes come from the prior p(w) = N(0, I), which "joint_prior" names.
     "mmvae_plus": Method(
-        MMVAEPlus,
+        _MMVAEPlus,
         MMVAEPlusConfig,
         lambda s: {
             "K": 1,

@@ -1,7 +1,8 @@
 """Generation and likelihoods of models whose posterior is a uniform mixture of products of Gaussian experts.
 
 Written from the encoders' and decoders' outputs alone, since the library behind the baselines draws one expert for a
-whole batch, shares one private code between modalities, and drops dimensions of size one.
+whole batch, shares one private code between modalities, and drops dimensions of size one. It also calls a decoder once
+for every encoder: the mixins here call each network once a step, on the same draws.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ from repro.metrics.likelihood import (
 )
 from repro.model import ModalitySpec, MultimodalModel
 
-__all__ = ["ExpertMixtureModel", "Posterior"]
+__all__ = ["DecodesOnce", "EncodesOnce", "ExpertMixtureModel", "Posterior"]
 
 DECODED_ROWS = 8192  # latents decoded at once, which bounds the memory
 
@@ -241,3 +243,71 @@ class ExpertMixtureModel(MultimodalModel):
     def log_normaliser(self, scale: float) -> float:
         """Minus the log-density, in nats a value, of the likelihood of a scale at its mode."""
         return math.log(2 * math.pi * scale**2) / 2 if self.likelihood == "gaussian" else math.log(2 * scale)
+
+
+class EncodesOnce:
+    """For MVAE with sub-sampling: each encoder is called once for all subsets of modalities that it is part of."""
+
+    encoders: Any
+
+    def forward(self, inputs: Any, **options: Any) -> Any:
+        """The library's loss, from one pass through each encoder."""
+        self._encoded = {m: self.encoders[m](x) for m, x in inputs.data.items()}
+        try:
+            return super().forward(inputs, **options)  # type: ignore[misc]
+        finally:
+            self._encoded = {}
+
+    def compute_mu_log_var_subset(self, inputs: Any, subset: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the product of the subset's experts and the prior."""
+        outputs = [self._encoded[m] for m in self.encoders if m in subset]
+        log_precisions = torch.stack([torch.zeros_like(outputs[0].embedding), *(-o.log_covariance for o in outputs)])
+        total = log_precisions.logsumexp(0)
+        weights = (log_precisions[1:] - total).exp()
+        return (weights * torch.stack([o.embedding for o in outputs])).sum(0), -total
+
+
+class DecodesOnce:
+    """For MMVAE and MMVAE+: the M^2 reconstructions of a step come from M calls, one of each decoder."""
+
+    encoders: Any
+    decoders: Any
+
+    def forward(self, inputs: Any, **options: Any) -> Any:
+        """The library's loss of the ELBO form, on draws in the library's order."""
+        plus = hasattr(self, "modalities_specific_dim")
+        deviation = self._log_var_to_std if plus else self.log_var_to_std  # type: ignore[attr-defined]
+        posteriors: dict[str, Any] = {}
+        drawn: dict[str, Any] = {}
+        latents: dict[str, dict[str, Tensor]] = {}
+        for m, x in inputs.data.items():
+            out = self.encoders[m](x)
+            shared = self.post_dist(out.embedding, deviation(out.log_covariance))  # type: ignore[attr-defined]
+            z = shared.rsample([1])
+            posteriors[m], drawn[m], latents[m] = shared, z, dict.fromkeys(inputs.data, z)
+            if plus:
+                own = self.post_dist(out.style_embedding, deviation(out.style_log_covariance))  # type: ignore[attr-defined]
+                w = own.rsample([1])
+                posteriors[m], drawn[m] = {"u": shared, "w": own}, {"u": z, "w": w}
+                codes = {n: w if n == m else self._auxiliary(n, w) for n in inputs.data}
+                latents[m] = {n: torch.cat([z, code], -1) for n, code in codes.items()}
+        images = self._decode_all(latents)
+        combine = self._iwae_looser if plus else self.iwae_looser  # type: ignore[attr-defined]
+        return combine(posteriors, drawn, images, inputs)
+
+    def _auxiliary(self, name: str, like: Tensor) -> Tensor:
+        """A private code from the auxiliary prior of a modality."""
+        deviation = self._log_var_to_std(self.logvars_priors[name])  # type: ignore[attr-defined]
+        mean = self.mean_priors[name]  # type: ignore[attr-defined]
+        shape = like.shape[1:]
+        return self.prior_dist(mean.expand(shape), deviation.expand(shape)).rsample([1])  # type: ignore[attr-defined]
+
+    def _decode_all(self, latents: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+        """Encoder's to decoder's name to reconstructions, ``(1, batch, *shape)``."""
+        images: dict[str, dict[str, Tensor]] = {m: {} for m in latents}
+        for n in latents:
+            rows = torch.cat([codes[n][0] for codes in latents.values()])
+            parts = self.decoders[n](rows).reconstruction.chunk(len(latents))
+            for m, part in zip(latents, parts, strict=True):
+                images[m][n] = part[None]
+        return images

@@ -1,4 +1,4 @@
-"""The command ``repro``: list, run, show, report, cite, doctor, data, weights."""
+"""The command ``repro``: list, run, status, show, report, cite, doctor, data, weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ from typing import NoReturn
 
 import repro
 from repro import __version__
+from repro.cli_cluster import (
+    StoppedError,
+    add_run_options,
+    add_status_command,
+    carry_out,
+    check_options,
+    run_everything,
+    run_key,
+    show_status,
+    submit_array,
+)
 from repro.cli_data import add_data_commands, run_data
-from repro.cli_weights import add_weights_commands, run_weights
+from repro.cli_weights import add_weights_commands, run_from_weights, run_weights
 
 __all__ = ["main"]
 
 # No default paper run longer than this starts without a GPU; PROFILE=quick does.
 MOST_CPU_SECONDS = 3600.0
+EXECUTORS = ("local", "inline", "slurm")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,24 +61,27 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("paper", nargs="?", help="one paper alone")
     sub.add_argument("--figures", type=Path, metavar="DIR")
     sub = add("run", "carry out what a table or figure needs and render it")
-    sub.add_argument("id", help="such as gmrf_mcvae/table1 or gmrf-table1")
+    sub.add_argument("id", nargs="?", help="such as gmrf_mcvae/table1 or gmrf-table1")
     sub.add_argument("--profile", default="paper", help="paper (default), quick or smoke")
     sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1; the profile's number by default")
     sub.add_argument("--workers", type=int, metavar="N", help="processes; one a core by default")
     sub.add_argument("--device", help="cpu, cuda or cuda:<index>; a GPU where there is one by default")
     sub.add_argument("--precision", help="of hidden layers: float32 (default), or bfloat16 for CPUs with units for it")
-    sub.add_argument("--executor", choices=["local", "inline"], default="local", help="worker processes, or this one")
+    sub.add_argument("--executor", choices=EXECUTORS, default="local", help="worker processes, this one, or slurm")
     sub.add_argument("--dry-run", action="store_true", help="print the runs and an estimate, start nothing")
     sub.add_argument("--force", action="store_true", help="discard what these runs left and start them anew")
     sub.add_argument("--long", action="store_true", help="start on the CPU what would take over an hour")
+    sub.add_argument("--from-weights", action="store_true", help="measure published weights anew, train nothing")
+    add_run_options(sub)
     folders(sub)
+    add_status_command(add("status", "what an artifact's runs are doing, and why some failed"))
     sub = add("show", "print a rendered table, or where a figure lies")
     sub.add_argument("id")
     sub.add_argument("--profile", default="paper")
     sub.add_argument("--figures", type=Path, metavar="DIR")
     sub = add("report", "redraw every artifact from exported records, without training")
     sub.add_argument("--figures", type=Path, metavar="DIR")
-    sub = add("cite", "BibTeX of a paper or artifact, its data and this package")
+    sub = add("cite", "BibTeX of a paper, artifact or model, its data and this package")
     sub.add_argument("id")
     add("doctor", "what this machine and installation offer")
     add_data_commands(commands)
@@ -102,11 +117,21 @@ def _run(options: argparse.Namespace) -> None:
     from repro.executors import available_cores
     from repro.runs import RunStore, default_runs_root
 
+    check_options(options)
+    if options.key is not None:
+        run_key(options)
+        return
+    if options.all:
+        run_everything(options)
+        return
+    if options.id is None:
+        raise a.UsageError("which table or figure? `repro list` shows all")
+    if options.from_weights:
+        run_from_weights(options)
+        return
     artifact = a.find(options.id)
     a.check_profile(options.profile)
     specs = a.unique(a.plan(artifact, options.profile, options.seeds, options.precision))
-    if options.workers is not None and options.workers < 1:
-        raise a.UsageError(f"--workers is {options.workers}, must be at least 1")
     store = RunStore(options.runs or default_runs_root())
     workers = 1 if options.executor == "inline" else options.workers or available_cores()
     todo = specs if options.force else a.missing_runs(specs, store)
@@ -121,13 +146,21 @@ def _run(options: argparse.Namespace) -> None:
             print(f"{spec.key}  {spec.label:60s} {left:8s} {_duration(a.estimate([spec], 1)[0])}")
         print(summary)
         return
+    if todo and options.executor == "slurm":
+        submit_array(specs if options.force else todo, store, options)
+        return
     if todo:
         print(summary, file=sys.stderr)
-        if seconds > MOST_CPU_SECONDS and not options.long and not _on_gpu(options.device):
+        bounded = options.long or options.max_minutes is not None
+        if seconds > MOST_CPU_SECONDS and not bounded and not _on_gpu(options.device):
             raise a.UsageError(
                 f"{artifact.name} would take about {_duration(seconds)} here; use PROFILE=quick, a GPU, or --long"
             )
-    paths = a.run(
+        if options.force:
+            for spec in specs:
+                store.discard(spec)
+        carry_out(todo, store, options, total=len(specs))
+    paths = a.run(  # nothing is left to be trained: it exports the records and renders
         artifact.name,
         profile=options.profile,
         seeds=options.seeds,
@@ -135,13 +168,16 @@ def _run(options: argparse.Namespace) -> None:
         device=options.device,
         runs=store.root,
         figures=options.figures,
-        force=options.force,
         precision=options.precision,
     )
     for path in paths:
         if path.suffix == ".md":
             print(path.read_text())
     print("\n".join(str(p) for p in paths), file=sys.stderr)
+
+
+def _status(options: argparse.Namespace) -> None:
+    show_status(options)
 
 
 def _on_gpu(device: str | None) -> bool:
@@ -210,7 +246,7 @@ def _bf16_units() -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, 1 for a failed run, 2 for a wrong call, 130 when interrupted."""
+    """Runs the command; returns 0, 1 for a failed run, 2 for a wrong call, 75 when stopped as asked, 130 by Ctrl-C."""
     from repro.artifacts import UsageError
     from repro.records import RecordError
     from repro.runs import RunError
@@ -222,6 +258,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"repro: {error}", file=sys.stderr)
         return 2
+    except StoppedError as stopped:
+        print(f"repro: {stopped}", file=sys.stderr)
+        return stopped.code
     except KeyboardInterrupt:
         print("repro: interrupted; the same command continues from the last epochs", file=sys.stderr)
         return 130

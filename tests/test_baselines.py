@@ -243,3 +243,36 @@ def test_settings_are_frozen():
 def test_sigmoid_output_stays_in_the_unit_interval():
     samples = build("mvae", output="sigmoid").generate(100, generator=generator())
     assert all(((s > 0) & (s < 1)).all() for s in samples.values())
+
+
+@each_variant
+def test_each_network_is_called_once_a_step(variant):
+    model, x = build(variant), data()
+    calls = {}
+    for part in ("encoders", "decoders"):
+        for m, network in getattr(model.multivae, part).items():
+            network.register_forward_hook(lambda *_, key=f"{part} {m}": calls.update({key: calls.get(key, 0) + 1}))
+    model.loss(x).total.backward()
+    assert len(calls) == 2 * len(MODALITIES)
+    # MVAE decodes what it drew from all modalities and, with sub-sampling, what it drew from each alone.
+    twice = variant == "mvae_subsampling"
+    assert calls == {k: 2 if twice and k.startswith("decoders") else 1 for k in calls}
+
+
+def test_one_call_gives_what_a_call_for_each_pair_gives():
+    """multivae's own loops, M^2 decodes of their own, on the same draws."""
+    from multivae.data.datasets.base import MultimodalBaseDataset
+    from multivae.models import MMVAE, MVAE, MMVAEPlus
+
+    for variant, original in (("mvae_subsampling", MVAE), ("mmvae", MMVAE), ("mmvae_plus", MMVAEPlus)):
+        model, x = build(variant), data()
+        batched = model.multivae
+        with isolated_rng(1):
+            ours = batched(MultimodalBaseDataset(data=x)).loss
+        own = torch.autograd.grad(ours, batched.decoders["b"].network.linear.weight)
+        batched.__class__ = original
+        with isolated_rng(1):
+            theirs = batched(MultimodalBaseDataset(data=x)).loss
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+        their_own = torch.autograd.grad(theirs, batched.decoders["b"].network.linear.weight)
+        torch.testing.assert_close(own, their_own, rtol=1e-4, atol=1e-4)

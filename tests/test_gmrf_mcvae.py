@@ -205,6 +205,30 @@ def test_capacity_of_the_copula_model() -> None:
     assert GMRFMCVAE(modalities, posterior="block_dominant").capacity() == 8 + 8 + 24
 
 
+def test_capacity_of_the_masked_image_model() -> None:
+    """Erratum E10: of 3,160 entries a quarter is 790; with 80 means and 80 diagonal entries that is 950, not 660."""
+    modalities = {f"m{i}": ModalitySpec((2,)) for i in range(5)}
+    assert GMRFMCVAE(modalities, latent_dim=16, kept=0.25).capacity() == 950
+    assert GMRFMCVAE(modalities, latent_dim=16, kept=0.16).capacity() == 665  # MRF MVAE's count
+    assert GMRFMCVAE(modalities, latent_dim=16).capacity() == 160 + 3160
+
+
+@torch.no_grad()
+def test_masked_entries_are_zero_in_posterior_and_prior() -> None:
+    model, x = build(kept=0.5), batch()
+    rows, columns = torch.tril_indices(6, 6, -1)
+    assert int(model.mask.sum()) == 7
+    for distribution in (model.posterior(x), model.prior()):
+        entries = distribution.scale_tril[..., rows, columns]
+        assert bool((entries[..., ~model.mask] == 0).all())
+        assert bool((entries[..., model.mask] != 0).all())
+    assert not torch.equal(model.mask, build(kept=0.5, mask_seed=1).mask)
+    assert torch.equal(model.mask, build(1, kept=0.5).mask)
+    assert build().mask is None
+    # The mask follows from the settings: weights with and without it have the same names.
+    assert model.state_dict().keys() == build().state_dict().keys()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("posterior", ["cholesky", "block_dominant"])
 @pytest.mark.parametrize("prior", ["cholesky", "block_dominant", "standard"])
@@ -407,6 +431,10 @@ def test_conditional_likelihood_is_the_exact_one(linear: Linear, points: dict[st
         ({"beta": 0.0}, "beta is 0.0, must be positive"),
         ({"beta": float("nan")}, "beta is nan, must be positive"),
         ({"scale": -1.0}, "scale is -1.0, must be positive"),
+        ({"kept": 0.0}, r"kept is 0.0, must be in \(0, 1\]"),
+        ({"kept": 1.5}, r"kept is 1.5, must be in \(0, 1\]"),
+        ({"kept": 0.5, "posterior": "block_dominant"}, "1 where a covariance is block-dominant"),
+        ({"kept": 0.5, "prior": "block_dominant"}, "1 where a covariance is block-dominant"),
         (
             {"encoders": {"a": FixedEncoder(2, 2, 0.0)}},
             r"encoders are for \['a'\], the modalities are \['a', 'b', 'c'\]",

@@ -122,3 +122,44 @@ def test_bad_sizes_are_named() -> None:
         small_encoder()(torch.zeros(4, 2, 8, 7))
     with pytest.raises(ValueError, match=f"'mnist', one of {', '.join(RESNETS)}"):
         resnet_encoder("mnist", latent_dim=2)
+
+
+# Precision and memory layout
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("hidden_dtype", [None, torch.bfloat16])
+def test_precision_and_layout_change_rounding_alone(hidden_dtype: torch.dtype | None, channels_last: bool) -> None:
+    options = {"hidden_dtype": hidden_dtype, "channels_last": channels_last}
+    sizes = {"start_size": 2, "channels": 4, "max_channels": 8}
+    with isolated_rng(0):
+        encoder = ResNetEncoder((2, 8, 8), 3, specific_dim=2, **sizes, **options)
+    with isolated_rng(0):
+        decoder = ResNetDecoder((2, 8, 8), 3, **sizes, **options)
+    plain_encoder, plain_decoder = small_encoder(specific_dim=2), small_decoder()
+    x = images(6)
+    results, plain = [], []
+    for e, d, found in ((encoder, decoder, results), (plain_encoder, plain_decoder, plain)):
+        features = e.features(x)
+        outputs = [*e.heads(features), *e.specific_heads(features)]
+        found += [*outputs, d(outputs[0])]
+        sum(y.square().sum() for y in found).backward()
+        found += [p.grad for p in (*e.parameters(), *d.parameters())]
+    assert encoder.features(x).dtype is (hidden_dtype or torch.float32)
+    # bfloat16 has 8 significant bits, and some ten layers lie between.
+    for a, b in zip(results, plain, strict=True):
+        assert a.dtype is torch.float32
+        torch.testing.assert_close(a, b, rtol=0, atol=(0.05 if hidden_dtype else 1e-5) * float(b.detach().abs().max()))
+    if hidden_dtype:
+        assert not torch.equal(results[0], plain[0])
+
+
+def test_maps_lie_in_the_layout_that_is_asked_for() -> None:
+    for channels_last in (False, True):
+        encoder = ResNetEncoder((2, 8, 8), 3, start_size=2, channels=4, max_channels=8, channels_last=channels_last)
+        seen: list[bool] = []
+        encoder.blocks.register_forward_hook(
+            lambda _, __, y, seen=seen: seen.append(y.is_contiguous(memory_format=torch.channels_last))
+        )
+        encoder(images(3))
+        assert seen == [channels_last]

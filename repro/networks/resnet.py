@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
+
+from repro.networks.mlp import output_linear
 
 __all__ = [
     "RESNETS",
@@ -19,6 +22,19 @@ __all__ = [
 ]
 
 NEGATIVE_SLOPE = 0.2  # Tables V to VII
+
+
+class _Conv2d(nn.Conv2d):
+    """A convolution in the precision of its input; parameters stay in float32."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+def _prepared(x: Tensor, hidden_dtype: torch.dtype | None, channels_last: bool) -> Tensor:
+    """Maps ``(batch, C, H, W)`` in the type and the memory layout that the hidden layers compute in."""
+    layout = torch.channels_last if channels_last else torch.preserve_format
+    return x.to(dtype=hidden_dtype or x.dtype, memory_format=layout)
 
 
 class ResidualBlock(nn.Module):
@@ -43,11 +59,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         hidden = min(in_channels, out_channels)
         self.activation = nn.LeakyReLU(NEGATIVE_SLOPE)
-        self.conv_0 = nn.Conv2d(in_channels, hidden, 3, padding=1)
-        self.conv_1 = nn.Conv2d(hidden, out_channels, 3, padding=1)
+        self.conv_0 = _Conv2d(in_channels, hidden, 3, padding=1)
+        self.conv_1 = _Conv2d(hidden, out_channels, 3, padding=1)
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+            self.shortcut = _Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(batch, in_channels, height, width)`` to ``(batch, out_channels, height, width)``."""
@@ -85,6 +101,9 @@ class ResNetEncoder(nn.Module):
         channels: nf, the channels at the image's resolution.
         max_channels: nf_max.
         specific_dim: Latents of the modality-specific heads ("FC Layers mod"), 0 for none.
+        hidden_dtype: Type that all but the heads compute in, such as ``torch.bfloat16``; parameters stay in float32.
+            None for float32 throughout.
+        channels_last: Whether maps lie in memory with the channels innermost, which convolutions are faster on.
 
     Raises:
         ValueError: If the size is not s0 times a power of two, or nf exceeds nf_max.
@@ -101,13 +120,16 @@ class ResNetEncoder(nn.Module):
         channels: int,
         max_channels: int,
         specific_dim: int = 0,
+        hidden_dtype: torch.dtype | None = None,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         widths = _widths(shape, start_size, channels, max_channels)
         self.shape = tuple(shape)
         self.latent_dim, self.specific_dim = latent_dim, specific_dim
+        self.hidden_dtype, self.channels_last = hidden_dtype, channels_last
         self.start_size, self.max_channels = start_size, max_channels
-        self.stem = nn.Conv2d(shape[0], channels, 3, padding=1)
+        self.stem = _Conv2d(shape[0], channels, 3, padding=1)
         blocks: list[nn.Module] = [ResidualBlock(channels, channels)]
         for before, after in pairwise(widths):
             blocks += [nn.AvgPool2d(3, stride=2, padding=1), ResidualBlock(before, after)]
@@ -121,22 +143,24 @@ class ResNetEncoder(nn.Module):
             self.specific_log_variance = nn.Linear(self.feature_dim, specific_dim)
 
     def features(self, x: Tensor) -> Tensor:
-        """The flattened last map, ``(batch, feature_dim)``, of images ``(batch, *shape)``.
+        """The flattened last map, ``(batch, feature_dim)`` in ``hidden_dtype``, of images ``(batch, *shape)``.
 
         Raises:
             ValueError: If the images have another shape.
         """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"the encoder takes images of shape (batch, {self.shape}), got {tuple(x.shape)}")
-        return self.flatten(self.blocks(self.stem(x)))
+        return self.flatten(self.blocks(self.stem(_prepared(x, self.hidden_dtype, self.channels_last))))
 
     def heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance ``(batch, latent_dim)`` from :meth:`features`."""
-        return self.mean(features), self.log_variance(features)
+        mean, log_variance = output_linear(features, self.mean, self.log_variance)
+        return mean, log_variance
 
     def specific_heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Modality-specific mean and log-variance ``(batch, specific_dim)``."""
-        return self.specific_mean(features), self.specific_log_variance(features)
+        mean, log_variance = output_linear(features, self.specific_mean, self.specific_log_variance)
+        return mean, log_variance
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the shared latents, each ``(batch, latent_dim)``."""
@@ -156,6 +180,8 @@ class ResNetDecoder(nn.Module):
         start_size: s0, the size of the first map.
         channels: nf, the channels at the image's resolution.
         max_channels: nf_max.
+        hidden_dtype: As in :class:`ResNetEncoder`, for all layers; the image is in float32 again.
+        channels_last: As in :class:`ResNetEncoder`.
 
     Raises:
         ValueError: If the size is not s0 times a power of two, or nf exceeds nf_max.
@@ -164,12 +190,21 @@ class ResNetDecoder(nn.Module):
     """
 
     def __init__(
-        self, shape: Sequence[int], latent_dim: int, *, start_size: int, channels: int, max_channels: int
+        self,
+        shape: Sequence[int],
+        latent_dim: int,
+        *,
+        start_size: int,
+        channels: int,
+        max_channels: int,
+        hidden_dtype: torch.dtype | None = None,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         widths = _widths(shape, start_size, channels, max_channels)[::-1]
         self.shape = tuple(shape)
         self.latent_dim = latent_dim
+        self.hidden_dtype, self.channels_last = hidden_dtype, channels_last
         self.start_size, self.max_channels = start_size, max_channels
         self.linear = nn.Linear(latent_dim, widths[0] * start_size**2)
         self.unflatten = nn.Unflatten(1, (widths[0], start_size, start_size))
@@ -178,12 +213,14 @@ class ResNetDecoder(nn.Module):
             blocks += [ResidualBlock(before, after), nn.Upsample(scale_factor=2, mode="nearest")]
         self.blocks = nn.Sequential(*blocks, ResidualBlock(channels, channels))
         self.activation = nn.LeakyReLU(NEGATIVE_SLOPE)
-        self.output = nn.Conv2d(channels, shape[0], 3, padding=1)
+        self.output = _Conv2d(channels, shape[0], 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         """Maps ``(*batch, latent_dim)`` to ``(*batch, *shape)``."""
-        maps = self.blocks(self.unflatten(self.linear(z.reshape(-1, z.shape[-1]))))
-        return self.output(self.activation(maps)).reshape(*z.shape[:-1], *self.shape)
+        maps = self.unflatten(self.linear(z.reshape(-1, z.shape[-1])))
+        maps = self.blocks(_prepared(maps, self.hidden_dtype, self.channels_last))
+        images = self.output(self.activation(maps)).to(z.dtype)
+        return images.reshape(*z.shape[:-1], *self.shape)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,29 @@
-"""What GMRF MCVAE's copula experiment runs and how each run is measured.
+"""What GMRF MCVAE's experiments run and how each run is measured: the copula, the image and the scaling runs.
 
 Importing this module needs no torch; building, loading and evaluating do.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+from repro.papers.gmrf_mcvae import copula, images, scaling
+from repro.papers.gmrf_mcvae.copula import (
+    BATCH_SIZE,
+    BETAS,
+    LABELS,
+    LEARNING_RATE,
+    METHODS,
+    RUNG_EPOCHS,
+    VARIANTS,
+    chosen_betas,
+    copula_spec,
+    finalist_betas,
+)
+from repro.papers.gmrf_mcvae.images import image_spec
+from repro.papers.gmrf_mcvae.scaling import scaling_spec
 from repro.records import Metric, RunSpec
 
 if TYPE_CHECKING:
@@ -21,9 +34,12 @@ if TYPE_CHECKING:
     from repro.training import TrainingSettings
 
 __all__ = [
+    "BATCH_SIZE",
     "BETAS",
     "LABELS",
+    "LEARNING_RATE",
     "METHODS",
+    "RUNG_EPOCHS",
     "VARIANTS",
     "build_model",
     "chosen_betas",
@@ -31,106 +47,20 @@ __all__ = [
     "estimate",
     "evaluate",
     "finalist_betas",
+    "image_spec",
     "load_data",
     "picture_samples",
     "plan",
+    "scaling_spec",
     "training_settings",
 ]
 
-# Table I's rows, in its order, under the names that the package gives the methods.
-LABELS = {
-    "mvae": "MVAE",
-    "mmvae": "MMVAE",
-    "mopoe": "MoPoE-VAE",
-    "mmvae_plus": "MMVAE+",
-    "gmrf_mcvae": "GMRF MCVAE",
-}
-METHODS = tuple(LABELS)
-BETAS = (2.5, 1.0, 0.1, 0.05, 0.001)  # section -C2
-
-# "paper": 200 epochs (section -C2); 10,000 samples, batch 500 and Adam at 1e-3 are this package's, the paper has none.
-PROFILES: dict[str, dict[str, Any]] = {
-    "paper": {"epochs": 200, "train_samples": 10_000, "num_samples": 10_000, "transport_samples": 1_000, "seeds": 3},
-    "quick": {"epochs": 10, "train_samples": 10_000, "num_samples": 10_000, "transport_samples": 500, "seeds": 1},
-    "smoke": {"epochs": 1, "train_samples": 1_000, "num_samples": 500, "transport_samples": 50, "seeds": 2},
-}
-BATCH_SIZE, LEARNING_RATE = 500, 1e-3
-RUNG_EPOCHS = {"paper": (20, 60), "quick": (5, 10), "smoke": (1, 1)}  # of the two rungs of the choice of beta
-
-# Rows under Table I: GMRF MCVAE with one setting changed, one seed. With 50,000 samples the epochs are a fifth, so that
-# the number of gradient steps is the table's.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "block-dominant prior": ("gmrf_mcvae", {"prior": "block_dominant"}),
-    "block-dominant posterior": ("gmrf_mcvae", {"posterior": "block_dominant"}),
-    "block-dominant posterior and prior": ("gmrf_mcvae", {"posterior": "block_dominant", "prior": "block_dominant"}),
-    "sigmoid outputs": ("gmrf_mcvae", {"output": "sigmoid"}),
-    "hidden layers in bfloat16": ("gmrf_mcvae", {"hidden_dtype": "bfloat16"}),
-    "50,000 training samples": ("gmrf_mcvae", {"train_samples": 50_000, "epochs": 40}),
-}
-
-# Seconds of an epoch of 10,000 samples on one of two cores that both train, and of the rest of a run (start, data,
-# evaluation), measured in float32 on an AMD EPYC; peak memory of one process in megabytes.
-EPOCH_SECONDS = {"mvae": 0.7, "mmvae": 1.7, "mopoe": 1.3, "mmvae_plus": 2.2, "gmrf_mcvae": 0.7}
-OVERHEAD_SECONDS = {"paper": 25.0, "quick": 20.0, "smoke": 4.0}
-PEAK_MEGABYTES = 1000
+SETTINGS_TABLES = ("table4", "table5", "table6", "table7", "table8", "table9")
 
 
-@cache
-def _betas() -> Mapping[str, Any]:
-    return tomllib.loads((files("repro.papers.gmrf_mcvae") / "betas.toml").read_text())["copula"]
-
-
-def chosen_betas() -> Mapping[str, float]:
-    """Method to the beta that the sweep chose on validation data (betas.toml; ``table1-sweep`` shows how)."""
-    return _betas()["chosen"]
-
-
-def finalist_betas() -> Mapping[str, Sequence[float]]:
-    """Method to the betas that the sweep's first rung left."""
-    return _betas()["finalists"]
-
-
-def copula_spec(method: str, seed: int, profile: str, *, beta: float | None = None, **changes: Any) -> RunSpec:
-    """The specification of one copula run, every hyper-parameter resolved.
-
-    Arguments:
-        method: One of ``METHODS``.
-        seed: Seed of initialisation and training; the data's seed is always 0.
-        profile: ``"paper"``, ``"quick"`` or ``"smoke"``.
-        beta: Weight of the KL term; the chosen one if None.
-        changes: Model settings that differ from the table's, or ``train_samples``, ``epochs``, or the ``splits`` it is
-            measured on.
-
-    Raises:
-        ValueError: If the method is unknown.
-    """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
-    settings = PROFILES[profile]
-    train_samples = changes.pop("train_samples", settings["train_samples"])
-    if profile == "smoke":
-        train_samples = min(train_samples, settings["train_samples"])
-    epochs = changes.pop("epochs", settings["epochs"])
-    splits = changes.pop("splits", ("validation", "test"))
-    beta = chosen_betas()[method] if beta is None else beta
-    model: dict[str, Any] = {"beta": beta, "likelihood": "gaussian", "output": "linear", "hidden_dtype": "float32"}
-    if method == "gmrf_mcvae":
-        model |= {"latent_dim": 2, "posterior": "cholesky", "prior": "cholesky", "scale": 1.0, "reduction": "sum"}
-        model |= {"dominance": "element", "epsilon": 0.9, "delta": 1e-6}
-    elif method == "mmvae_plus":
-        model |= {"latent_dim": 3, "specific_dim": 3}
-    else:
-        model |= {"latent_dim": 6, "specific_dim": 0}
-    if unknown := sorted(set(changes) - set(model)):
-        raise ValueError(f"{method} has no setting {unknown}; it has {sorted(model)}")
-    params = {
-        "model": model | changes,
-        "training": {"epochs": epochs, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE},
-        "data": {"seed": 0, "train_samples": train_samples},
-        "evaluation": {k: settings[k] for k in ("num_samples", "transport_samples")}
-        | {"seed": 0, "splits": list(splits)},
-    }
-    return RunSpec("gmrf_mcvae", "copula", method, seed, profile, params)
+def _experiment(spec: RunSpec) -> ModuleType:
+    """The module that a run belongs to."""
+    return copula if spec.dataset == "copula" else scaling if scaling.is_scaling(spec) else images
 
 
 def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:
@@ -144,61 +74,29 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     Raises:
         KeyError: If the artifact needs no runs of this room.
     """
-    number = PROFILES[profile]["seeds"] if seeds is None else seeds
-    if artifact == "table1-sweep":
-        candidates = (dict.fromkeys(METHODS, BETAS), finalist_betas())
-        return {
-            f"{m} {b:g}, {epochs} epochs": [copula_spec(m, 0, profile, beta=b, epochs=epochs, splits=("validation",))]
-            for epochs, betas in zip(RUNG_EPOCHS[profile], candidates, strict=True)
-            for m in METHODS
-            for b in betas[m]
-        }
-    rows = {m: [copula_spec(m, s, profile) for s in range(number)] for m in METHODS}
-    if artifact == "table1":
-        return rows
-    if artifact == "table1-ablations":
-        return {name: [copula_spec(m, 0, profile, **changes)] for name, (m, changes) in VARIANTS.items()}
-    if artifact in ("fig2", "fig5"):
-        return {m: specs[:1] for m, specs in rows.items()}
-    if artifact == "fig6":
-        return {"mvae": [copula_spec("mvae", s, profile) for s in range(3)]}
-    if artifact in ("table4", "table5", "table6", "table7", "table8", "table9"):
+    if artifact in SETTINGS_TABLES:
         return {}
-    raise KeyError(artifact)
+    if artifact == "scaling":
+        return scaling.plan(profile)
+    return (images if artifact in images.ARTIFACTS else copula).plan(artifact, profile, seeds)
 
 
 def estimate(spec: RunSpec) -> tuple[float, float]:
-    """Seconds on one core and peak megabytes of a run, from measured seconds an epoch."""
-    epochs, samples = spec.params["training"]["epochs"], spec.params["data"]["train_samples"]
-    seconds = EPOCH_SECONDS[spec.method] * epochs * samples / 10_000
-    return seconds + OVERHEAD_SECONDS[spec.profile], PEAK_MEGABYTES
+    """Seconds on one core and peak megabytes of a run, from measured seconds."""
+    return _experiment(spec).estimate(spec)
 
 
 def load_data(spec: RunSpec) -> dict[str, Dataset]:
     """The splits that a run uses."""
-    from repro.datasets import load_dataset
-
-    data, number = spec.params["data"], spec.params["evaluation"]["num_samples"]
-    sizes = {"train": data["train_samples"], "validation": number}
-    if "test" in spec.params["evaluation"]["splits"]:
-        sizes |= {"test": number, "reference": number}
-    return {s: load_dataset("copula", split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()}
+    return _experiment(spec).load_data(spec)
 
 
 def build_model(spec: RunSpec) -> MultimodalModel:
     """The untrained model of a run."""
-    import torch
-
     from repro.baselines import build_baseline
-    from repro.datasets import ModalitySpec
-    from repro.datasets.card import load_card
     from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 
-    card = load_card("copula").modalities
-    modalities = {m: ModalitySpec(c.shape, c.kind, c.range, c.unit) for m, c in card.items()}
-    settings = dict(spec.params["model"])
-    dtype = settings.pop("hidden_dtype")
-    settings["hidden_dtype"] = None if dtype == "float32" else getattr(torch, dtype)
+    modalities, settings = _experiment(spec).model_arguments(spec)
     if spec.method == "gmrf_mcvae":
         return GMRFMCVAE(modalities, **settings)
     return build_baseline(spec.method, modalities, **settings)
@@ -212,19 +110,19 @@ def training_settings(spec: RunSpec, device: str = "cpu") -> TrainingSettings:
 
 
 def picture_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
-    """2,000 unconditional samples (decoder means) in float16, kept for the figures."""
-    import torch
-
-    if "test" not in spec.params["evaluation"]["splits"]:
-        return {}
-    generator = torch.Generator(device).manual_seed(spec.params["evaluation"]["seed"])
-    return {m: x.to(torch.float16) for m, x in model.generate(2_000, generator=generator).items()}
+    """What figures draw of a run: points of the copula, pictures by a fixed rule, nothing of the scaling runs."""
+    return _experiment(spec).picture_samples(model, spec, device)
 
 
 def evaluate(
     model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
 ) -> Sequence[Metric]:
-    """All metrics of a run; see :mod:`repro.papers.gmrf_mcvae.evaluation`."""
+    """All metrics of a run; see the experiments' modules of evaluation."""
     from repro.papers.gmrf_mcvae.evaluation import evaluate_copula
+    from repro.papers.gmrf_mcvae.image_evaluation import evaluate_images
 
-    return evaluate_copula(model, data, spec, device)
+    if spec.dataset == "copula":
+        return evaluate_copula(model, data, spec, device)
+    if scaling.is_scaling(spec):
+        return scaling.measure(model, data, spec, device)
+    return evaluate_images(model, data, spec, device)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from repro.distributions import BlockGaussian
-from repro.distributions.covariance import block_dominant_scale_tril, cholesky_scale_tril
+from repro.distributions.covariance import block_dominant_scale_tril, cholesky_scale_tril, off_diagonal_mask
 from repro.metrics.likelihood import gaussian_log_prob, importance_weighted, laplace_log_prob
 from repro.model import Loss, ModalitySpec, MultimodalModel, Stage
 from repro.networks import MLP, GaussianMLPEncoder, output_linear
@@ -50,6 +50,9 @@ class GMRFMCVAE(MultimodalModel):
         dominance: ``"element"`` or ``"block"``, the form of the block-dominant construction.
         epsilon: Its epsilon (erratum E9: 0.9 to 0.95 in float32).
         delta: Its delta.
+        kept: Share of the entries beside the diagonal that are free in the factor of the posterior and in that of the
+            prior, in (0, 1]; the others are zero in both. Under 1 for ``"cholesky"`` alone.
+        mask_seed: Which entries: a uniform draw by this seed.
         encoders: Modules with ``features``, ``heads`` and ``feature_dim``; Table IV's if None.
         decoders: Modules from ``(batch, d)`` to the flattened modality; Table IV's if None.
         hidden_dtype: Type of Table IV's hidden layers, such as ``torch.bfloat16``.
@@ -57,7 +60,7 @@ class GMRFMCVAE(MultimodalModel):
     Raises:
         ValueError: If an option is none of those named, or a number is not positive.
 
-    Source: GMRF MCVAE, sections III-C and -C2, Table IV, eq. 1, 8, 9, 10; errata E9, E10, E17.
+    Source: GMRF MCVAE, sections III-C, -C1 and -C2, Table IV, eq. 1, 8, 9, 10; errata E9, E10, E17.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class GMRFMCVAE(MultimodalModel):
         dominance: str = "element",
         epsilon: float = 0.9,
         delta: float = 1e-6,
+        kept: float = 1.0,
+        mask_seed: int = 0,
         encoders: Mapping[str, nn.Module] | None = None,
         decoders: Mapping[str, nn.Module] | None = None,
         hidden_dtype: torch.dtype | None = None,
@@ -92,6 +97,8 @@ class GMRFMCVAE(MultimodalModel):
         for name, number in {"latent_dim": latent_dim, "beta": beta, "scale": scale}.items():
             if not number > 0:
                 raise ValueError(f"{name} is {number}, must be positive")
+        if not 0 < kept <= 1 or (kept < 1 and (posterior != "cholesky" or prior == "block_dominant")):
+            raise ValueError(f"kept is {kept}, must be in (0, 1], and 1 where a covariance is block-dominant")
         self.block_sizes = dict.fromkeys(self.modalities, latent_dim)
         self.posterior_covariance = posterior
         self.beta, self.likelihood, self.scale, self.reduction = beta, likelihood, scale, reduction
@@ -114,12 +121,17 @@ class GMRFMCVAE(MultimodalModel):
         self.global_encoder = MLP(
             latent_dim * len(self.modalities), (128, 128, 128), num_off_diagonal(posterior, self.block_sizes)
         )
-        self.prior = BlockGaussianPrior(self.block_sizes, prior, dominance=dominance, epsilon=epsilon, delta=delta)
+        mask = None if kept == 1 else off_diagonal_mask(self.block_sizes, kept, mask_seed, entries="all")
+        self.register_buffer("mask", mask, persistent=False)
+        self.prior = BlockGaussianPrior(
+            self.block_sizes, prior, dominance=dominance, epsilon=epsilon, delta=delta, mask=mask
+        )
 
     def capacity(self) -> int:
         """Free numbers of one posterior: means and covariance entries (erratum E10)."""
         total = sum(self.block_sizes.values())
-        return 2 * total + num_off_diagonal(self.posterior_covariance, self.block_sizes)
+        free = num_off_diagonal(self.posterior_covariance, self.block_sizes)
+        return 2 * total + (free if self.mask is None else int(self.mask.sum()))
 
     def noise_scale(self, modality: str) -> float:
         r"""Scale of the likelihood under which the loss is a negative ELBO, up to a factor.
@@ -143,7 +155,7 @@ class GMRFMCVAE(MultimodalModel):
         mean, log_diagonal = torch.cat(means, -1), torch.cat(log_diagonals, -1)
         off_diagonal = self.global_encoder(torch.cat(embedded, -1))
         if self.posterior_covariance == "cholesky":
-            tril = cholesky_scale_tril(log_diagonal, off_diagonal)
+            tril = cholesky_scale_tril(log_diagonal, off_diagonal, self.mask)
         else:
             tril = block_dominant_scale_tril(
                 (2 * log_diagonal).exp(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from repro.distributions import BlockGaussian
 from repro.distributions.covariance import block_dominant_scale_tril, cholesky_scale_tril, num_cross_entries
@@ -32,6 +32,7 @@ class BlockGaussianPrior(nn.Module):
         dominance: ``"element"`` or ``"block"``, the form of the block-dominant construction.
         epsilon: Its :math:`\epsilon < 1`.
         delta: Its :math:`\delta > 0`.
+        mask: Boolean over the entries beside the diagonal of a Cholesky factor, False where they are zero.
 
     Raises:
         ValueError: If ``covariance`` is none of the three.
@@ -45,6 +46,7 @@ class BlockGaussianPrior(nn.Module):
         dominance: str = "element",
         epsilon: float = 0.9,
         delta: float = 1e-6,
+        mask: Tensor | None = None,
     ) -> None:
         super().__init__()
         if covariance not in (*COVARIANCES, "standard"):
@@ -52,6 +54,7 @@ class BlockGaussianPrior(nn.Module):
         self.block_sizes = dict(block_sizes)
         self.covariance = covariance
         self.dominance, self.epsilon, self.delta = dominance, epsilon, delta
+        self.register_buffer("mask", mask, persistent=False)
         total = sum(self.block_sizes.values())
         if covariance == "standard":
             self.register_buffer("mean", torch.zeros(total), persistent=False)
@@ -67,7 +70,7 @@ class BlockGaussianPrior(nn.Module):
         if self.covariance == "standard":
             tril = self.identity
         elif self.covariance == "cholesky":
-            tril = cholesky_scale_tril(self.log_diagonal, self.off_diagonal)
+            tril = cholesky_scale_tril(self.log_diagonal, self.off_diagonal, self.mask)
         else:
             tril = block_dominant_scale_tril(
                 (2 * self.log_diagonal).exp(),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro.papers.gmrf_mcvae.experiments import LABELS, plan
+from repro.papers.gmrf_mcvae.image_settings import ARTIFACTS
 from repro.records import Record, RunSpec
 
 if TYPE_CHECKING:
@@ -41,6 +42,32 @@ def _figure(artifact: str, profile: str, samples: Samples) -> dict[str, bytes]:
     return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
 
 
+def _pictures(artifact: str, profile: str, samples: Samples) -> dict[str, bytes]:
+    """Figures 3 and 4."""
+    from repro.papers.gmrf_mcvae import image_figures
+    from repro.plotting import render as draw
+
+    rows = plan(artifact, profile)
+    models = {LABELS[m]: samples(specs[0]) for m, specs in rows.items()}
+    condition = next(iter(rows.values()))[0].params["evaluation"]["condition"]
+    if artifact == "fig3":
+        figure = image_figures.conditional_digits(models, condition)
+    else:
+        generated = (n for n in next(iter(models.values())) if n.startswith("generated/"))
+        figure = image_figures.bicycles(models, condition, [n.removeprefix("generated/") for n in generated])
+    return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
+
+
+def _scaling(profile: str, lookup: Callable[[RunSpec], Record | None]) -> dict[str, str | bytes]:
+    from repro.papers.gmrf_mcvae import image_figures, scaling_tables
+    from repro.plotting import render as draw
+
+    costs = scaling_tables.costs(profile, lookup)
+    figure = image_figures.scaling(costs.components, costs.seconds, costs.megabytes)
+    pictures = {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
+    return _join(scaling_tables.scaling(profile, lookup), "tab:gmrf-scaling") | pictures
+
+
 def render(
     artifact: str,
     profile: str,
@@ -57,15 +84,23 @@ def render(
         profile: The profile of the records.
         seeds: Number of seeds; the profile's if None.
         lookup: A run's record, None if there is none; all that the artifact's plan names are there.
-        samples: A run's stored samples, modality to ``(N, 2)``.
+        samples: A run's stored samples, modality to ``(N, 2)``, or name to pictures.
         rename: Method label to another paper's label for it.
 
     Raises:
         KeyError: If the room has no such artifact.
     """
     if artifact.startswith("fig"):
-        return _figure(artifact, profile, samples)
+        return (_pictures if artifact in ARTIFACTS else _figure)(artifact, profile, samples)
+    if artifact == "scaling":
+        return _scaling(profile, lookup)
     label = f"tab:gmrf-{artifact}"
+    if artifact in ARTIFACTS:
+        from repro.papers.gmrf_mcvae import image_tables
+
+        if artifact == "table2":
+            return _join(image_tables.table2(profile, seeds, lookup, rename), label)
+        return _join([image_tables.table3(artifact, profile, seeds, lookup)], label)
     if artifact.startswith("table1"):
         from repro.papers.gmrf_mcvae import tables
 

@@ -1,0 +1,172 @@
+"""Settings of GMRF MCVAE's image experiments: networks, latents, likelihoods, sizes of each profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "ARTIFACTS",
+    "BASELINE_BETA",
+    "COSTS",
+    "EXPERIMENTS",
+    "GMRF_BETA",
+    "PICTURED_CLASSES",
+    "REDUCED_LATENTS",
+    "ImageExperiment",
+]
+
+# Artifact to the dataset that it is rendered from; BIKED's own images, placed by hand, have artifacts of their own.
+ARTIFACTS = {
+    "table2": "polymnist",
+    "fig3": "polymnist",
+    "table3": "biked_rendered",
+    "fig4": "biked_rendered",
+    "table3-biked": "biked",
+    "fig4-biked": "biked",
+}
+
+# Section -C1 tries 5, 2.5 and 1 for the baselines and does not say which was kept: 2.5, which the published code of
+# MMVAE+ has. 1e-3 is the paper's choice for GMRF MCVAE, relative to a likelihood averaged over a modality's values, as
+# in the author's code.
+BASELINE_BETA, GMRF_BETA = 2.5, 1e-3
+
+
+@dataclass(frozen=True)
+class ImageExperiment:
+    """What is particular to a dataset.
+
+    Arguments:
+        options: Of its loader.
+        features: What Frechet distances are taken in besides Inception's: ``"classifier"`` or ``"pixels"``.
+        condition: The modality that figures condition on.
+        likelihood: Of all models.
+        baseline_scale: Scale of the likelihood that the baselines' beta is relative to.
+        gmrf_scale: The same for GMRF MCVAE.
+        latents: GMRF MCVAE's, the unfactorised baselines' and each of a factorised baseline's two parts (section -C1).
+        kept: Share of off-diagonal entries that are not masked (section -C1).
+        profiles: Name to sizes of network, training and evaluation.
+    """
+
+    options: Mapping[str, Any]
+    features: str
+    condition: str
+    likelihood: str
+    baseline_scale: float
+    gmrf_scale: float
+    latents: tuple[int, int, int]
+    kept: float
+    profiles: Mapping[str, Mapping[str, Any]]
+
+
+def _network(start_size: int, channels: int, encoder_max: int, decoder_max: int) -> dict[str, int]:
+    return {
+        "start_size": start_size,
+        "channels": channels,
+        "encoder_max_channels": encoder_max,
+        "decoder_max_channels": decoder_max,
+    }
+
+
+# "paper": Table VIII and 100 epochs (section -C1). Batch size and step size, of which the paper has none, are those of
+# MoPoE-VAE's published code. "seconds": for each training sample of GMRF MCVAE, and for evaluating one test sample, on
+# one of two cores that both train, measured on an AMD EPYC with bfloat16 units.
+_BIKES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "network": _network(8, 32, 512, 256),
+        "size": 64,
+        "training": {"epochs": 100, "batch_size": 64, "learning_rate": 5e-4},
+        "train_samples": None,
+        "num_samples": None,
+        "ssim_samples": None,
+        "seeds": 3,
+        "seconds": (0.076, 0.5),
+    },
+    "quick": {
+        "network": _network(8, 8, 32, 32),
+        "size": 32,
+        "training": {"epochs": 24, "batch_size": 64, "learning_rate": 1e-3},
+        "train_samples": None,
+        "num_samples": None,
+        "ssim_samples": None,
+        "seeds": 1,
+        "seconds": (0.003, 0.05),
+    },
+    "smoke": {
+        "network": _network(4, 2, 4, 4),
+        "size": 16,
+        "training": {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3},
+        "train_samples": 32,
+        "num_samples": 40,
+        "ssim_samples": 20,
+        "seeds": 1,
+        "seconds": (0.002, 0.02),
+    },
+}
+EXPERIMENTS: dict[str, ImageExperiment] = {
+    # The published code of the baselines has a Laplace likelihood of scale 0.75 on PolyMNIST. GMRF MCVAE's likelihood
+    # is not stated; with the same family, 1e-3 times 2,352 values weighs the KL term as 2.35 does on their scale.
+    "polymnist": ImageExperiment(
+        options={"source": "generated", "seed": 0},
+        features="classifier",
+        condition="m0",
+        likelihood="laplace",
+        baseline_scale=0.75,
+        gmrf_scale=1.0,
+        latents=(16, 512, 32),
+        kept=0.25,
+        profiles={
+            "paper": {
+                "network": _network(7, 64, 1024, 512),
+                "size": 28,
+                "training": {"epochs": 100, "batch_size": 256, "learning_rate": 5e-4},
+                "train_samples": None,
+                "num_samples": None,
+                "ssim_samples": None,
+                "seeds": 3,
+                "seconds": (0.045, 0.15),
+            },
+            "quick": {
+                "network": _network(7, 8, 32, 32),
+                "size": 28,
+                "training": {"epochs": 5, "batch_size": 64, "learning_rate": 1e-3},
+                "train_samples": 16_000,
+                "num_samples": 2_000,
+                "ssim_samples": 500,
+                "seeds": 1,
+                "seconds": (0.0033, 0.03),
+            },
+            "smoke": {
+                "network": _network(7, 2, 4, 4),
+                "size": 28,
+                "training": {"epochs": 1, "batch_size": 50, "learning_rate": 1e-3},
+                "train_samples": 100,
+                "num_samples": 300,
+                "ssim_samples": 20,
+                "seeds": 1,
+                "seconds": (0.002, 0.01),
+            },
+        },
+    ),
+    # Lines of one pixel vanish under a Laplace likelihood, whose best guess of a rare dark pixel is white. With
+    # 1 / sqrt(2) the Gaussian one is the squared error of the author's code, averaged over pixels.
+    "biked_rendered": (
+        _BIKED := ImageExperiment(
+            options={"seed": 0},
+            features="pixels",
+            condition="frame",
+            likelihood="gaussian",
+            baseline_scale=1.0,
+            gmrf_scale=2**-0.5,
+            latents=(4, 16, 8),
+            kept=1.0,
+            profiles=_BIKES,
+        )
+    ),
+    "biked": _BIKED,
+}
+REDUCED_LATENTS = 64  # of unfactorised baselines on PolyMNIST, whose 512 cost more than the narrow networks around them
+# Passes through all encoders and decoders that a step of each model takes, in units of GMRF MCVAE's.
+COSTS = {"mvae": 1.5, "mmvae": 2.6, "mopoe": 1.15, "mmvae_plus": 2.7, "gmrf_mcvae": 1.0}
+PICTURED_CLASSES = 10

@@ -7,7 +7,7 @@ REPRO := $(VENV)/bin/repro
 STAMP := $(VENV)/.installed
 PAPERS := gmrf mrf sbm covae pretrained
 
-.PHONY: help setup table1 report test lint bench list clean force
+.PHONY: help setup table1 report push-weights test lint bench faults list clean force
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 	@echo "<paper>-table<N>, <paper>-fig<N>   any table or figure; papers: gmrf mrf sbm covae; see '$(REPRO) list'"
@@ -37,6 +37,10 @@ report: $(STAMP) ## Redraw every table and figure from the committed records
 list: $(STAMP) ## Every table and figure, with data, cost and state
 	$(REPRO) list
 
+push-weights: $(STAMP) ## Models with their cards to the Hub: HF_REPO=user/name; ARGS=--yes uploads, else a dry run
+	@test -n "$(HF_REPO)" || { echo "push-weights: name the repository, HF_REPO=user/name" >&2; exit 2; }
+	$(REPRO) weights push $(HF_REPO) $(ARGS)
+
 test: $(STAMP) ## The tests
 	$(VENV)/bin/python -m pytest -q -n auto $(ARGS)
 
@@ -48,6 +52,11 @@ lint: $(STAMP) ## Style
 bench: $(STAMP) ## Speed of training against multivae's own trainer, and of the loaders, on this machine
 	TQDM_DISABLE=1 $(VENV)/bin/python tests/bench.py
 	$(VENV)/bin/python tests/bench_datasets.py
+	$(VENV)/bin/python tests/bench_distributions.py
+	$(VENV)/bin/python tests/bench_engine.py
+
+faults: $(STAMP) ## Kills, full disks, damaged files, second machines: faults tried, survived, lost (needs root)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/faults.py $(ARGS)
 
 clean: ## Remove run directories and caches, keep .venv and figures
 	rm -rf runs .pytest_cache .ruff_cache

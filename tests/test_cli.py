@@ -93,11 +93,10 @@ def test_list_has_a_row_for_every_artifact(capsys: Capture, tmp_path: Path) -> N
     cost = artifacts()["gmrf_mcvae/table1"].cost
     assert cost in rows["gmrf_mcvae/table1"]
     assert rows["gmrf_mcvae/table1"].split(cost)[1].split()[0] == "ready"
-    assert "not built yet" in rows["covae/table1"]
     assert "SoundNet subset, unpublished" in rows["sbm_vae/fig28"]
     assert "drawing, not computed" in rows["mrf_mvae/fig1"]
     one = call(capsys, "list", "covae")[1].splitlines()
-    assert len(one) == 22
+    assert len(one) == 1 + sum(a.paper == "covae" for a in artifacts().values())
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,7 @@ def test_list_has_a_row_for_every_artifact(capsys: Capture, tmp_path: Path) -> N
     [
         (["lst"], "unknown command 'lst'; did you mean list?"),
         (["rnu", "gmrf-table1"], "unknown command 'rnu'; did you mean run?"),
-        (["qqqq"], "unknown command 'qqqq'; one of list, run, show, report, cite, doctor"),
+        (["qqqq"], "unknown command 'qqqq'; one of list, run, status, show, report, cite, doctor"),
         ([], "the following arguments are required: COMMAND"),
         (["list", "gmrf_mcvea"], "unknown paper 'gmrf_mcvea'; did you mean gmrf_mcvae"),
         (["run", "gmrf_mcvae/tabel1"], "gmrf_mcvae has no artifact 'tabel1'; did you mean gmrf_mcvae/table1 or "),
@@ -124,7 +123,7 @@ def test_list_has_a_row_for_every_artifact(capsys: Capture, tmp_path: Path) -> N
         (["run", "gmrf-table1", "--sedes", "3"], "unrecognized arguments: --sedes 3"),
         (["run", "gmrf-fig1"], "gmrf_mcvae/fig1 is a drawing of the method, not computed"),
         (["run", "sbm-fig28"], "sbm_vae/fig28 cannot be computed: SoundNet subset, unpublished"),
-        (["run", "covae-table1"], "covae/table1 is not built yet; `repro list` shows what is"),
+        (["run", "sbm-table3"], "sbm_vae/table3 is not built yet; `repro list` shows what is"),
         (["cite", "gmrf_mcvae/tabel1"], "did you mean gmrf_mcvae/table1"),
         (["show", "covae/fig55"], "covae has no artifact 'fig55'; did you mean covae/fig"),
     ],

@@ -74,7 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--from-weights", action="store_true", help="measure published weights anew, train nothing")
     add_run_options(sub)
     folders(sub)
-    add_status_command(add("status", "what an artifact's runs are doing, and why some failed"))
     sub = add("show", "print a rendered table, or where a figure lies")
     sub.add_argument("id")
     sub.add_argument("--profile", default="paper")
@@ -84,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("cite", "BibTeX of a paper, artifact or model, its data and this package")
     sub.add_argument("id")
     add("doctor", "what this machine and installation offer")
+    add_status_command(add("status", "what an artifact's runs are doing, and why some failed"))
     add_data_commands(commands)
     add_weights_commands(commands)
     return parser

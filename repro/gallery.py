@@ -27,8 +27,8 @@ def report(figures: Path) -> Iterator[str]:
             try:
                 seeds = recorded_seeds(artifact, profile, Sources(None, figures))
                 paths = render(artifact, profile, figures, seeds=seeds)
-            except RunError as error:
-                yield f"{artifact.name} ({profile}): not drawn, {error}"
+            except (RunError, OSError) as error:  # no record, or data that cannot be fetched
+                yield f"{artifact.name} ({profile}): not drawn, {' '.join(str(error).split())}"
                 continue
             yield f"{artifact.name} ({profile}): {', '.join(p.name for p in paths)}"
             if not unique(plan(artifact, profile)):

@@ -104,7 +104,7 @@ def test_list_has_a_row_for_every_artifact(capsys: Capture, tmp_path: Path) -> N
     [
         (["lst"], "unknown command 'lst'; did you mean list?"),
         (["rnu", "gmrf-table1"], "unknown command 'rnu'; did you mean run?"),
-        (["qqqq"], "unknown command 'qqqq'; one of list, run, status, show, report, cite, doctor"),
+        (["qqqq"], "unknown command 'qqqq'; one of list, run, show, report, cite, doctor, status"),
         ([], "the following arguments are required: COMMAND"),
         (["list", "gmrf_mcvea"], "unknown paper 'gmrf_mcvea'; did you mean gmrf_mcvae"),
         (["run", "gmrf_mcvae/tabel1"], "gmrf_mcvae has no artifact 'tabel1'; did you mean gmrf_mcvae/table1 or "),

@@ -260,7 +260,8 @@ class EncodesOnce:
 
     def compute_mu_log_var_subset(self, inputs: Any, subset: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the product of the subset's experts and the prior."""
-        outputs = [self._encoded[m] for m in self.encoders if m in subset]
+        known = getattr(self, "_encoded", {})  # of the step; empty outside of one, as when the library encodes
+        outputs = [known[m] if m in known else self.encoders[m](inputs.data[m]) for m in self.encoders if m in subset]
         log_precisions = torch.stack([torch.zeros_like(outputs[0].embedding), *(-o.log_covariance for o in outputs)])
         total = log_precisions.logsumexp(0)
         weights = (log_precisions[1:] - total).exp()
@@ -274,7 +275,9 @@ class DecodesOnce:
     decoders: Any
 
     def forward(self, inputs: Any, **options: Any) -> Any:
-        """The library's loss of the ELBO form, on draws in the library's order."""
+        """The library's loss of the ELBO form, on draws in the library's order; given options, its own pass."""
+        if options:
+            return super().forward(inputs, **options)  # type: ignore[misc]
         plus = hasattr(self, "modalities_specific_dim")
         deviation = self._log_var_to_std if plus else self.log_var_to_std  # type: ignore[attr-defined]
         posteriors: dict[str, Any] = {}

@@ -122,7 +122,10 @@ def joined(device: str, shards: int | None, environ: Mapping[str, str] = os.envi
     from torch import distributed
 
     if device.startswith("cuda"):
-        device = f"cuda:{environ.get('LOCAL_RANK', '0')}"
+        # Each process sees its own GPU alone, and takes no memory on the others.
+        gpus = environ.get("CUDA_VISIBLE_DEVICES", "") or ",".join(map(str, range(world)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.split(",")[int(environ.get("LOCAL_RANK", "0"))]
+        device = "cuda:0"
         torch.cuda.set_device(device)
     backend = "nccl" if device.startswith("cuda") else "gloo"
     distributed.init_process_group(backend, timeout=timedelta(seconds=SECONDS_UNTIL_LOST))

@@ -1,7 +1,8 @@
 """What reproducing everything takes: runs, hours, memory, storage, and the make-span on so many workers.
 
 Times are measured ones wherever there are any: a run's own record; else the seconds a step of recorded runs of the same
-room, dataset and method, a GPU's before a core's; else the room's estimate for one core of a CPU.
+room, dataset and method, a GPU's before a core's; else the room's estimate, for a GPU where it offers
+``gpu_estimate(spec)`` (seconds and peak megabytes, as ``estimate``), or for one core of a CPU.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Cost:
         seconds: On one GPU, or on one core where ``on_gpu`` is false.
         megabytes: Peak memory.
         source: One of ``SOURCES``.
-        on_gpu: Whether the seconds were measured on a GPU.
+        on_gpu: Whether the seconds are a GPU's.
     """
 
     seconds: float
@@ -87,6 +88,8 @@ class Measured:
             step = median(r.training_seconds / _steps(r.spec) for r in known)
             evaluation = median(r.evaluation_seconds for r in known)
             return Cost(step * _steps(spec) + evaluation, megabytes, SOURCES[1], _on_gpu(known[0]))
+        if on_gpu := getattr(room(spec.paper), "gpu_estimate", None):
+            return Cost(*on_gpu(spec), SOURCES[2], True)
         return Cost(estimated, megabytes, SOURCES[2], False)
 
 
@@ -209,7 +212,7 @@ def render_plan(runs: Mapping[str, Sequence[RunSpec]], store: RunStore, measured
     )
     cores = sum(not c.on_gpu for c in costs)
     if cores:
-        lines.append(f"{cores} runs have no time measured on a GPU: each is counted with that of one core of a CPU")
+        lines.append(f"{cores} runs have no time of a GPU: each is counted with that of one core of a CPU")
     if unknown:
         lines.append(f"storage of {unknown} runs is unknown: their models are built from data that is not read here")
     return "\n".join(lines)

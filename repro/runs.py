@@ -51,6 +51,10 @@ class BusyError(RunError):
     """A run that another process is executing."""
 
 
+# Checkpoints take at most this share of a run's time; what a kill can cost is a hundred times what one takes.
+CHECKPOINT_SHARE = 0.01
+
+
 class OutOfMemoryError(RunError):
     """A run whose computation the memory does not hold; the message proposes smaller pieces, none is taken."""
 
@@ -168,6 +172,21 @@ class _Log:
         return {"seconds": round(seconds, 4)}
 
 
+class _Pace:
+    """Leaves out checkpoints that come too soon after another for their share of the time."""
+
+    def __init__(self) -> None:
+        self.cost, self.last = 0.0, time.monotonic()
+
+    def __call__(self, save: Callable[[], None]) -> None:
+        start = time.monotonic()
+        if start - self.last < self.cost / CHECKPOINT_SHARE:
+            return
+        save()
+        self.last = time.monotonic()
+        self.cost = self.last - start
+
+
 def _execute(spec: RunSpec, place: _Place) -> Record:
     import torch
 
@@ -238,7 +257,8 @@ def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Any) -> 
             place.on_epoch(entry)
         return seconds
 
-    options: dict[str, Any] = {"seed": spec.seed, "key": spec.key, "on_epoch": logged, "stop": place.stop}
+    options: dict[str, Any] = {"seed": spec.seed, "key": spec.key, "on_epoch": logged}
+    options |= {"stop": place.stop, "pace": _Pace()}
     try:
         with _memory(spec, settings.batch_size, parallel):
             history = train(

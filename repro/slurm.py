@@ -5,6 +5,7 @@ What is finished is what has a record; the queue is only asked what waits and wh
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -264,7 +265,8 @@ def submit(
             options["gpus_per_node"] = cluster.gpus
         executor.update_parameters(**options)
         try:
-            jobs = executor.submit_array(tasks)
+            with redirect_stderr(io.StringIO()):  # what sbatch says is in the error too
+                jobs = executor.submit_array(tasks)
         except (FailedJobError, FailedSubmissionError) as error:
             reason = " ".join(str(error).split()).replace("sbatch: error: ", "")
             raise RunError(f"SLURM refuses the array: {reason}; `sinfo` shows what the cluster offers") from None

@@ -215,10 +215,6 @@ class _Epoch:
         return {name: float(value) / len(self.data) for name, value in parallel.sum(self.sums).items()}
 
 
-def _never() -> bool:
-    return False
-
-
 def _continued(model: TrainableModel, checkpoint: Path | None, key: str, parallel: Parallel, device: str) -> Checkpoint:
     state = None
     if checkpoint is not None:
@@ -259,12 +255,14 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
     stop: Callable[[], bool] | None = None,
+    pace: Callable[[Callable[[], None]], None] | None = None,
     parallel: Parallel = ALONE,
 ) -> list[dict[str, Any]]:
     """Trains all stages of a model, from its checkpoint where there is one.
 
-    A checkpoint is written after every epoch, and within one where ``stop`` asks for an end. Continuing from it gives
-    the same parameters, bit for bit on one device with one number of threads, as training without an interruption.
+    A checkpoint is written after every epoch or as ``pace`` has it, and within one where ``stop`` asks for an end.
+    Continuing from it gives the same parameters, bit for bit on one device with one number of threads, as training
+    without an interruption.
 
     Arguments:
         model: The model, with its initial parameters; it is trained in place.
@@ -276,6 +274,7 @@ def train(
         on_epoch: Called with every finished epoch's entry (stage, epoch, epochs, means of the loss terms); what it
             returns is added to the entry before the checkpoint is written. In the first process alone.
         stop: Asked after every step; training ends at the first true answer.
+        pace: Handed what writes the checkpoint after every epoch, which it calls or leaves; calls it if None.
         parallel: The processes that train together, and the parts that each batch is divided into.
 
     Returns:
@@ -289,7 +288,7 @@ def train(
         ValueError: If the data's modalities are not the model's, or settings name a stage that it has not.
     """
     stages = _check(model, data, settings)
-    stop = stop or _never
+    stop, pace = stop or (lambda: False), pace or (lambda save: save())
     model.to(settings.device).train()
     data = data.to(settings.device)
     if settings.labels:
@@ -337,8 +336,9 @@ def train(
             if on_epoch is not None and parallel.rank == 0:
                 entry |= on_epoch(entry) or {}
             state.history.append(entry)
-            save(epoch=epoch + 1)
             if (epoch + 1 < own.epochs or index + 1 < len(stages)) and parallel.any(stop()):
+                save(epoch=epoch + 1)
                 raise TrainingStopped(f"stopped after {where}")
+            pace(lambda done=epoch + 1: save(epoch=done))
     model.eval()
     return state.history

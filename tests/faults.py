@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from helpers_toy import fill, lines_of_log, same_result, small_disk, toy_spec
 
-from repro import locks
+from repro import locks, runs
 from repro.checkpoints import CheckpointError, previous_path
 from repro.distributed import Parallel
 from repro.records import Record, RecordError, RunSpec
@@ -132,7 +132,7 @@ def kills(c: Campaign, number: int) -> None:
         seed += 1
         spec, store = toy_spec(seed, epochs=4, pause=0.002), c.store()
         reference = c.reference(spec)
-        pid = start(spec, store)
+        pid = start(spec, store, every_epoch if seed % 2 else None)
         time.sleep(c.random.uniform(0, duration))
         os.kill(pid, signal.SIGKILL)
         if end(pid) != -signal.SIGKILL:
@@ -231,12 +231,17 @@ def end_of(pid: int, spec: RunSpec, store: RunStore, epochs: int = 3) -> None:
     end(pid)
 
 
+def every_epoch() -> None:
+    """Checkpoints after every epoch, so that there is one before the latest."""
+    runs.CHECKPOINT_SHARE = float("inf")
+
+
 def damaged_checkpoints(c: Campaign, number: int) -> None:
     """The latest checkpoint is cut off, emptied or has a flipped byte; the one before is taken."""
     for i in range(number):
         spec, store = toy_spec(300 + i, epochs=8, pause=0.003), c.store()
         reference = c.reference(spec)
-        end_of(start(spec, store), spec, store, epochs=4)
+        end_of(start(spec, store, every_epoch), spec, store, epochs=4)
         path = store.directory(spec) / "checkpoint.safetensors"
         content = bytearray(path.read_bytes())
         if i % 3 == 0:
@@ -247,7 +252,7 @@ def damaged_checkpoints(c: Campaign, number: int) -> None:
         c.trial("damaged checkpoint", lambda s=spec, t=store, r=reference: whole(s, t, r))
     spec, store = toy_spec(399, epochs=8, pause=0.003), c.store()
     reference = c.reference(spec)
-    end_of(start(spec, store), spec, store, epochs=4)
+    end_of(start(spec, store, every_epoch), spec, store, epochs=4)
     path = store.directory(spec) / "checkpoint.safetensors"
     both = (path, previous_path(path))
     for damaged in both:

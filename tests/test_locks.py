@@ -86,12 +86,10 @@ def test_living_owner_on_another_machine_is_left_alone(tmp_path: Path, shared: p
     first = lock(tmp_path)
     first.acquire()
     on("two", shared)
-    start = time.monotonic()
     with pytest.raises(
         LockError, match=r"is being executed on .* by process \d+ \(lock .*lock.1\); wait for it, or del"
     ):
         lock(tmp_path, stale=30).acquire()
-    assert time.monotonic() - start < 20  # it is seen at work long before it would be taken for dead
     first.check()
     first.release()
 

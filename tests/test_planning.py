@@ -66,6 +66,13 @@ def test_times_are_measured_where_they_can_be() -> None:
     assert Measured([record(own, 50.0)]).cost(twice).source == "estimate"
 
 
+def test_room_that_knows_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = toy_spec(epochs=20, pause=1.0)
+    monkeypatch.setattr(planning.room("toy"), "gpu_estimate", lambda spec: (7.0, 900.0), raising=False)
+    assert Measured([]).cost(spec) == Cost(7.0, 900.0, "estimate", True)
+    assert Measured([record(spec, 50.0)]).cost(spec) == Cost(51.0, 100.0, "own record", False)
+
+
 def test_model_is_measured_without_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPRO_OFFLINE", "0")
     assert model_bytes(toy_spec(width=4)) == 4 * (5 * 4 + 4 + 4 * 5 + 5 + 4)
@@ -89,7 +96,7 @@ def test_plan_as_text(tmp_path: Path) -> None:
     assert cells[3][:5] == ["all", "4", "1", "6.0", "1.0"]
     assert lines[4] == "make-span: 7.0 h on 1, 2.0 h on 8, 2.0 h on 64 GPUs, one run a GPU (the longest takes 2.0 h)"
     assert "times: 1 runs by their own record, 2 by the seconds a step of records of their method, 1 by" in lines[6]
-    assert lines[7].startswith("1 runs have no time measured on a GPU")
+    assert lines[7].startswith("1 runs have no time of a GPU: each")
     assert lines[8].startswith("storage of 1 runs is unknown")
 
 

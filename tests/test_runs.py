@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from repro import runs
+from repro.distributed import Parallel
 from repro.papers.gmrf_mcvae.experiments import build_model, copula_spec
 from repro.records import Record, RecordError, RunSpec, digest
-from repro.runs import RunError, RunStore, execute, file_sha256, read_record, write_atomically
-from repro.training import CheckpointError, NonFiniteLossError, load_checkpoint
+from repro.runs import (
+    BusyError,
+    OutOfMemoryError,
+    RunError,
+    RunStore,
+    execute,
+    file_sha256,
+    read_record,
+    write_atomically,
+)
+from repro.training import CheckpointError, NonFiniteLossError, TrainingStopped, load_checkpoint
 
 if TYPE_CHECKING:
     from helpers_runs import Smoke
@@ -45,6 +56,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def checkpoint_after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long writing one takes."""
+    monkeypatch.setattr(runs, "CHECKPOINT_SHARE", float("inf"))
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +190,9 @@ def test_a_run_without_record_is_measured_from_its_weights(
 CHILD = """
 import sys, time
 from pathlib import Path
+from repro import runs
+from repro.distributed import Parallel
+runs.CHECKPOINT_SHARE = float("inf")  # one after every epoch
 from repro.papers.gmrf_mcvae.experiments import copula_spec
 from repro.runs import RunStore, execute
 spec = copula_spec("gmrf_mcvae", 0, "smoke", epochs=6, splits=("validation",))
@@ -382,3 +402,117 @@ def test_discarded_run_starts_anew(finished: RunStore, whole: tuple[Record, RunS
     start = time.time_ns()
     assert_same_result(execute(SPEC, finished), whole[0])
     assert (finished.directory(SPEC) / "weights.safetensors").stat().st_mtime_ns >= start - 10**9
+
+
+# Limits, other owners, memory
+
+
+def test_checkpoints_take_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, saves = [100.0], []
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(runs, "CHECKPOINT_SHARE", 0.01)
+    pace = runs._Pace()
+
+    def save() -> None:
+        saves.append(now[0])
+        now[0] += 0.05  # what one takes
+
+    for _ in range(1000):
+        now[0] += 0.5  # an epoch
+        pace(save)
+    assert saves[0] == 100.5  # the first epoch's is written at once
+    gaps = [b - a for a, b in pairwise(saves)]
+    assert min(gaps) >= 5.0
+    assert max(gaps) <= 5.6
+    assert 0.05 * len(saves) <= 0.01 * (now[0] - 100) + 0.05
+
+
+def test_stopped_run_continues_from_the_step_and_counts_its_seconds(
+    tmp_path: Path, whole: tuple[Record, RunStore]
+) -> None:
+    store, asked = RunStore(tmp_path), []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) in (1, 5, 10)
+
+    for _ in range(3):
+        with pytest.raises(TrainingStopped):
+            execute(SPEC, store, stop=stop)
+    log = [json.loads(x) for x in (store.directory(SPEC) / "log.jsonl").read_text().splitlines()]
+    stopped = [e for e in log if "stopped" in e]
+    assert len(stopped) == 2  # the first one had not begun
+    record = execute(SPEC, store, stop=stop)
+    assert_same_result(record, whole[0])
+    log = [json.loads(x) for x in (store.directory(SPEC) / "log.jsonl").read_text().splitlines()]
+    assert [e["epoch"] for e in log if "epoch" in e] == [1, 2, 3, 4, 5, 6]
+    assert record.training_seconds >= sum(e["seconds"] for e in stopped)
+    assert names(store.directory(SPEC)) >= {"record.json", "weights.safetensors"}
+    assert not CHECKPOINTS & names(store.directory(SPEC))
+
+
+def test_run_stopped_before_its_evaluation(tmp_path: Path, whole: tuple[Record, RunStore]) -> None:
+    store = RunStore(tmp_path)
+    with pytest.raises(TrainingStopped, match=r"^stopped before the evaluation$"):
+        execute(SPEC, store, stop=lambda: (store.directory(SPEC) / "training.json").exists())
+    assert_same_result(execute(SPEC, store), whole[0])
+
+
+def test_lost_lock_ends_the_run_and_writes_nothing_more(tmp_path: Path) -> None:
+    """Another machine took this one for dead, and is at work."""
+    store = RunStore(tmp_path)
+    folder = store.directory(SPEC)
+
+    def taken_over(entry: dict[str, Any]) -> None:
+        if entry["epoch"] == 3:
+            (folder / "lock.2").write_text(json.dumps({"machine": "other", "host": "other", "pid": 1}))
+
+    refused(
+        lambda: execute(SPEC, store, on_epoch=taken_over),
+        r"seed 0 .* was taken over by other, which continues it; nothing more is written here$",
+        BusyError,
+    )
+    assert store.record(SPEC) is None
+    assert load_checkpoint(folder / "checkpoint.safetensors", SPEC.key).epoch == 3
+    assert (folder / "lock.2").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        MemoryError(),
+    ],
+)
+def test_want_of_memory_proposes_half_and_takes_nothing(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: tuple[Record, RunStore]
+) -> None:
+    from repro.papers.gmrf_mcvae import model
+
+    def too_large(*arguments: Any) -> Any:
+        raise error
+
+    store = RunStore(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(model.GMRFMCVAE, "loss", too_large)
+        proposal = "out of memory with 500 samples at once; --shards 2 takes 250 at once of the same batch of 500"
+        refused(lambda: execute(SPEC, store), proposal, OutOfMemoryError)
+        proposal = "with 167 samples at once; --shards 6 takes 84 at once of the same batch of 500"
+        refused(lambda: execute(SPEC, store, parallel=Parallel(shards=3)), proposal, OutOfMemoryError)
+    assert store.record(SPEC) is None
+    assert_same_result(execute(SPEC, store), whole[0])
+
+
+def test_want_of_memory_as_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from repro.papers.gmrf_mcvae import experiments
+
+    def too_large(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(experiments, "evaluate", too_large)
+    store = RunStore(tmp_path)
+    refused(
+        lambda: execute(SPEC, store), "as it was measured; its weights are kept: run it again with", OutOfMemoryError
+    )
+    assert (store.directory(SPEC) / "weights.safetensors").exists()

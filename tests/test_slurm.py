@@ -117,9 +117,11 @@ def test_run_goes_on_after_a_signal_a_requeue_and_a_node_s_crash(slurm: Slurm, s
     slurm.start_node()
     until(lambda: recorded([spec], store), "the record")
     assert same_result(store.record(spec), uninterrupted(spec, tmp_path))
-    epochs = [json.loads(line) for line in log.read_text().splitlines() if "epochs" in line]
-    assert 20 > at_crash >= 10
-    assert len(epochs) <= 100 + 2  # a requeue and a crash repeat one epoch each at the most, the signal none
+    entries = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    saved = next(i for i, e in enumerate(entries) if "stopped" in e)
+    done = [(e["stage"], e["epoch"]) for e in entries[: saved + 2] if "epoch" in e]
+    assert len(set(done)) == len(done) > 3  # the signal cost no epoch
+    assert at_crash >= 13
     assert summary(states([spec], store)) == "1 runs: 1 done"
 
 

@@ -218,6 +218,8 @@ def test_compiled_networks_give_the_same_loss() -> None:
     a, b = model_of(spec), model_of(compiled)
     assert a.state_dict().keys() == b.state_dict().keys()
     assert loss_of(spec) == pytest.approx(loss_of(compiled), rel=1e-6)
+    with pytest.raises(ValueError, match="scale"):  # compilation alone would leave such checks off in the process
+        torch.distributions.Normal(0.0, -1.0)
 
 
 # Data

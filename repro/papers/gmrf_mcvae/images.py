@@ -177,8 +177,11 @@ def network_arguments(
         for kind, most in zip((ResNetEncoder, ResNetDecoder), widest, strict=True)
     )
     if backend := settings.pop("compile"):
+        # The first compilation switches off torch's checks of distributions for the whole process; they are kept on.
+        checked = torch.distributions.Distribution._validate_args
         for module in (*encoders.values(), *decoders.values()):
             module.blocks.compile(backend=backend)
+        torch.distributions.Distribution.set_default_validate_args(checked)
     if beta_is_relative:
         scale = settings.pop("scale")
         settings["beta"] *= scale if settings["likelihood"] == "laplace" else scale**2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import platform
 import pwd
@@ -110,7 +109,6 @@ class Slurm:
     def start_node(self) -> None:
         """Starts the node's daemon and waits until it takes tasks."""
         self._start("node", ["slurmd", "-D", "-N", "n0"])
-        self.call("scontrol", "update", "NodeName=n0", "State=RESUME")
         until(lambda: self.call("sinfo", "-h", "-o", "%t").split()[:1] in (["idle"], ["mix"], ["alloc"]), "the node")
 
     def crash_node(self) -> None:
@@ -121,12 +119,6 @@ class Slurm:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         node.wait()
-        self.call("scontrol", "update", "NodeName=n0", "State=DOWN", "Reason=power")  # as it would be found soon
-
-    def hasten(self, task: str) -> None:
-        """Waits until a task is queued again, and lets it start at once instead of some seconds later."""
-        until(lambda: "PENDING" in self.call("squeue", "-h", "--jobs", task, "-o", "%T"), f"the requeue of {task}")
-        self.call("scontrol", "update", f"JobId={task}", "StartTime=now")
 
     def _steps(self) -> list[int]:
         """The daemons of running steps, which are nobody's children, and what they started."""
@@ -174,14 +166,7 @@ class Slurm:
 
     def _start(self, name: str, arguments: list[str]) -> None:
         with open(self.folder / f"{name}.out", "ab") as out:
-            self.processes[name] = subprocess.Popen(
-                arguments, stdout=out, stderr=out, env=self.environment, preexec_fn=_end_with_parent
-            )
-
-
-def _end_with_parent() -> None:
-    """A daemon ends with the tests, however they end (PR_SET_PDEATHSIG of prctl)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+            self.processes[name] = subprocess.Popen(arguments, stdout=out, stderr=out, env=self.environment)
 
 
 def _tree(pid: int) -> list[int]:

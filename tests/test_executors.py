@@ -9,40 +9,31 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from helpers_toy import same_result, toy_spec
 
 import repro.seats
 from repro import executors
 from repro.executors import Failure, Progress, RunsStopped, available_cores, count_epochs, run_all, seats
-from repro.records import Record, RecordError, RunSpec
-from repro.runs import BusyError, OutOfMemoryError, RunError, RunStore, execute
+from repro.papers.gmrf_mcvae.experiments import copula_spec
+from repro.records import RecordError, RunSpec
+from repro.runs import BusyError, OutOfMemoryError, RunError, RunStore
 from repro.seats import visible
 
-pytest_plugins = ["plugin_cluster"]
-pytestmark = pytest.mark.usefixtures("toy_room")
+if TYPE_CHECKING:
+    from helpers_runs import Smoke
 
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> dict[RunSpec, Record]:
-    """Short runs and the records that this process comes to, with one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    store = RunStore(tmp_path_factory.mktemp("good"))
-    found = {spec: execute(spec, store) for spec in (toy_spec(s, epochs=2) for s in range(4))}
-    torch.set_num_threads(threads)
-    return found
+pytest_plugins = ["helpers_runs"]
 
 
 def wrong_value() -> RunSpec:
-    return toy_spec(batch_size=-1)
+    return copula_spec("gmrf_mcvae", 0, "smoke", posterior="full")
 
 
 def unknown_setting() -> RunSpec:
-    spec = toy_spec()
+    spec = copula_spec("gmrf_mcvae", 0, "smoke")
     return RunSpec.from_dict(spec.to_dict() | {"params": spec.params | {"model": {**spec.params["model"], "depth": 3}}})
 
 
@@ -70,10 +61,11 @@ class Told(Progress):
 
 
 def test_workers_survive_failures_and_kills_and_agree_with_one_process(
-    tmp_path: Path, good: dict[RunSpec, Record], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, smoke: Smoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two workers, seven runs: one is killed twice, two fail twice, four end as they do in this process."""
-    victim = toy_spec(9, epochs=100_000, pause=0.01)
+    victim = copula_spec("mvae", 0, "smoke", epochs=100_000)
+    good = [smoke.record(m).spec for m in ("gmrf_mcvae", "mmvae", "mopoe", "mvae")]
     pools: list[Any] = []
 
     class Pool(executors._Pool):
@@ -88,21 +80,23 @@ def test_workers_survive_failures_and_kills_and_agree_with_one_process(
 
     monkeypatch.setattr(executors, "_Pool", Pool)
     progress, store = Told(kill), RunStore(tmp_path)
-    specs = [victim, wrong_value(), unknown_setting(), *good, *list(good)[:1]]
+    specs = [victim, wrong_value(), unknown_setting(), *good, good[0]]
     failures = {f.spec: f.reason for f in run_all(specs, store, workers=2, progress=progress)}
     assert set(failures) == {victim, wrong_value(), unknown_setting()}
     reason = "its process ended with code -9 (killed, for want of memory?); run again to continue"
     assert failures[victim] == reason
-    assert failures[wrong_value()] == "batch_size is -1, must be positive"
+    assert failures[wrong_value()].startswith("posterior is 'full', must be one of")
     assert "depth" in failures[unknown_setting()]
     assert not any("\n" in reason for reason in failures.values())
     assert sorted(progress.ends) == sorted((s.key, failures.get(s)) for s in dict.fromkeys(specs))
     assert {key for key, _ in progress.retries} == {s.key for s in failures}
     assert len(progress.retries) == 3  # each once
-    for spec, expected in good.items():
-        found = store.record(spec)
-        assert same_result(found, expected)
+    for spec in good:
+        found, expected = store.record(spec), smoke.record(spec.method)
         assert found is not None
+        assert list(found.metrics) == list(expected.metrics)
+        assert found.weights_sha256 == expected.weights_sha256
+        assert list(found.history) == list(expected.history)
         assert found.environment["threads"] == expected.environment["threads"] == 1
     assert all(store.record(s) is None for s in failures)
     assert json.loads((store.directory(victim) / "failure.json").read_text()) == {"reason": reason}
@@ -110,13 +104,13 @@ def test_workers_survive_failures_and_kills_and_agree_with_one_process(
     assert multiprocessing.active_children() == []
 
 
-def test_failures_in_this_process_stop_none_of_the_others(tmp_path: Path) -> None:
+def test_failures_in_this_process_stop_none_of_the_others(tmp_path: Path, smoke: Smoke) -> None:
     progress, threads = Told(), torch.get_num_threads()
-    specs = [wrong_value(), unknown_setting(), toy_spec(epochs=1)]
-    failures = run_all(specs, RunStore(tmp_path), workers=1, progress=progress)
+    good = smoke.record("gmrf_mcvae").spec
+    failures = run_all([wrong_value(), unknown_setting(), good], smoke.store, workers=1, progress=progress)
     assert [f.spec for f in failures] == [wrong_value(), unknown_setting()]
     assert failures[0] == Failure(wrong_value(), failures[0].reason)
-    assert "batch_size is -1" in failures[0].reason
+    assert "posterior is 'full'" in failures[0].reason
     assert "depth" in failures[1].reason
     assert [reason is None for _, reason in progress.ends] == [True, False, False]  # a second attempt comes last
     assert torch.get_num_threads() == threads
@@ -134,10 +128,8 @@ def test_interrupt_reaches_the_caller(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_stopped_runs_continue_and_are_those_of_one_go(
-    workers: int, tmp_path: Path, good: dict[RunSpec, Record]
-) -> None:
-    specs = list(good)[:2]
+def test_stopped_runs_continue_and_are_those_of_one_go(workers: int, tmp_path: Path, smoke: Smoke) -> None:
+    specs = [smoke.record(m).spec for m in ("gmrf_mcvae", "mvae")]
     store, progress, asked = RunStore(tmp_path), Told(), []
 
     def stop() -> bool:
@@ -151,7 +143,11 @@ def test_stopped_runs_continue_and_are_those_of_one_go(
     assert [store.record(s) for s in specs] == [None, None]
     assert multiprocessing.active_children() == []
     assert run_all(specs, store, workers=workers) == []
-    assert all(same_result(store.record(s), good[s]) for s in specs)
+    for spec in specs:
+        found, expected = store.record(spec), smoke.record(spec.method)
+        assert found is not None
+        assert list(found.metrics) == list(expected.metrics)
+        assert found.weights_sha256 == expected.weights_sha256
 
 
 def test_stop_says_what_had_failed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +158,7 @@ def test_stop_says_what_had_failed_before(tmp_path: Path, monkeypatch: pytest.Mo
         asked.append(1)
         return len(asked) > 2
 
-    specs = [wrong_value(), toy_spec()]
+    specs = [wrong_value(), copula_spec("mvae", 0, "smoke")]
     with pytest.raises(RunsStopped) as stopped:
         run_all(specs, RunStore(tmp_path), workers=1, stop=stop)
     assert [f.spec for f in stopped.value.failures] == [wrong_value()]
@@ -177,7 +173,7 @@ def test_memory_and_other_owners_are_not_tried_again(tmp_path: Path, monkeypatch
         raise errors[spec.seed]
 
     monkeypatch.setattr(executors, "execute", execute)
-    store, specs = RunStore(tmp_path), [toy_spec(s) for s in range(4)]
+    store, specs = RunStore(tmp_path), [copula_spec("mvae", s, "smoke") for s in range(4)]
     failures = run_all(specs, store, workers=1)
     assert calls == [0, 1, 2, 3, 3]
     assert [f.reason for f in failures] == ["too large", "runs elsewhere", "altered", "disk"]
@@ -221,7 +217,7 @@ def test_each_worker_sees_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_epochs_of_stages_are_counted() -> None:
-    spec = toy_spec(epochs=7)
+    spec = copula_spec("mvae", 0, "smoke", epochs=7)
     assert count_epochs(spec) == 7
     training = {**spec.params["training"], "stages": {"one": {"epochs": 3}, "two": {"batch_size": 5}}}
     staged = RunSpec.from_dict(spec.to_dict() | {"params": {**spec.params, "training": training}})
@@ -234,7 +230,7 @@ def test_nothing_to_do(tmp_path: Path) -> None:
 
 
 def test_plain_lines_say_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    one, other = toy_spec(0), toy_spec(1)
+    one, other = copula_spec("mvae", 0, "smoke"), copula_spec("mmvae", 0, "smoke")
     progress = Progress(4, 2, every=0.0)
     entry = {"epoch": 1, "loss": 1.23456}
     progress.epoch(one, entry)
@@ -245,7 +241,7 @@ def test_plain_lines_say_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> No
     progress.close()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
-    assert "1 of 4 epochs, 0 of 2 runs; toy/autoencoder seed 0 (smoke" in lines[1]
+    assert "1 of 4 epochs, 0 of 2 runs; gmrf_mcvae/mvae seed 0 (smoke" in lines[1]
     assert "3 of 4 epochs" in lines[2]
     assert "loss 1.235" in lines[2]
     assert lines[3].endswith("recorded")

@@ -68,22 +68,27 @@ def uninterrupted(spec: RunSpec, tmp_path: Path) -> Record:
 
 
 def test_two_arrays_of_one_artifact_at_once_run_everything_once(slurm: Slurm, store: RunStore, tmp_path: Path) -> None:
-    specs = [toy_spec(s, epochs=4) for s in range(2)]
+    specs = [toy_spec(s, epochs=4) for s in range(3)]
     with ThreadPoolExecutor(2) as both:
         found = list(both.map(lambda _: submit(specs, store, HERE), range(2)))
     arrays = [f for f, _ in found if f is not None]
     assert len(arrays) == 1
     assert set(arrays[0].tasks) == {s.key for s in specs}
-    assert sorted(len(queued) for _, queued in found) == [0, 2]
+    assert sorted(len(queued) for _, queued in found) == [0, 3]
     numbers = {task.split("_")[0] for task in arrays[0].tasks.values()}
     assert len(numbers) == 1  # one array
     assert {s.state for s in states(specs, store)} <= {"queued", "running", "done"}
     until(lambda: recorded(specs, store), "the array")
     for spec in specs:
         assert same_result(store.record(spec), uninterrupted(spec, tmp_path))
-    assert summary(states(specs, store)) == "2 runs: 2 done"
+    assert summary(states(specs, store)) == "3 runs: 3 done"
     until(lambda: not queue(), "the queue's end")
     assert submit(specs, store, HERE) == (None, [])
+    # What lacks a record is submitted again, alone; what the engine thinks of it does not matter.
+    (store.directory(specs[1]) / "record.json").unlink()
+    assert set(submitted(specs, store)) == {specs[1].key}
+    until(lambda: recorded(specs, store), "the second array")
+    assert same_result(store.record(specs[1]), uninterrupted(specs[1], tmp_path))
 
 
 def test_run_goes_on_after_a_signal_a_requeue_and_a_node_s_crash(slurm: Slurm, store: RunStore, tmp_path: Path) -> None:
@@ -102,14 +107,13 @@ def test_run_goes_on_after_a_signal_a_requeue_and_a_node_s_crash(slurm: Slurm, s
     # What SLURM sends before a time limit or a pre-emption: the task saves within the epoch and is queued again.
     slurm.call("scancel", "--signal=USR2", task)
     until(lambda: '"stopped": "stopped in stage' in log.read_text() or '"stopped after' in log.read_text(), "the stop")
-    slurm.hasten(task)
+    until(lambda: state(spec, store).state == "queued" or lines_of_log(spec, store) > 5, "the queue")
     more(5)
     slurm.call("scontrol", "requeue", task)
-    slurm.hasten(task)
+    until(lambda: "running" not in queue().get(task, ""), "the requeue")
     more(5)
     slurm.crash_node()
     at_crash = lines_of_log(spec, store)
-    slurm.hasten(task)
     slurm.start_node()
     until(lambda: recorded([spec], store), "the record")
     assert same_result(store.record(spec), uninterrupted(spec, tmp_path))

@@ -263,7 +263,7 @@ def run(
         UsageError: If the artifact or the profile is unknown, or it is not computed here.
         RunError: If a run failed; it names each failed run and why.
     """
-    from repro.executors import Progress, run_all
+    from repro.executors import Progress, count_epochs, run_all
     from repro.runs import default_runs_root
 
     artifact = find(name)
@@ -279,7 +279,7 @@ def run(
             import torch
 
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        progress = Progress(sum(s.params["training"]["epochs"] for s in todo), len(todo))
+        progress = Progress(sum(map(count_epochs, todo)), len(todo))
         try:
             failures = run_all(todo, store, workers=workers, device=device, progress=progress)
         finally:

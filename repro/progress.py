@@ -22,7 +22,7 @@ class Progress:
     """Progress of many runs: a bar on a terminal, plain lines elsewhere.
 
     Arguments:
-        total_epochs: Sum of the epochs of all runs.
+        total_epochs: Sum of the epochs of all runs, of :func:`count_epochs`; it grows when a run has further stages.
         total_runs: Number of runs.
         every: Seconds between plain lines.
     """
@@ -30,6 +30,7 @@ class Progress:
     def __init__(self, total_epochs: int, total_runs: int, *, every: float = 30.0) -> None:
         self.total_epochs, self.total_runs, self.every = total_epochs, total_runs, every
         self.epochs: dict[tuple[str, str], int] = {}
+        self.stages: dict[str, dict[str, int]] = {}
         self.runs = 0
         self.start = self.last = time.monotonic()
         self.bar: Any = None
@@ -43,6 +44,7 @@ class Progress:
         which = spec.key, entry.get("stage", "")
         done = self.epochs.get(which, 0)
         self.epochs[which] = max(done, int(entry["epoch"]))
+        self._expect(spec, which[1], int(entry.get("epochs", 0)))
         if self.bar is not None:
             self.bar.update(self.epochs[which] - done)
             self.bar.set_postfix_str(f"{spec.method} seed {spec.seed} loss {entry['loss']:.4g}")
@@ -51,6 +53,17 @@ class Progress:
             done = f"{sum(self.epochs.values())} of {self.total_epochs} epochs, {self.runs} of {self.total_runs} runs"
             text = f"{done}; {spec.label}: epoch {entry['epoch']}, loss {entry['loss']:.4g}"
             print(f"{self.last - self.start:7.0f} s  {text}", file=sys.stderr, flush=True)
+
+    def _expect(self, spec: RunSpec, stage: str, epochs: int) -> None:
+        """Raises the total by the epochs of a stage that the specification does not tell of."""
+        known = self.stages.setdefault(spec.key, {})
+        before = max(count_epochs(spec), sum(known.values()))
+        known[stage] = epochs
+        more = max(count_epochs(spec), sum(known.values())) - before
+        self.total_epochs += more
+        if more and self.bar is not None:
+            self.bar.total = self.total_epochs
+            self.bar.refresh()
 
     def finished(self, spec: RunSpec, reason: str | None) -> None:
         """Notes the end of a run; ``reason`` says why it failed."""

@@ -251,5 +251,16 @@ def test_plain_lines_say_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == ""
 
 
+def test_a_stage_that_the_specification_does_not_tell_of_adds_to_the_total(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = copula_spec("mvae", 0, "smoke")
+    each = spec.params["training"]["epochs"]
+    progress = Progress(each, 1, every=0.0)
+    progress.epoch(spec, {"stage": "first", "epoch": 1, "epochs": 7, "loss": 1.0})
+    progress.epoch(spec, {"stage": "train", "epoch": 1, "epochs": each, "loss": 1.0})
+    progress.epoch(spec, {"stage": "train", "epoch": each, "epochs": each, "loss": 1.0})
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"{each + 1} of {each + 7} epochs" in last
+
+
 def test_cores() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)

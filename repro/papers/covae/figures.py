@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,14 +27,25 @@ COLOURS = {
     "CoVAE": PALETTE[7],
 }
 MARKERS = dict(zip(COLOURS, "osv^DPX*", strict=True))
-FURTHER = (PALETTE[3], PALETTE[0], PALETTE[2], PALETTE[4])  # of labels that are no model's
+FURTHER = (PALETTE[3], PALETTE[0], PALETTE[4], PALETTE[2], PALETTE[6])  # of variants, whose lines are dashed
 
 Series = Mapping[str, Mapping[float, Sequence[float]]]
 
 
-def _look(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    others = iter(zip(FURTHER * 3, "sD^vPX" * 2, strict=True))
-    return {k: (COLOURS[k], MARKERS[k]) if k in COLOURS else next(others) for k in labels}
+def _look(labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Colour, marker and line style of each label; a variant's colour is none of the models beside it."""
+    taken = {COLOURS[k] for k in labels if k in COLOURS}
+    free = [c for c in FURTHER if c not in taken] or FURTHER
+    others = zip(cycle(free), cycle("sD^vPX"))
+    return {k: (COLOURS[k], MARKERS[k], "-") if k in COLOURS else (*next(others), "--") for k in labels}
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    """One legend for all panels below them, of at most so many columns."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=min(columns, len(labels)), fontsize=7)
+    below = 0.1 + 0.18 * -(-len(labels) // columns)  # inches
+    figure.tight_layout(rect=(0, below / figure.get_size_inches()[1], 1, 1))
 
 
 def _curves(axes: Axes, series: Series) -> None:
@@ -44,9 +56,9 @@ def _curves(axes: Axes, series: Series) -> None:
         rhos = sorted(values)
         mean = np.array([np.mean(values[r]) for r in rhos])
         spread = np.array([np.std(values[r], ddof=1) if len(values[r]) > 1 else 0.0 for r in rhos])
-        colour, marker = look[label]
+        colour, marker, line = look[label]
         x = np.array(rhos) + shift[label]
-        axes.plot(x, mean, color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
+        axes.plot(x, mean, line, color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
         if spread.any():
             axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
 
@@ -93,10 +105,7 @@ def against_rho(
             axes.set(xlabel="true correlation ρ", ylabel=ylabel, title=title, xlim=(-0.02, 1.02))
             if limits is not None:
                 axes.set_ylim(limits)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=min(5, len(labels)), fontsize=7)
-        below = 0.1 + 0.18 * -(-len(labels) // 5)  # inches
-        figure.tight_layout(rect=(0, below / figure.get_size_inches()[1], 1, 1))
+        _legend(figure, 5 if columns > 1 else 3)
     return figure
 
 
@@ -105,10 +114,10 @@ def _densities(axes: Axes, values: Mapping[str, ArrayLike]) -> None:
     low = min(np.quantile(v, 0.002) for v in arrays.values())
     high = max(np.quantile(v, 0.998) for v in arrays.values())
     grid = np.linspace(low, high, 200)
-    for (label, v), (colour, _) in zip(arrays.items(), _look(list(arrays)).values(), strict=True):
+    for (label, v), (colour, _, line) in zip(arrays.items(), _look(list(arrays)).values(), strict=True):
         density = gaussian_kde(v)(grid)
         axes.fill_between(grid, density, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(grid, density, color=colour, linewidth=1.2, label=label)
+        axes.plot(grid, density, line, color=colour, linewidth=1.2, label=label)
     axes.set_ylim(bottom=0)
 
 
@@ -140,9 +149,7 @@ def decomposition(rows: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]]) -> 
                 axes.set(xlabel=f"{names[term]} (nats)", title=title if columns == 1 else f"{title}: {term}")
                 if j == 0:
                     axes.set_ylabel("density")
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=min(4, len(labels)), fontsize=7)
-        figure.tight_layout(rect=(0, 0.16 / len(rows), 1, 1))
+        _legend(figure, 5 if columns > 1 else 2)
     return figure
 
 

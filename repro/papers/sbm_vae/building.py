@@ -87,12 +87,13 @@ def build_sbm(
     """An untrained SBM-VAE of the ``model`` and the ``sampling`` part of a specification."""
     s = dict(settings)
     sde, number, dim = VPSDE(*s["sde"]), len(modalities), s["latent_dim"]
-    networks = {"widths": s["widths"]}
+    networks = {"widths": s["widths"]} | ({"hidden": s["hidden"]} if "hidden" in s else {})
     autoencoders = Autoencoders(
         modalities,
         kind=s["kind"],
         latent_dim=dim,
         beta=s["beta"],
+        likelihoods=s.get("likelihoods"),
         regularisation=s["regularisation"],
         noise_variance=s["noise_variance"],
         compute_dtype=s["compute_dtype"],

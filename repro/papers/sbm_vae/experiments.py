@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from repro.papers.sbm_vae import celeba, mhd, timing
 from repro.papers.sbm_vae.settings import LABELS, METHODS, PROFILES, ROWS, sbm_spec
 from repro.records import Metric, RunSpec
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from repro.datasets import Dataset
-    from repro.model import MultimodalModel
+    from repro.model import TrainableModel
     from repro.training import TrainingSettings
 
 __all__ = [
@@ -37,6 +38,7 @@ BETAS |= {"fig17": BETAS["fig16"], "fig18": ("mvtcae", (0.1, 0.5, 1.0, 2.5, 5.0)
 BETAS |= {"fig19": BETAS["fig18"]}
 DROPS = (0.3, 0.5, 0.7)  # figures 21 and 22
 PLAIN = ("fig2", "table4", "table10")
+OTHERS = {"celebamask_hq": celeba, "mhd": mhd}  # datasets that have settings, data and measures of their own
 
 # Seconds of one core for 1,000 images of one modality (autoencoders, baselines) or 1,000 samples (score, energy), and
 # for 1,000 evaluations, measured in the reduced widths; the paper's networks take this many times more.
@@ -64,6 +66,11 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     Raises:
         KeyError: If the artifact needs no runs of this room.
     """
+    for other in OTHERS.values():
+        if artifact in other.ARTIFACTS:
+            return other.plan(artifact, profile, seeds)
+    if artifact == timing.ARTIFACT:
+        return timing.plan(profile)
     number = PROFILES[profile]["seeds"] if seeds is None else seeds
     if artifact in COMPARISON:
         return _rows(profile, number)
@@ -100,6 +107,10 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
 
 def estimate(spec: RunSpec) -> tuple[float, float]:
     """Seconds on one core and peak megabytes of a run, from seconds measured in the quick profile."""
+    if spec.dataset in OTHERS:
+        return OTHERS[spec.dataset].estimate(spec)
+    if timing.is_timing(spec):
+        return timing.estimate(spec)
     training, data = spec.params["training"], spec.params["data"]
     evaluation, modalities = spec.params["evaluation"], data["modalities"]
     train = (data["train_samples"] or 50_000) / 1000
@@ -116,19 +127,41 @@ def estimate(spec: RunSpec) -> tuple[float, float]:
         seconds += SECONDS_EVALUATION * test * steps * tasks
         each = sum(n * (2 if name in ("predictor_corrector", "heun") else 1) for name, n in evaluation["nfe"])
         seconds += SECONDS_EVALUATION * 2 * each * evaluation["curve_samples"] / 1000
+        curves = ways * (modalities - 1)  # figure 11, at two evaluations a step
+        seconds += SECONDS_EVALUATION * 2 * sum(evaluation["steps"]) * curves * evaluation["steps_samples"] / 1000
     wide = WIDER if spec.profile == "paper" else 1.0
     return wide * seconds + 40.0, PEAK_MEGABYTES * (4.0 if spec.profile == "paper" else 1.0)
 
 
 def load_data(spec: RunSpec) -> dict[str, Dataset]:
     """The splits that a run uses."""
+    if spec.dataset == "celebamask_hq":
+        from repro.papers.sbm_vae.celeba_models import load_faces
+
+        return load_faces(spec)
+    if spec.dataset == "mhd":
+        from repro.papers.sbm_vae.mhd_evaluation import load_mhd
+
+        return load_mhd(spec)
+    if timing.is_timing(spec):
+        return timing.load_data(spec)
     from repro.papers.sbm_vae.building import load
 
     return load(spec)
 
 
-def build_model(spec: RunSpec) -> MultimodalModel:
-    """The untrained model of a run."""
+def build_model(spec: RunSpec) -> TrainableModel:
+    """The untrained model of a run, beside the supervised network that it is measured with where it has one."""
+    if spec.dataset == "celebamask_hq":
+        from repro.papers.sbm_vae.celeba_models import build_faces
+
+        return build_faces(spec)
+    if spec.dataset == "mhd":
+        from repro.papers.sbm_vae.mhd_evaluation import build_mhd
+
+        return build_mhd(spec)
+    if timing.is_timing(spec):
+        return timing.build_model(spec)
     from repro.papers.sbm_vae.building import build
 
     return build(spec)
@@ -141,17 +174,29 @@ def training_settings(spec: RunSpec, device: str = "cpu") -> TrainingSettings:
     return TrainingSettings(**spec.params["training"], device=device)
 
 
-def picture_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+def picture_samples(model: TrainableModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
     """What the qualitative figures show; see :mod:`repro.papers.sbm_vae.pictures`."""
+    if timing.is_timing(spec):
+        return {}
     from repro.papers.sbm_vae.pictures import draw_pictures
 
     return draw_pictures(model, load_data(spec)["test"], spec, device)
 
 
 def evaluate(
-    model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
+    model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
 ) -> Sequence[Metric]:
-    """All metrics of a run; see :mod:`repro.papers.sbm_vae.evaluation`."""
+    """All metrics of a run; see the modules :mod:`~repro.papers.sbm_vae.evaluation` of its dataset."""
+    if spec.dataset == "celebamask_hq":
+        from repro.papers.sbm_vae.celeba_evaluation import evaluate_faces
+
+        return evaluate_faces(model, data, spec, device)
+    if spec.dataset == "mhd":
+        from repro.papers.sbm_vae.mhd_evaluation import evaluate_mhd
+
+        return evaluate_mhd(model, data, spec, device)
+    if timing.is_timing(spec):
+        return timing.measure(model, data, spec, device)
     from repro.papers.sbm_vae.evaluation import evaluate_polymnist
 
     return evaluate_polymnist(model, data, spec, device)

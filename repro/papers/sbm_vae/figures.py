@@ -24,6 +24,7 @@ def curves(
     *,
     horizontal: str,
     logarithmic: bool = False,
+    from_zero: bool = False,
     references: Mapping[str, tuple[float, str]] | None = None,
 ) -> Figure:
     """Draws curves with bands of one standard deviation over seeds: a panel a measure, a curve a model.
@@ -34,12 +35,13 @@ def curves(
         panels: Label of the vertical axis to models, to points; models without points are left out.
         horizontal: Label of the horizontal axis.
         logarithmic: Whether the horizontal axis is.
+        from_zero: Whether vertical axes begin at zero.
         references: Panel to a horizontal line and its label.
 
     Raises:
         ValueError: If there is nothing to draw, or a value is not finite.
 
-    Source: SBM-VAE, figures 5 to 9, 11 to 19, 21 and 22, and this package's figure of quality against evaluations.
+    Source: SBM-VAE, figures 5 to 9, 11 to 19, 21, 22 and 27, and this package's figure of quality against evaluations.
     """
     known = {m: p for models in panels.values() for m, p in models.items() if p}
     values = [v for models in panels.values() for p in models.values() for seeds in p.values() for v in seeds]
@@ -66,6 +68,8 @@ def curves(
                 axis.axhline(height, color="0.45", linewidth=0.8, linestyle=":")
                 axis.text(0.98, height, text, transform=axis.get_yaxis_transform(), ha="right", va="bottom", fontsize=6)
             axis.set(xlabel=horizontal, ylabel=label)
+            if from_zero:
+                axis.set_ylim(bottom=0)
             if logarithmic:
                 axis.set_xscale("log")
             elif all(float(v).is_integer() for p in known.values() for v in p):

@@ -22,6 +22,17 @@ __all__ = ["SBMVAE"]
 DECODED_AT_ONCE = 1000
 
 
+@torch.no_grad()
+def _latent_sizes(autoencoders: Autoencoders) -> dict[str, int]:
+    """Latents that each encoder gives, of a sample of zeros."""
+    like, training = next(autoencoders.parameters()), autoencoders.training
+    autoencoders.eval()  # one sample has no statistics of a batch
+    zeros = {m: like.new_zeros(1, *s.shape) for m, s in autoencoders.modalities.items()}
+    found = {m: autoencoders.encode(m, x)[0].shape[-1] for m, x in zeros.items()}
+    autoencoders.train(training)
+    return found
+
+
 class SBMVAE(MultimodalModel):
     r"""Score-based multimodal autoencoder.
 
@@ -69,12 +80,12 @@ class SBMVAE(MultimodalModel):
         number, dim = len(self.modalities), autoencoders.latent_dim
         if list(autoencoders.modalities) != list(self.modalities):
             raise ValueError(f"autoencoders for {list(autoencoders.modalities)}, modalities {list(self.modalities)}")
+        if set((sizes := _latent_sizes(autoencoders)).values()) != {dim}:
+            raise ValueError(f"latents of unequal size: the encoders give {sizes}, every modality needs {dim}")
         for name, part in {"score network": score, "energy model": energy}.items():
-            if part is not None and (part.num_modalities, part.latent_dim) != (number, dim):
-                raise ValueError(
-                    f"the {name} is for {part.num_modalities} modalities of {part.latent_dim} latents, the "
-                    f"autoencoders have {number} of {dim}"
-                )
+            if part is not None and (own := (part.num_modalities, part.latent_dim)) != (number, dim):
+                text = f"the {name} is for {own[0]} modalities of {own[1]} latents"
+                raise ValueError(f"{text}, the autoencoders have {number} of {dim}")
         if energy is not None and energy.sde != score.sde:
             raise ValueError(f"the energy model has the kernel {energy.sde}, the score model {score.sde}")
         context = 0 if contrastive is None else contrastive.embedding_dim
@@ -242,11 +253,8 @@ class SBMVAE(MultimodalModel):
     def _observed_context(self, given: Mapping[str, Tensor], observed: Tensor) -> Tensor | None:
         if self.contrastive is None:
             return None
-        size = (len(next(iter(given.values()))), self.contrastive.embedding_dim)
-        rows = [
-            self.contrastive.embed(m, given[m]) if m in given else self.score.location.new_zeros(size)
-            for m in self.modalities
-        ]
+        zeros = self.score.location.new_zeros(len(next(iter(given.values()))), self.contrastive.embedding_dim)
+        rows = [self.contrastive.embed(m, given[m]) if m in given else zeros for m in self.modalities]
         return self.contrastive.context(torch.stack(rows, 1), observed[None])
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repro.datasets import Dataset
-from repro.model import MultimodalModel
+from repro.model import MultimodalModel, TrainableModel
 from repro.papers.sbm_vae.model import SBMVAE
 from repro.records import RunSpec
 
@@ -24,7 +24,7 @@ def first_of_each_class(labels: Tensor, most: int = 10) -> list[int]:
 
 
 @torch.no_grad()
-def draw_pictures(model: MultimodalModel, test: Dataset, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+def draw_pictures(model: TrainableModel, test: Dataset, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
     """Four samples of some modalities given all others of the first test image of each digit, and ten joint samples.
 
     The first ones drawn with one seed, none selected. Where there is an energy it guides the conditional ones.
@@ -33,9 +33,20 @@ def draw_pictures(model: MultimodalModel, test: Dataset, spec: RunSpec, device: 
         ``true/<m>`` ``(digits, C, H, W)``, ``given/<m>`` ``(samples, digits, C, H, W)`` and ``joint/<m>``
         ``(samples, C, H, W)``, all as bytes.
 
+    Faces and spoken digits have pictures of their own.
+
     Raises:
         ValueError: If the split has no labels.
     """
+    if spec.dataset == "celebamask_hq":
+        from repro.papers.sbm_vae.celeba_pictures import draw_faces
+
+        return draw_faces(model, test, spec, device)
+    if spec.dataset == "mhd":
+        from repro.papers.sbm_vae.mhd_evaluation import draw_mhd
+
+        return draw_mhd(model, test, spec, device)
+    assert isinstance(model, MultimodalModel)
     if test.labels is None:
         raise ValueError(f"{test.name} has no labels to choose pictures by")
     rows = first_of_each_class(test.labels)

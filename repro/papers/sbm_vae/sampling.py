@@ -108,20 +108,32 @@ def sample_latents(
         ``(number, M, D)``, observed latents as they were given.
 
     Raises:
-        ValueError: If nothing or all is observed, guidance has nothing observed or differs from sample to sample, the
-            energy has another kernel, or sampling broke.
+        ValueError: If nothing or all is observed, sizes do not fit, guidance has nothing observed or differs from
+            sample to sample, the energy has another kernel, or sampling broke.
     """
     if number < 1:
         raise ValueError(f"number of samples is {number}, must be at least 1")
     guided = energy is not None and gamma != 0
     if guided and energy.sde != score.sde:
         raise ValueError(f"the energy model was trained with the kernel {energy.sde}, the score with {score.sde}")
+    size = (score.num_modalities, score.latent_dim)
+    if guided and (energy.num_modalities, energy.latent_dim) != size:
+        raise ValueError(
+            f"the energy model is for {energy.num_modalities} modalities of {energy.latent_dim} latents, the score for "
+            f"{size[0]} of {size[1]}"
+        )
     if (observed is None) != (values is None):
         raise ValueError("observed modalities and their latents are given together or not at all")
     if guided and (observed is None or observed.ndim != 1):
         raise ValueError("guidance needs the same observed modalities for all samples, at least one and not all")
-    if values is not None:
+    if values is not None and observed is not None:
         score.check(values)
+        if len(values) != number:
+            raise ValueError(f"observed latents of {len(values)} points for {number} samples")
+        if tuple(observed.shape) not in ((size[0],), (number, size[0])):
+            raise ValueError(
+                f"observed has shape {tuple(observed.shape)}, must be ({size[0]},) or ({number}, {size[0]})"
+            )
     run = settings.function()
     parts = []
     for start in range(0, number, settings.chunk):

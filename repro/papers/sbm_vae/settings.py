@@ -113,6 +113,13 @@ NFE: Mapping[str, list[tuple[str, int]]] = {
     "smoke": [("predictor_corrector", 2), ("heun", 2), ("dpm_solver", 2), ("dpm_solver_ode", 2)],
 }
 
+# Figure 11: steps N of the predictor-corrector, with and without the energy's guidance, and on how many test images.
+STEPS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {"steps": [100, 1000], "samples": 10_000},
+    "quick": {"steps": [20, 100], "samples": 150},
+    "smoke": {"steps": [2, 3], "samples": 10},
+}
+
 
 def sbm_spec(method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
     """The specification of a run on Extended PolyMNIST, every hyper-parameter resolved.
@@ -161,6 +168,9 @@ def sbm_spec(method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
     if model.get("finetune_drop"):
         own["finetune"] = {"epochs": 1 if profile == "smoke" else 5, "learning_rate": 1e-4}
     first = own[stages[0]]
+    # Figure 11 shows the comparison's own runs that have an energy, no variants of them.
+    varied = {"beta": 0.1, "missing": 0.0, "finetune_drop": 0.0}
+    compared = bool(model.get("energy")) and number == p["modalities"] and {k: model[k] for k in varied} == varied
     params = {
         "model": model,
         "training": {"batch_size": BATCH_SIZE} | first | ({"stages": own} if method in METHODS else {}),
@@ -170,6 +180,8 @@ def sbm_spec(method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
             "curve_samples": p["curve_samples"],
             "sampling": p["sampling"],
             "nfe": [list(pair) for pair in NFE[profile]] if method in ("sbm_vae", "mld") else [],
+            "steps": STEPS[profile]["steps"] if compared else [],
+            "steps_samples": STEPS[profile]["samples"] if compared else 0,
             "inception": profile == "paper",
             "seed": 0,
         },

@@ -38,13 +38,42 @@ def missing_mask(number: int, num_modalities: int, share: float, device: torch.d
 
 
 def with_present(data: Dataset, present: Tensor | None) -> Dataset:
-    """The split whose batches carry ``"present"`` too; itself where nothing is missing."""
+    """The split whose batches carry ``"present"`` too; itself where nothing is missing.
+
+    The values of what is missing are replaced by those of samples that have the modality: nothing of them enters
+    training, not even by way of a batch normalisation's statistics.
+
+    Arguments:
+        data: The split.
+        present: ``(N, M)`` of 0 and 1, or None.
+
+    Raises:
+        ValueError: If the split is padded, the shape is another, or no sample has one of the modalities.
+    """
     if present is None:
         return data
+    if tuple(present.shape) != (len(data), len(data.modalities)):
+        raise ValueError(
+            f"{data.name}: which modalities are present has shape {tuple(present.shape)}, expected "
+            f"{(len(data), len(data.modalities))}"
+        )
     if data.padding:
         raise ValueError(f"{data.name}: missing modalities are marked on data that is not padded")
     modalities = dict(data.modalities) | {"present": ModalitySpec(tuple(present.shape[1:]), "binary", (0.0, 1.0))}
-    return replace(data, modalities=modalities, data=dict(data.data) | {"present": present})
+    filled = {m: _filled(x, present[:, k] > 0, f"{data.name}: {m}") for k, (m, x) in enumerate(data.data.items())}
+    return replace(data, modalities=modalities, data=filled | {"present": present})
+
+
+def _filled(x: Tensor, there: Tensor, where: str) -> Tensor:
+    """Values whose missing rows are those of other samples, in turn."""
+    known, lacking = there.nonzero().flatten(), (~there).nonzero().flatten()
+    if not len(known):
+        raise ValueError(f"{where} is missing in all samples")
+    if not len(lacking):
+        return x
+    x = x.clone()
+    x[lacking] = x[known[torch.arange(len(lacking), device=known.device) % len(known)]]
+    return x
 
 
 def cached_latents(

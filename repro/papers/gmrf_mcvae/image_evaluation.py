@@ -28,6 +28,7 @@ from repro.metrics.inception import InceptionUnavailableError, load_inception
 from repro.metrics.ssim import DATA_RANGES, structural_similarity
 from repro.model import MultimodalModel
 from repro.networks.shipped import load_classifier
+from repro.papers.gmrf_mcvae.image_latents import TRAINING_SAMPLES, digits_in_latents, digits_in_reconstructions
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.records import Metric, RunSpec
 
@@ -254,6 +255,17 @@ class _Evaluation:
             found.append(Metric(f"test/{name}/centres/joint", fmean(joint), "pixel", self.number, all_of_them))
         return found
 
+    def latents(self, train: Dataset) -> list[Metric]:
+        """Digits in reconstructions and, for GMRF MCVAE, in latents without its prior."""
+        if self.bikes:
+            return []
+        common = (self.classifiers, self.true, self.labels)
+        found = digits_in_reconstructions(self.model, *common, self.generator(20))
+        if isinstance(self.model, GMRFMCVAE):
+            known = _images(train.first(min(TRAINING_SAMPLES, len(train))), self.device)
+            found += digits_in_latents(self.model, self.classifiers, known, *common[1:], self.generator(21))
+        return found
+
     def floor(self) -> list[Metric]:
         """Two halves of the test images, or test against validation images where there are any: no model involved."""
         half = self.number // 2
@@ -309,7 +321,8 @@ def evaluate_images(
 
     Unconditional: Frechet distances and, for digits, coherence. Conditional on each modality alone: the same, SSIM by
     both data ranges and, for bicycles, distances of centres of mass; for GMRF MCVAE also with the further protocols of
-    conditional sampling. The floor is the same between true images.
+    conditional sampling. For digits, also what reconstructions and latents hold. The floor is the same between true
+    images.
 
     Raises:
         ValueError: If there are too few samples for the features, or a generated image is not finite.
@@ -320,4 +333,4 @@ def evaluate_images(
     if isinstance(model, GMRFMCVAE):
         found += evaluation.conditional("conditional-componentwise", "componentwise")
         found += evaluation.conditional("conditional-covariance-as-scale", "componentwise_covariance_as_scale")
-    return [*found, *evaluation.floor(), *evaluation.missing]
+    return [*found, *evaluation.latents(data["train"]), *evaluation.floor(), *evaluation.missing]

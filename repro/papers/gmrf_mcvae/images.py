@@ -16,6 +16,8 @@ from repro.papers.gmrf_mcvae.image_settings import (
     EXPERIMENTS,
     GMRF_BETA,
     PICTURED_CLASSES,
+    REDUCED_BASELINE_BETA,
+    REDUCED_GMRF_BETA,
     REDUCED_LATENTS,
 )
 from repro.records import RunSpec
@@ -59,17 +61,24 @@ def image_spec(dataset: str, method: str, seed: int, profile: str, **changes: An
         raise ValueError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
     e, settings = EXPERIMENTS[dataset], EXPERIMENTS[dataset].profiles[profile]
     own, unfactorised, part = e.latents
+    whole = profile == "paper"
+    beta = BASELINE_BETA if whole else REDUCED_BASELINE_BETA
     model: dict[str, Any] = {"network": settings["network"], "hidden_dtype": "bfloat16", "channels_last": True}
     model |= {"compile": "", "likelihood": e.likelihood}
     if method == "gmrf_mcvae":
-        model |= {"beta": GMRF_BETA, "scale": e.gmrf_scale, "reduction": "mean", "latent_dim": own}
+        model |= {
+            "beta": GMRF_BETA if whole else REDUCED_GMRF_BETA,
+            "scale": e.gmrf_scale,
+            "reduction": "mean",
+            "latent_dim": own,
+        }
         model |= {"posterior": "cholesky", "prior": "cholesky", "kept": e.kept, "mask_seed": 0}
         model |= {"dominance": "element", "epsilon": 0.9, "delta": 1e-6}
     elif method == "mmvae_plus":
-        model |= {"beta": BASELINE_BETA, "scale": e.baseline_scale, "latent_dim": part, "specific_dim": part}
+        model |= {"beta": beta, "scale": e.baseline_scale, "latent_dim": part, "specific_dim": part}
     else:
-        latents = unfactorised if profile == "paper" else min(unfactorised, REDUCED_LATENTS)
-        model |= {"beta": BASELINE_BETA, "scale": e.baseline_scale, "latent_dim": latents, "specific_dim": 0}
+        latents = unfactorised if whole else min(unfactorised, REDUCED_LATENTS)
+        model |= {"beta": beta, "scale": e.baseline_scale, "latent_dim": latents, "specific_dim": 0}
         model |= {"subsampling": method == "mvae"}
     if unknown := sorted(set(changes) - set(model)):
         raise ValueError(f"{method} has no setting {unknown}; it has {sorted(model)}")

@@ -120,7 +120,12 @@ def made_up_samples(spec: RunSpec) -> Mapping[str, np.ndarray]:
 
 
 # Figure 27 has a run of another kind; its own tests render it.
-BUILT = [a.id for a in artifacts().values() if a.paper == "sbm_vae" and a.built and a.id != "fig27"]
+BY_HAND = {"celebamask_hq", "mhd"}  # their artifacts have tests of their own, as figure 27 has
+BUILT = [
+    a.id
+    for a in artifacts().values()
+    if a.paper == "sbm_vae" and a.built and a.id != "fig27" and not BY_HAND & set(a.data)
+]
 
 
 @pytest.mark.parametrize("artifact", BUILT)
@@ -133,7 +138,7 @@ def test_every_built_artifact_renders(artifact: str, miniature: Callable[[str], 
 
 
 def test_what_is_not_built_is_refused() -> None:
-    for artifact in ("table9", "fig32", "table1"):
+    for artifact in ("table9", "fig32", "fig28"):
         with pytest.raises(KeyError):
             experiments.plan(artifact, "quick")
         if artifact.startswith("table"):

@@ -272,6 +272,16 @@ def test_a_broken_score_is_named():
         made.generate(2)
 
 
+def test_encoders_of_unequal_latents_are_refused():
+    for kind, outputs in (("vae", 12), ("rae", 6)):
+        parts = Autoencoders(MODALITIES, kind=kind, latent_dim=4, widths=(4, 4), hidden=(8,)).train()
+        parts.encoders["c"] = nn.Linear(3, outputs)
+        with pytest.raises(ValueError, match=r"unequal size: the encoders give \{'a': 4, 'b': 4, 'c': 6\}, .* needs 4"):
+            SBMVAE(MODALITIES, parts, LatentScore(3, 4, width=4, blocks=1, multipliers=(1,)))
+        assert parts.training
+        assert all(m.training for m in parts.modules())
+
+
 def test_errors_are_one_line():
     x = {m: v[:2] for m, v in dataset().data.items()}
     made, rae = model().eval(), model("rae").eval()

@@ -358,6 +358,25 @@ def test_errors_are_one_line():
         ),
         "together or not at all": lambda: sample_latents(made, 2, FAST, values=values),
         "nothing to condition on": lambda: sample_latents(made, 2, FAST, values=values, observed=torch.zeros(3).bool()),
+        "some not, or there is": lambda: sample_latents(made, 2, FAST, values=values, observed=torch.ones(3).bool()),
+        "observed latents of 2 points for 3 samples": lambda: sample_latents(
+            made, 3, FAST, values=values, observed=torch.tensor([True, False, False])
+        ),
+        "observed has shape (2,), must be (3,) or (2, 3)": lambda: sample_latents(
+            made, 2, FAST, values=values, observed=torch.tensor([True, False])
+        ),
+        "guidance needs the same observed": lambda: sample_latents(
+            made, 2, FAST, energy=PairEnergy(3, 4, made.sde, (4,)), gamma=1.0
+        ),
+        "energy model is for 2 modalities of 9 latents, the score for 3 of 4": lambda: sample_latents(
+            made,
+            2,
+            FAST,
+            values=values,
+            observed=torch.tensor([True, False, False]),
+            energy=PairEnergy(2, 9, made.sde, (4,)),
+            gamma=1.0,
+        ),
         "at least two modalities, got 1": lambda: PairEnergy(1, 4, VPSDE()),
         "needs at least two samples": lambda: energy.loss(values[:1]),
         "must be finite": lambda: guided_score(made, energy, math.inf, [0]),

@@ -72,6 +72,7 @@ class _Reverse:
     initial: Tensor
     observed: Observed | None
     generator: torch.Generator | None
+    each: int = 1  # evaluations a step
     largest: list[Tensor] = field(default_factory=list)
     fixed: Tensor | None = None
 
@@ -114,13 +115,13 @@ class _Reverse:
         """
         largest = torch.stack(self.largest)
         if not bool(z.isfinite().all() & largest.isfinite().all()):
-            broken = largest.isfinite().logical_not().nonzero()
-            step = int(broken[0]) if len(broken) else len(largest)
-            before = largest[:step]
-            extent = f"{float(before.max()):.3g}" if step else "unknown, it was not finite at once"
+            broken, count = largest.isfinite().logical_not().nonzero(), len(largest)
+            first = int(broken[0]) if len(broken) else count
+            extent = f"{float(largest[:first].max()):.3g}" if first else "unknown, it was not finite at once"
+            last = min(first, count - 1)  # what no evaluation shows broke after the last one
+            where = f"step {last // self.each + 1} of {-(-count // self.each)}, evaluation {last + 1} of {count}"
             raise ValueError(
-                f"sampling broke at evaluation {step + 1} of {len(largest)}: a value is NaN or infinite; the largest "
-                f"|score| before was {extent}"
+                f"sampling broke at {where}: a value is NaN or infinite; the largest |score| before was {extent}"
             )
         return self.place(z, None)
 
@@ -200,7 +201,7 @@ def predictor_corrector(
     if corrector_steps < 0 or not snr > 0:
         raise ValueError(f"corrector_steps {corrector_steps} must be at least 0, and snr {snr} positive")
     times = time_grid(sde, num_steps, eps=eps, spacing=spacing).to(initial)
-    run = _Reverse(score, sde, initial, observed, generator)
+    run = _Reverse(score, sde, initial, observed, generator, 1 + corrector_steps)
     free = torch.ones_like(initial[:1]) if observed is None else (~observed.mask).to(initial)
     z = initial
     for step, (t, after) in enumerate(pairwise(times)):
@@ -250,7 +251,7 @@ def probability_flow(
     models", 2022, algorithm 1.
     """
     times = time_grid(sde, num_steps, eps=eps, spacing=spacing).to(initial)
-    run = _Reverse(score, sde, initial, observed, generator)
+    run = _Reverse(score, sde, initial, observed, generator, 2)
 
     def direction(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         # With y = z / alpha and rho = sigma / alpha, dy / drho is the predicted noise, -sigma times the score.

@@ -15,7 +15,7 @@ from repro.plotting import new_figure, use_style
 __all__ = ["attribute_names", "sample_pages"]
 
 Panel = NDArray[np.uint8] | Sequence[str] | str
-CELL, TEXT_SIZE = 0.62, 4.2
+CELL, TEXT_SIZE, MOST_LINES = 0.62, 4.2, 6
 
 
 def attribute_names(values: NDArray[np.uint8], names: Sequence[str], between: str = " ") -> str:
@@ -44,8 +44,9 @@ def _images(axes: Axes, images: NDArray[np.uint8]) -> None:
 
 def _words(axes: Axes, texts: Sequence[str]) -> None:
     for k, text in enumerate(texts):
-        lines = textwrap.fill(text, 20)
-        axes.text((k + 0.5) / len(texts), 0.5, lines, fontsize=TEXT_SIZE, ha="center", va="center")
+        lines = textwrap.wrap(text, 20)
+        size = TEXT_SIZE * min(1.0, MOST_LINES / len(lines))
+        axes.text((k + 0.5) / len(texts), 0.5, "\n".join(lines), fontsize=size, ha="center", va="center")
 
 
 def sample_pages(
@@ -54,6 +55,7 @@ def sample_pages(
     title: str,
     cell: float = CELL,
     wide: Mapping[str, float] | None = None,
+    margin: float = 0.85,
 ) -> Figure:
     """Draws a row of panels a model: images, lists of words, or a reason why there is nothing.
 
@@ -63,6 +65,7 @@ def sample_pages(
         title: What is shown, above all.
         cell: Height of a sample in inches.
         wide: Title of a panel to the width of its samples over their height, 1 where it is not named.
+        margin: Room for the models' labels in inches.
 
     Raises:
         ValueError: If there is no row or panel, rows have other panels, numbers of samples differ or shapes are others.
@@ -76,7 +79,7 @@ def sample_pages(
     if len(counts) > 1 or counts == {0}:
         raise ValueError(f"panels of {sorted(counts)} samples, expected the same positive number in all")
     number = counts.pop() if counts else 6
-    left, top = 0.85, 0.5
+    left, top = margin, 0.5
     widths = [number * cell * (wide or {}).get(head, 1.0) for head in heads[0]]
     with use_style():
         size = (left + sum(widths) + 0.1 * len(widths) + 0.05, top + len(rows) * (cell + 0.06) + 0.05)

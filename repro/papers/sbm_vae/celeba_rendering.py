@@ -82,11 +82,9 @@ def _digits(profile: str, lookup: Lookup, samples: Samples) -> Figure:
     from repro.papers.sbm_vae.celeba_figures import sample_pages
     from repro.papers.sbm_vae.celeba_tables import absent
 
-    panels = {
-        "image, joint": "joint/image",
-        "audio, joint": "joint/audio",
-        "image given audio": "given-audio/image",
-        "audio given image": "given-image/audio",
+    sources = {
+        "joint": {"image": "joint/image", "audio": "joint/audio"},
+        "given the other": {"image": "given-audio/image", "audio": "given-image/audio"},
     }
     planned = {row: specs[0] for row, specs in mhd.plan("fig-mhd", profile).items()}
     recorded = {row: lookup(spec) is not None for row, spec in planned.items()}
@@ -94,8 +92,7 @@ def _digits(profile: str, lookup: Lookup, samples: Samples) -> Figure:
     rows: dict[str, dict[str, Any]] = {}
     for row, spec in planned.items():
         stored = samples(spec) if recorded[row] else {}
-        rows[row] = {head: stored.get(name, reason) for head, name in panels.items()}
-    text = (
-        "Digits and the spectrograms of spoken ones (frames to the right); given: the first test sample of each digit"
-    )
-    return sample_pages(rows, title=text, cell=0.3, wide={head: 4.0 for head in panels if head.startswith("audio")})
+        for how, names in sources.items():
+            rows[f"{row}, {how}"] = {head: stored.get(name, reason) for head, name in names.items()}
+    text = "Digits and spectrograms of spoken ones (time to the right); given: the first test sample of each digit"
+    return sample_pages(rows, title=text, cell=0.3, wide={"audio": 2.0}, margin=1.25)

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy import ndarray
 
-__all__ = ["render"]
+__all__ = ["WITHOUT_RECORDS", "render"]
 
 Lookup = Callable[[RunSpec], Record | None]
 Samples = Callable[[RunSpec], Mapping[str, "ndarray"]]
 MEASURES = {"coherence": "share of right digits", "frechet": "Fréchet distance, classifier's features", "fid": "FID"}
 # On CelebAMask-HQ and MHD, which are placed by hand: these render without records too, and say why they are empty.
-ELSEWHERE = (*celeba.ARTIFACTS, *mhd.ARTIFACTS)
+WITHOUT_RECORDS = (*celeba.ARTIFACTS, *mhd.ARTIFACTS)
 # Figures of conditional samples: the modality, counted from 0.
 GIVEN = {"fig3": 2, "fig23": 2, "fig24": 0, "fig25": 5}
 
@@ -207,7 +207,7 @@ def _dataset() -> Figure:
 def _figure(artifact: str, profile: str, seeds: int | None, lookup: Lookup, samples: Samples) -> Figure:
     if artifact == "fig2":
         return _dataset()
-    if artifact in ELSEWHERE:
+    if artifact in WITHOUT_RECORDS:
         return celeba_rendering.draw(artifact, profile, lookup, samples)
     if artifact in PICTURES:
         return _pictures(artifact, profile, samples)
@@ -272,7 +272,7 @@ def render(
             return {"md": table.to_markdown(), "tex": table.to_latex(f"tab:sbm-{artifact}")} | pictures
         figure = _figure(artifact, profile, seeds, lookup, samples)
         return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
-    if artifact in ELSEWHERE:
+    if artifact in WITHOUT_RECORDS:
         table = celeba_rendering.table(artifact, profile, seeds, lookup)
         return {"md": table.to_markdown(), "tex": table.to_latex(f"tab:sbm-{artifact}")}
     from repro.papers.sbm_vae import tables

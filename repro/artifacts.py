@@ -25,6 +25,7 @@ __all__ = [
     "export_records",
     "figures_root",
     "find",
+    "is_unrecorded",
     "missing_runs",
     "plan",
     "render",
@@ -62,6 +63,8 @@ def state(artifact: Artifact, figures: Path) -> str:
     if not artifact.built:
         return "not built yet"
     done = [p for p in PROFILES if any(output_folder(artifact, p, figures).glob(f"{artifact.id}.*"))]
+    if artifact.unrecorded and done:
+        done = [p for p in done if not is_unrecorded(artifact, p, Sources(None, figures))]
     return f"rendered ({', '.join(done)})" if done else "ready"
 
 
@@ -180,6 +183,12 @@ class Sources:
         raise RunError(f"no samples of {spec.label} in {' or '.join(map(str, paths))}")
 
 
+def is_unrecorded(artifact: Artifact, profile: str, sources: Sources) -> bool:
+    """Whether no run of an artifact has a record, although it needs some."""
+    specs = unique(plan(artifact, profile))
+    return bool(specs) and all(sources.record(s) is None for s in specs)
+
+
 def render(
     artifact: Artifact,
     profile: str,
@@ -203,11 +212,13 @@ def render(
         The files.
 
     Raises:
-        RunError: If a run that the artifact needs has no record; it names the runs.
+        RunError: If a run that the artifact needs has no record; it names the runs. Not where no run has one and the
+            artifact is rendered even so.
     """
     sources = Sources(store, figures, precision)
     specs = unique(plan(artifact, profile, seeds, precision))
-    if absent := [s.label for s in specs if sources.record(s) is None]:
+    absent = [s.label for s in specs if sources.record(s) is None]
+    if absent and not (artifact.unrecorded and len(absent) == len(specs)):
         more = "" if len(absent) <= 3 else f" and {len(absent) - 3} more"
         raise RunError(f"{artifact.name} lacks the records of {', '.join(absent[:3])}{more}; `make {artifact.target}`")
     source = _source(artifact)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro.artifacts import ROOMS, Artifact, Sources, artifacts, find, output_folder, plan, render, unique
+from repro.artifacts import (
+    ROOMS,
+    Artifact,
+    Sources,
+    artifacts,
+    find,
+    is_unrecorded,
+    output_folder,
+    plan,
+    render,
+    unique,
+)
 from repro.records import PROFILES
 from repro.runs import RunError, write_atomically
 
@@ -59,9 +70,13 @@ def readme(text: str, figures: Path) -> str:
 def recorded_seeds(artifact: Artifact, profile: str, sources: Sources) -> int | None:
     """The largest number of seeds for which every row has its records; None for the profile's own number.
 
+    None also for what the paper profile renders without any record.
+
     Raises:
         RunError: If a row lacks even its first seed; it names the run.
     """
+    if artifact.unrecorded and profile == "paper" and is_unrecorded(artifact, profile, sources):
+        return None
     rows = plan(artifact, profile)
     absent = {s.seed: s for s in unique(rows) if sources.record(s) is None}
     if not absent:

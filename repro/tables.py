@@ -289,7 +289,11 @@ def _number(value: float, decimals: int, sign: str = "") -> str:
 
 
 def _markdown(text: str) -> str:
-    return " ".join(text.split()).translate(_TO_MARKDOWN)
+    """Text with Markdown's characters escaped, but in code, where a backslash would be shown."""
+    parts = " ".join(text.split()).split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner
+        return "`".join(parts).translate(_TO_MARKDOWN)
+    return "`".join(p if i % 2 else p.translate(_TO_MARKDOWN) for i, p in enumerate(parts))
 
 
 def _latex(text: str) -> str:

@@ -161,6 +161,14 @@ def test_latex() -> None:
     assert table().to_latex().count(r"\label") == 0
 
 
+def test_markdown_escapes_outside_of_code_alone() -> None:
+    text = table(
+        caption="a_b | `repro data fetch x_y` and `c_d`", notes=["`make a_b` or a lone ` before c_d"]
+    ).to_markdown()
+    assert r"**a\_b \| `repro data fetch x_y` and `c_d`**" in text
+    assert r"`make a\_b` or a lone ` before c\_d" in text
+
+
 def test_latex_escapes_every_special_character() -> None:
     text = table(caption="a\\b ~ ^ {x} #1 $5 <2| −1 × β²").to_latex()
     expected = (

@@ -5,7 +5,7 @@ PROFILE ?= paper
 VENV := .venv
 REPRO := $(VENV)/bin/repro
 STAMP := $(VENV)/.installed
-PAPERS := gmrf mrf sbm covae pretrained
+PAPERS := gmrf mrf sbm covae pretrained compare
 
 .PHONY: help setup table1 report push-weights test lint bench faults list clean force
 help: ## This list
@@ -54,6 +54,7 @@ bench: $(STAMP) ## Speed of training against multivae's own trainer, and of the 
 	$(VENV)/bin/python tests/bench_datasets.py
 	$(VENV)/bin/python tests/bench_distributions.py
 	$(VENV)/bin/python tests/bench_engine.py
+	$(VENV)/bin/python tests/bench_sampling.py
 
 faults: $(STAMP) ## Kills, full disks, damaged files, second machines: faults tried, survived, lost (needs root)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/faults.py $(ARGS)

@@ -14,7 +14,8 @@ from repro.runs import room_package
 __all__ = ["KINDS", "PAPERS", "ROOMS", "Artifact", "UsageError", "artifacts", "find", "nearest"]
 
 PAPERS = {"gmrf_mcvae": "gmrf", "mrf_mvae": "mrf", "sbm_vae": "sbm", "covae": "covae"}  # room to Make prefix
-ROOMS = PAPERS | {"pretrained": "pretrained"}  # and the networks that the experiments take as given
+# And the networks that the experiments take as given, and the papers' models beside each other.
+ROOMS = PAPERS | {"pretrained": "pretrained", "compare": "compare"}
 KINDS = {
     "T": "numeric table",
     "S": "settings, printed from the code",
@@ -43,6 +44,8 @@ class Artifact:
         built: Whether this package regenerates it yet.
         cost: Time of the paper profile on two cores.
         reason: Why it cannot be computed, for kind X.
+        unrecorded: Whether it is rendered without any record too, every cell saying what is missing: its data is placed
+            by hand.
     """
 
     paper: str
@@ -54,6 +57,7 @@ class Artifact:
     built: bool = False
     cost: str = ""
     reason: str = ""
+    unrecorded: bool = False
 
     @property
     def name(self) -> str:
@@ -68,7 +72,7 @@ class Artifact:
 
 @cache
 def artifacts() -> Mapping[str, Artifact]:
-    """Every artifact of the four papers and of the pretrained networks, by name."""
+    """Every artifact of the four papers, of the pretrained networks and of the comparison, by name."""
     found: dict[str, Artifact] = {}
     for paper in ROOMS:
         text = (files(room_package(paper)) / "inventory.toml").read_text()

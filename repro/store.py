@@ -38,8 +38,8 @@ def default_runs_root() -> Path:
 
 
 def room_package(paper: str) -> str:
-    """The package of a paper's room, or of the pretrained networks'."""
-    return "repro.pretrained" if paper == "pretrained" else f"repro.papers.{paper}"
+    """The package of a paper's room, of the pretrained networks' or of the comparison's."""
+    return f"repro.{paper}" if paper in ("pretrained", "compare") else f"repro.papers.{paper}"
 
 
 def room(paper: str) -> Any:
@@ -50,6 +50,8 @@ def room(paper: str) -> Any:
     """
     if paper == "pretrained":
         return importlib.import_module("repro.pretrained.experiments")
+    if paper == "compare":
+        return importlib.import_module("repro.compare.experiments")
     return importlib.import_module(f"repro.papers.{paper}.experiments")
 
 

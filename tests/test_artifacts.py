@@ -7,7 +7,8 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from safetensors.numpy import load_file
@@ -21,6 +22,7 @@ from repro.artifacts import (
     artifacts,
     estimate,
     find,
+    is_unrecorded,
     missing_runs,
     nearest,
     output_folder,
@@ -49,7 +51,7 @@ TABLES = [a for a in BUILT if a.kind in "TS"]
 IDS = {
     "gmrf_mcvae": (6, 9, ["table1-ablations", "table1-sweep", "table3-biked", "fig4-biked", "scaling"]),
     "mrf_mvae": (9, 4, ["table4-ablations", "table4-sweep", "table4-features", "tails", "tails-sweep", "tails-fig"]),
-    "sbm_vae": (37, 11, ["fig-nfe"]),
+    "sbm_vae": (37, 11, ["fig-nfe", "fig-mhd"]),
     "covae": (
         *(17, 3),
         [
@@ -63,10 +65,10 @@ IDS = {
 KINDS = {
     "gmrf_mcvae": {"T": 7, "S": 5, "F": 4, "Q": 3, "D": 1},
     "mrf_mvae": {"T": 8, "S": 1, "F": 4, "Q": 5, "D": 1},
-    "sbm_vae": {"T": 8, "S": 2, "F": 19, "Q": 13, "D": 1, "X": 6},
+    "sbm_vae": {"T": 8, "S": 2, "F": 19, "Q": 14, "D": 1, "X": 6},
     "covae": {"T": 7, "S": 1, "F": 14, "Q": 4, "D": 2},
 }
-TOTALS = {"gmrf_mcvae": 20, "mrf_mvae": 19, "sbm_vae": 49, "covae": 28}
+TOTALS = {"gmrf_mcvae": 20, "mrf_mvae": 19, "sbm_vae": 50, "covae": 28}
 
 
 # Pictures of a dataset itself, which no model is trained for.
@@ -162,7 +164,8 @@ def test_wrong_plans() -> None:
 def test_states(tmp_path: Path) -> None:
     assert state(find("gmrf_mcvae/fig1"), tmp_path) == "drawing, not computed"
     assert state(find("sbm_vae/fig32"), tmp_path) == "no public material: its weights are not published"
-    assert state(find("sbm_vae/fig27"), tmp_path) == "not built yet"
+    unbuilt = Artifact("covae", "fig99", "F", "A figure to come")
+    assert state(unbuilt, tmp_path) == "not built yet"
     table = find("gmrf_mcvae/table1")
     assert state(table, tmp_path) == "ready"
     for profile in ("paper", "smoke"):
@@ -171,6 +174,28 @@ def test_states(tmp_path: Path) -> None:
         (folder / "table1.md").write_text("")
     assert state(table, tmp_path) == "rendered (paper, smoke)"
     assert state(find("gmrf_mcvae/table1-sweep"), tmp_path) == "ready"
+
+
+def test_a_table_of_data_that_is_placed_by_hand_is_rendered_without_records(tmp_path: Path) -> None:
+    table = find("sbm_vae/table8")
+    assert table.unrecorded
+    assert is_unrecorded(table, "paper", Sources(None, tmp_path))
+    assert recorded_seeds(table, "paper", Sources(None, tmp_path)) is None
+    (page,) = (p for p in render(table, "paper", tmp_path) if p.suffix == ".md")
+    text = page.read_text()
+    assert "0.853" in text  # published
+    assert "data not at hand: `repro data fetch mhd`" in text
+    assert state(table, tmp_path) == "ready"
+    with pytest.raises(RunError, match="lacks the record"):
+        recorded_seeds(table, "quick", Sources(None, tmp_path))
+    one = unique(plan(table, "paper"))[0]
+    with pytest.raises(RunError, match="lacks the records"):  # as soon as one run is recorded, all are asked for
+        render(
+            table,
+            "paper",
+            tmp_path,
+            store=cast(RunStore, SimpleNamespace(record=lambda s: object() if s == one else None)),
+        )
 
 
 def test_estimates_spread_runs_over_cores() -> None:

@@ -19,7 +19,7 @@ FLOORS = {
     **dict.fromkeys(("model", "training", "records", "tables", "tables_cells", "tables_plain", "plotting"), 1),
     **dict.fromkeys(("papers", "pretrained", "baselines", "baselines_inference", "baselines_joint"), 2),
     **dict.fromkeys(
-        ("runs", "executors", "artifacts", "inventory", "gallery", "citation", "shipping", "hub", "bench"), 3
+        ("runs", "executors", "artifacts", "inventory", "gallery", "citation", "shipping", "hub", "bench", "compare"), 3
     ),
     **dict.fromkeys(("hub_card", "hub_manifest", "hub_models", "hub_pull", "hub_push", "loading", "reevaluation"), 3),
     **dict.fromkeys(("store", "machine", "locks", "launch", "seats", "progress", "slurm", "status", "planning"), 3),

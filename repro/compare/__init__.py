@@ -1,0 +1,1 @@
+"""The papers' models beside each other on the same data, which no paper shows."""

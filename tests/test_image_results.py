@@ -52,6 +52,7 @@ def made_up(artifact: str, columns: dict[str, Any], extra: tuple[str, ...] = ())
     return lookup
 
 
+RECONSTRUCTION = "test/reconstruction/coherence"
 AGREEMENT = ("digits", *(f"coherence/at_least_{k}" for k in range(2, 6)))
 EXTRA2 = (
     *(f"test/{task}/{m}" for task in ("unconditional", "floor") for m in AGREEMENT),
@@ -90,6 +91,20 @@ def test_table2_sets_obtained_beside_published() -> None:
     renamed = image_tables.table2("paper", 1, lookup, {"GMRF MCVAE": "MRF MVAE"})
     assert all(t.rows[-1].label == "MRF MVAE" for t in renamed)
     assert renamed[0].rows[-1].cells["cond_coherence"].published == 0.869
+
+
+def test_ablations_set_what_latents_hold_beside_the_prior() -> None:
+    lookup = made_up("table2-ablations", image_tables.ABLATIONS)
+    table = image_tables.ablations("quick", None, lookup)
+    assert [r.label for r in table.rows] == list(plan("table2-ablations", "quick"))
+    spec = plan("table2-ablations", "quick")["no mask"][0]
+    for key, (_, metric) in image_tables.ABLATIONS.items():
+        assert table.rows[1].cells[key].mean == lookup(spec).metric(f"test/{metric}").value
+    note = "Share of reconstructions, all modalities observed, that show the right digit: MVAE"
+    main, _ = image_tables.table2("quick", 1, made_up("table2", image_tables.TABLE2, (*EXTRA2, RECONSTRUCTION)))
+    assert any(n.startswith(note) for n in main.notes)
+    main, _ = image_tables.table2("quick", 1, made_up("table2", image_tables.TABLE2, EXTRA2))
+    assert not any(n.startswith(note) for n in main.notes)
 
 
 def test_missing_protocol_rows_say_so() -> None:

@@ -15,10 +15,12 @@ from repro.papers.gmrf_mcvae.image_settings import (
     COSTS,
     EXPERIMENTS,
     GMRF_BETA,
+    LONGER,
     PICTURED_CLASSES,
     REDUCED_BASELINE_BETA,
     REDUCED_GMRF_BETA,
     REDUCED_LATENTS,
+    VARIANTS,
 )
 from repro.records import RunSpec
 
@@ -42,7 +44,7 @@ __all__ = [
 ]
 
 
-def image_spec(dataset: str, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
+def image_spec(dataset: str, method: str, seed: int, profile: str, *, longer: int = 1, **changes: Any) -> RunSpec:
     """The specification of one image run, every hyper-parameter resolved.
 
     Arguments:
@@ -50,6 +52,7 @@ def image_spec(dataset: str, method: str, seed: int, profile: str, **changes: An
         method: One of ``METHODS``.
         seed: Seed of initialisation and training; the data's seed is always 0.
         profile: ``"paper"``, ``"quick"`` or ``"smoke"``.
+        longer: How many times the profile's epochs.
         changes: Model settings that differ from the table's.
 
     Raises:
@@ -84,7 +87,7 @@ def image_spec(dataset: str, method: str, seed: int, profile: str, **changes: An
         raise ValueError(f"{method} has no setting {unknown}; it has {sorted(model)}")
     params = {
         "model": model | changes,
-        "training": settings["training"],
+        "training": settings["training"] | {"epochs": longer * settings["training"]["epochs"]},
         "data": {"options": e.options, "size": settings["size"], "train_samples": settings["train_samples"]},
         "evaluation": {
             "num_samples": settings["num_samples"],
@@ -109,6 +112,13 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     dataset = ARTIFACTS[artifact]
     number = EXPERIMENTS[dataset].profiles[profile]["seeds"] if seeds is None else seeds
     number = 1 if artifact.startswith("fig") else number
+    if artifact == "table2-ablations":
+        rows = {"as in Table II": [image_spec(dataset, "gmrf_mcvae", s, profile) for s in range(number)]}
+        for i, (name, changes) in enumerate(VARIANTS.items()):
+            longer = LONGER if profile != "paper" and i == len(VARIANTS) - 1 else 1
+            row = name if longer == 1 else f"{name}, {longer} times the epochs"
+            rows[row] = [image_spec(dataset, "gmrf_mcvae", s, profile, longer=longer, **changes) for s in range(number)]
+        return rows
     return {m: [image_spec(dataset, m, s, profile) for s in range(number)] for m in METHODS}
 
 

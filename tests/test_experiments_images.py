@@ -176,7 +176,7 @@ def test_beta_is_relative_to_the_scale_of_the_likelihood() -> None:
     gmrf = model_of(image_spec("polymnist", "gmrf_mcvae", 0, "smoke"))
     # On the same scale: 1e-4 of a mean over 2,352 values (the paper profile: 1e-3), against 0.75.
     assert gmrf.noise_scale("m0") == pytest.approx(0.2352)
-    assert model_of(image_spec("polymnist", "mmvae_plus", 0, "smoke")).noise_scale == pytest.approx(1.875)
+    assert model_of(image_spec("polymnist", "mmvae_plus", 0, "smoke")).noise_scale == pytest.approx(0.75)
 
 
 def test_unknown_names_are_refused() -> None:
@@ -332,6 +332,8 @@ def test_protocols_state_numbers_and_data_range(copied: dict[str, Any]) -> None:
         "conditional",
         "conditional-componentwise",
         "conditional-covariance-as-scale",
+        "reconstruction",
+        *(f"latents-{how}" for how in ("sample", "mean", "nearest")),
         "floor",
         "fid",
     }

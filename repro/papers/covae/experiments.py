@@ -126,7 +126,7 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
         return rows
     if kind == "fig12" and where in ("", "tcga"):
         return {"covae": [omics_spec("covae", 0, profile, "tcga_brca" if where else "mlomics")]}
-    if artifact in ("fig1", "fig4", "tableD"):
+    if artifact in ("fig1", "fig4", "fig13", "fig13-tcga", "tableD"):
         return {}
     raise KeyError(artifact)
 

@@ -13,7 +13,16 @@ from scipy.stats import gaussian_kde
 
 from repro.plotting import PALETTE, new_figure, use_style
 
-__all__ = ["COLOURS", "against_rho", "decomposition", "image_grid", "posterior_example", "scatter_classes", "violins"]
+__all__ = [
+    "COLOURS",
+    "against_rho",
+    "bars",
+    "decomposition",
+    "image_grid",
+    "posterior_example",
+    "scatter_classes",
+    "violins",
+]
 
 # One colour and marker for each model throughout; CoVAE in black, over the others.
 COLOURS = {
@@ -27,6 +36,7 @@ COLOURS = {
     "CoVAE": PALETTE[7],
 }
 MARKERS = dict(zip(COLOURS, "osv^DPX*", strict=True))
+FEW, COLUMNS = 8, 8  # classes that a legend within a panel holds, and columns of one below the panels
 FURTHER = (PALETTE[3], PALETTE[0], PALETTE[4], PALETTE[2], PALETTE[6])  # of variants, whose lines are dashed
 
 Series = Mapping[str, Mapping[float, Sequence[float]]]
@@ -253,6 +263,8 @@ def posterior_example(rho: float = 0.5, scale: float = 0.3, observed: float = 1.
 def scatter_classes(panels: Mapping[str, ArrayLike], labels: ArrayLike, names: Sequence[str]) -> Figure:
     """Draws points in the plane by class, a panel a modality.
 
+    More than eight classes have their legend below the panels.
+
     Arguments:
         panels: Title to points, ``(N, 2)``.
         labels: Classes, ``(N,)``.
@@ -262,7 +274,9 @@ def scatter_classes(panels: Mapping[str, ArrayLike], labels: ArrayLike, names: S
     """
     labels = np.asarray(labels)
     with use_style():
-        figure = new_figure(3.1 * len(panels), 3.2)
+        many = len(names) > FEW
+        below = 0.16 * -(-len(names) // COLUMNS) + 0.1 if many else 0.0  # inches
+        figure = new_figure(3.1 * len(panels), 3.2 + below)
         for i, (title, points) in enumerate(panels.items()):
             axes = figure.add_subplot(1, len(panels), i + 1)
             for c, name in enumerate(names):
@@ -270,6 +284,39 @@ def scatter_classes(panels: Mapping[str, ArrayLike], labels: ArrayLike, names: S
                 style = {"s": 10, "color": PALETTE[c % 8], "marker": "osv^DPX*"[c // 8 % 8], "linewidths": 0}
                 axes.scatter(chosen[:, 0], chosen[:, 1], label=name, **style)
             axes.set(title=title, xlabel="first component", ylabel="second component")
-        figure.axes[0].legend(fontsize=7)
+        if many:
+            handles, labels_ = figure.axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels_, loc="lower center", ncols=COLUMNS, fontsize=6, handletextpad=0.1)
+            figure.tight_layout(rect=(0, below / figure.get_size_inches()[1], 1, 1))
+        else:
+            figure.axes[0].legend(fontsize=7)
+            figure.tight_layout()
+    return figure
+
+
+def bars(counts: Mapping[str, int], unit: str) -> Figure:
+    """Draws a bar for each class, with its number above it.
+
+    Arguments:
+        counts: Class to number, in the order of the bars.
+        unit: What is counted.
+
+    Raises:
+        ValueError: If there is no class.
+
+    Source: CoVAE, Figure 13.
+    """
+    if not counts:
+        raise ValueError("no classes to draw")
+    with use_style():
+        width = max(3.1, 0.26 * len(counts) + 0.8)
+        figure = new_figure(width, 2.6)
+        axes = figure.add_subplot()
+        drawn = axes.bar(range(len(counts)), list(counts.values()), color=PALETTE[0], width=0.8)
+        axes.bar_label(drawn, fontsize=5, padding=1)
+        many = len(counts) > FEW
+        axes.set_xticks(range(len(counts)), list(counts), rotation=90 if many else 0, fontsize=6 if many else 8)
+        total = sum(counts.values())
+        axes.set(ylabel=unit, title=f"{total:,} {unit} of {len(counts)} classes", xlim=(-0.7, len(counts) - 0.3))
         figure.tight_layout()
     return figure

@@ -147,6 +147,14 @@ def _pairs() -> Any:
     return image_grid(rows, [""] * 8)
 
 
+def _labels(artifact: str) -> Any:
+    """How many samples of each class the cohort has, both splits together."""
+    from repro.datasets.omics_labels import class_counts
+    from repro.papers.covae.figures import bars
+
+    return bars(class_counts("tcga_brca" if artifact.endswith("-tcga") else "mlomics"), "tumours")
+
+
 def _figure(artifact: str, profile: str, seeds: int | None, lookup: Lookup, samples: Samples) -> dict[str, bytes]:
     from repro.plotting import render as draw
 
@@ -160,6 +168,8 @@ def _figure(artifact: str, profile: str, seeds: int | None, lookup: Lookup, samp
         figure = _violins(artifact, profile, samples)
     elif artifact.startswith("fig12"):
         figure = _classes(artifact, profile, samples)
+    elif artifact.startswith("fig13"):
+        figure = _labels(artifact)
     elif artifact == "fig4":
         figure = _pairs()
     elif artifact == "fig1":

@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCard
 
 import repro.datasets
 from repro.datasets import available, load_card, load_dataset
-from repro.datasets.card import card_names, cards_directory, parse_card
+from repro.datasets.card import card_names, cards_directory, not_at_hand, parse_card
 from repro.datasets.registry import options_of
 
 LICENSES = {"mit", "cc-by-4.0", "cc-by-sa-3.0", "other"}
@@ -104,6 +104,13 @@ def test_unknown_names_list_near_matches() -> None:
         load_dataset("copula", sead=1)
     with pytest.raises(ValueError, match="no card 'xyz'"):
         load_card("xyz")
+
+
+def test_what_is_placed_by_hand_says_how() -> None:
+    text = not_at_hand("mhd")
+    assert text.startswith("data not at hand: `repro data fetch mhd` says where it is looked for. Download ")
+    assert "\n" not in text
+    assert not_at_hand("mnist").endswith("looked for.")  # nothing is asked of the user
 
 
 GOOD = (cards_directory() / "copula.md").read_text(encoding="utf-8")

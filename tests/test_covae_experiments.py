@@ -21,7 +21,7 @@ from repro.papers.covae.architecture import architectures
 from repro.papers.covae.building import build
 from repro.papers.covae.evaluation import evaluate_images, null_correlation
 from repro.papers.covae.experiments import plan, training_settings
-from repro.papers.covae.figures import against_rho, decomposition, image_grid, violins
+from repro.papers.covae.figures import _look, against_rho, decomposition, image_grid, violins
 from repro.papers.covae.measures import (
     calibration,
     decoder_correlation,
@@ -328,6 +328,24 @@ def test_tables_show_all_models_and_claim_no_published_value(artifact: str, runs
         assert f"| {label.replace('_', chr(92) + '_')} |" in files["md"]
     assert "| published |" not in files["md"]
     assert files["tex"].count(r"\begin{table}") == (3 if artifact == "table1-tcga" else 2)
+
+
+@pytest.mark.parametrize(("artifact", "value"), [("table1", "3431.332"), ("table2", "3433.295"), ("table3", "0.758")])
+def test_tables_of_mlomics_stand_beside_the_published_values_without_records(artifact: str, value: str) -> None:
+    files = draw(artifact, {})
+    assert "data not at hand: `repro data fetch mlomics`" in files["md"]
+    assert f"Then `make covae-{artifact}`" in files["md"]
+    assert value in files["md"]
+    assert files["md"].count("| published |") == 2 * len(LABELS)  # the values and their ranks
+
+
+def test_variants_differ_in_colour_and_line_from_the_models_beside_them() -> None:
+    look = _look(["JMVAE", "MVAE", "CoVAE", "JMVAE, 10 latents", "MVAE, 10 latents"])
+    assert len({colour for colour, _, _ in look.values()}) == 5
+    assert [line for _, _, line in look.values()] == ["-"] * 3 + ["--"] * 2
+    series = {"CoVAE": {0.3: [0.3], 0.9: [0.9]}}
+    figure = against_rho({"correlation": series, "NLL": series}, ["a", "b"], identity=["correlation"])
+    assert [len(axes.lines) for axes in figure.axes] == [2, 1]
 
 
 def test_multivae_s_own_value_is_shown_beside(runs) -> None:

@@ -77,7 +77,7 @@ def against_rho(
     panels: Mapping[str, Series],
     ylabels: Sequence[str],
     *,
-    identity: bool = False,
+    identity: Sequence[str] = (),
     level: float | None = None,
     reference: Mapping[float, float] | None = None,
     limits: tuple[float, float] | None = None,
@@ -87,7 +87,7 @@ def against_rho(
     Arguments:
         panels: Title to label to true correlation to one value a seed.
         ylabels: Of each panel, with units.
-        identity: Whether to draw the line of equal values.
+        identity: Titles of the panels with the line of equal values.
         level: A horizontal line, None for none.
         reference: True correlation of the parameters to that measured on the data, drawn as crosses.
         limits: Of the vertical axes.
@@ -106,7 +106,7 @@ def against_rho(
         for i, ((title, series), ylabel) in enumerate(zip(panels.items(), ylabels, strict=True)):
             axes = figure.add_subplot(lines, columns, i + 1)
             _curves(axes, series)
-            if identity:
+            if title in identity:
                 axes.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="equal to the true one")
             if level is not None:
                 axes.axhline(level, color="0.5", linestyle="--", linewidth=1, label=f"{level:g}")

@@ -65,10 +65,10 @@ def _curves(artifact: str, profile: str, seeds: int | None, lookup: Lookup) -> A
                 panels[title].setdefault(_label(row), {}).setdefault(rho, []).append(_value(record, metric))
                 true[rho] = record.metric("test/correlation/true").value
     if artifact == "fig5":
-        return against_rho(panels, ylabels, identity=True, reference=true, limits=(-0.05, 1.05))
+        return against_rho(panels, ylabels, identity=tuple(panels), reference=true, limits=(-0.05, 1.05))
     if artifact == "calibration":
         return against_rho(panels, ylabels, level=0.9, limits=(0, 1.02))
-    return against_rho(panels, ylabels)
+    return against_rho(panels, ylabels, identity=[title for title in panels if "correlation" in title])
 
 
 def _terms(artifact: str, profile: str, samples: Samples) -> Any:

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from repro.datasets.card import not_at_hand
 from repro.papers.covae.experiments import plan
 from repro.papers.covae.specs import CONFIGURATIONS, LABELS, METHODS
 from repro.records import Record, RunSpec, provenance
@@ -64,12 +65,12 @@ def _known(table: str, label: str, key: str) -> float | None:
     return pair[0] if pair else None
 
 
-def _row(table: str, label: str, records: Sequence[Record], published: bool) -> Row:
+def _row(table: str, label: str, records: Sequence[Record], published: bool, missing: str) -> Row:
     cells = {}
     for key, (_, _, _, metric) in COLUMNS[table].items():
         values = [r.metric(metric).value for r in records]
         known = _known(table, label, key) if published else None
-        cells[key] = Cell(known, values) if values else Cell(known, (), "not run")
+        cells[key] = Cell(known, values) if values else Cell(known, (), missing)
     return Row(label, cells)
 
 
@@ -79,7 +80,9 @@ def _ranks(values: Mapping[str, float], better: str) -> dict[str, int]:
     return {k: 1 + sum(sign * other < sign * v for other in values.values()) for k, v in values.items()}
 
 
-def _rank_table(table: str, rows: Sequence[Row], caption: str, records: Sequence[Record], published: bool) -> Table:
+def _rank_table(
+    table: str, rows: Sequence[Row], caption: str, records: Sequence[Record], published: bool, missing: str
+) -> Table:
     ranked: dict[str, dict[str, Cell]] = {row.label: {} for row in rows}
     for key, (_, better, _, _) in COLUMNS[table].items():
         ours = _ranks({r.label: r.cells[key].mean for r in rows if r.cells[key].mean is not None}, better)
@@ -87,13 +90,15 @@ def _rank_table(table: str, rows: Sequence[Row], caption: str, records: Sequence
         theirs = _ranks(printed, better)
         for label, cells in ranked.items():
             known = theirs.get(label) if published else None
-            cells[key] = Cell(known, [ours[label]]) if label in ours else Cell(known, (), "not run")
+            cells[key] = Cell(known, [ours[label]]) if label in ours else Cell(known, (), missing)
     columns = [Column(k, c[0], "lower", 0) for k, c in COLUMNS[table].items()]
     note = "Ranks of the means over seeds, 1 for the best."
     return Table(caption, provenance(records), columns, [Row(k, v) for k, v in ranked.items()], notes=[note])
 
 
 def _notes(table: str, records: Sequence[Record]) -> list[str]:
+    if not records:
+        return []
     first = records[0]
     training, evaluation = first.spec.params["training"], first.spec.params["evaluation"]
     notes = [
@@ -133,7 +138,7 @@ def omics_table(artifact: str, profile: str, seeds: int | None, lookup: Lookup) 
         artifact: ``"table1"``, ``"table2"`` or ``"table3"``, with ``"-tcga"`` for the data at hand.
         profile: The profile.
         seeds: Number of seeds; the profile's if None.
-        lookup: A run's record, None if there is none.
+        lookup: A run's record, None if there is none. Where no run has one, every cell says how the data is to be had.
     """
     table, _, where = artifact.partition("-")
     found = {
@@ -141,9 +146,11 @@ def omics_table(artifact: str, profile: str, seeds: int | None, lookup: Lookup) 
     }
     records = [r for m in METHODS for r in found[m]]
     published = not where
-    rows = [_row(table, LABELS[m], found[m], published) for m in METHODS]
+    command = f"`make covae-{artifact}`"
+    missing = f"not run: {command}" if records or where else f"{not_at_hand('mlomics')} Then {command}"
+    rows = [_row(table, LABELS[m], found[m], published, missing) for m in METHODS]
     columns = [Column(k, label, better, decimals) for k, (label, better, decimals, _) in COLUMNS[table].items()]
-    configurations = [_row(table, name, found[name], False) for name in CONFIGURATIONS]
+    configurations = [_row(table, name, found[name], False, missing) for name in CONFIGURATIONS]
     caption = f"{CAPTIONS[table]}, {NAMES[where]}"
     tables = [
         Table(
@@ -155,20 +162,20 @@ def omics_table(artifact: str, profile: str, seeds: int | None, lookup: Lookup) 
             notes=_notes(table, [r for rs in found.values() for r in rs if r.spec.method == "covae"] or records),
             published_seeds=5,
         ),
-        _rank_table(table, rows, f"{CAPTIONS[table]}: ranks", records, published),
+        _rank_table(table, rows, f"{CAPTIONS[table]}: ranks", records, published, missing),
     ]
-    return (
-        [*tables, _library_table({LABELS[m]: found[m] for m in METHODS}, NAMES[where])] if table == "table1" else tables
-    )
+    if table == "table1":
+        tables.append(_library_table({LABELS[m]: found[m] for m in METHODS}, NAMES[where], missing))
+    return tables
 
 
-def _library_table(rows: Mapping[str, Sequence[Record]], where: str) -> Table:
+def _library_table(rows: Mapping[str, Sequence[Record]], where: str, missing: str = "not run") -> Table:
     """Joint NLL by this package's estimator and by multivae's own, on the same points."""
     metrics = {"own": "test/nll/joint-of-those-points", "multivae": "test/nll/joint-multivae"}
     reasons = {"CoVAE": "not a model of multivae"}
     cells = {
         label: {
-            k: Cell(None, v) if (v := _values(records, name)) else Cell(None, (), reasons.get(label, "not run"))
+            k: Cell(None, v) if (v := _values(records, name)) else Cell(None, (), reasons.get(label, missing))
             for k, name in metrics.items()
         }
         for label, records in rows.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from repro.datasets.card import load_card
+from repro.datasets.card import not_at_hand
 from repro.papers.sbm_vae.celeba import FACE_ROWS, MISSING, SUPERVISED, plan
 from repro.papers.sbm_vae.tables import _each_once, _found, _published, _values
 from repro.records import Record, RunSpec, provenance
@@ -71,8 +71,7 @@ def absent(dataset: str, artifact: str, *, recorded: bool) -> str:
     command = f"`make sbm-{artifact}`"
     if recorded:
         return f"not run: {command}"
-    manual = " ".join(load_card(dataset).manual.split())
-    return f"data not at hand: `repro data fetch {dataset}` says where it is looked for. {manual} Then {command}"
+    return f"{not_at_hand(dataset)} Then {command}"
 
 
 def published_cells(table: str, row: str) -> dict[str, float]:

@@ -151,7 +151,9 @@ def test_placed_files_are_seen(miniature: Place, mirror: Path, capsys: Capture) 
         miniature(name)
     found = rows(capsys)
     states = {name: row[0] for name, row in found.items() if row[0] != "downloaded"}
-    generated = dict.fromkeys(("copula", "correlated_mnist", "mnist_triples", "skewed_copula"), "generated")
+    generated = dict.fromkeys(
+        ("copula", "correlated_mnist", "correlated_mnist3", "mnist_triples", "skewed_copula"), "generated"
+    )
     assert states == {**generated, "biked": "by hand", "mhd": "by hand"}
     (substitute,) = load_card("extended_polymnist").sources_of("substitute")
     (mirror / substitute.filename.replace(".substitute.", ".")).unlink(missing_ok=True)

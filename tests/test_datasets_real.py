@@ -35,6 +35,7 @@ def test_files_of_the_mirror_are_those_of_the_cards(name: str) -> None:
         ("tcga_brca", "test", {}),
         ("biked_rendered", "test", {}),
         ("correlated_mnist", "test", {}),
+        ("correlated_mnist3", "test", {}),
     ],
 )
 def test_hashes_of_the_cards(name: str, split: str, options: dict) -> None:

@@ -274,7 +274,7 @@ def run(
         UsageError: If the artifact or the profile is unknown, or it is not computed here.
         RunError: If a run failed; it names each failed run and why.
     """
-    from repro.executors import Progress, count_epochs, run_all
+    from repro.executors import Progress, count_epochs, describe, run_all
     from repro.runs import default_runs_root
 
     artifact = find(name)
@@ -296,7 +296,6 @@ def run(
         finally:
             progress.close()
         if failures:
-            listed = "; ".join(f"{f.spec.label}: {f.reason}" for f in failures)
-            raise RunError(f"{len(failures)} of {len(todo)} runs failed: {listed}")
+            raise RunError(describe(failures, len(todo)))
     export_records(specs, store, figures)
     return render(artifact, profile, figures, store=store, seeds=seeds, precision=precision)

@@ -148,7 +148,7 @@ def carry_out(specs: Sequence[RunSpec], store: Any, options: argparse.Namespace,
         StoppedError: If the minutes were over, or a signal came.
         RunError: If runs failed; it names each of them and why.
     """
-    from repro.executors import Progress, RunsStopped, count_epochs, run_all
+    from repro.executors import Progress, RunsStopped, count_epochs, describe, run_all
     from repro.runs import RunError
 
     progress = Progress(sum(map(count_epochs, specs)), len(specs))
@@ -174,8 +174,7 @@ def carry_out(specs: Sequence[RunSpec], store: Any, options: argparse.Namespace,
         finally:
             progress.close()
     if failures:
-        listed = "; ".join(f"{f.spec.label}: {f.reason}" for f in failures)
-        raise RunError(f"{len(failures)} of {len(specs)} runs failed: {listed}")
+        raise RunError(describe(failures, len(specs)))
 
 
 def submit_array(specs: Sequence[RunSpec], store: Any, options: argparse.Namespace) -> None:

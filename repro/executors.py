@@ -21,7 +21,17 @@ from repro.records import RecordError, RunSpec
 from repro.runs import BusyError, OutOfMemoryError, RunError, RunStore, execute, write_atomically
 from repro.seats import available_cores, seats, visible
 
-__all__ = ["Failure", "Progress", "RunsStopped", "available_cores", "count_epochs", "note_failure", "run_all", "seats"]
+__all__ = [
+    "Failure",
+    "Progress",
+    "RunsStopped",
+    "available_cores",
+    "count_epochs",
+    "describe",
+    "note_failure",
+    "run_all",
+    "seats",
+]
 
 EXPECTED_ERRORS = (RunError, RecordError, ValueError, TypeError, RuntimeError, OSError, KeyError)
 # What a second attempt cannot change.
@@ -58,7 +68,16 @@ def one_line(error: BaseException) -> str:
 def _kind(error: BaseException) -> str:
     if isinstance(error, BusyError):
         return "busy"
-    return "final" if isinstance(error, FINAL_ERRORS) else "failed"
+    return "final" if isinstance(error, FINAL_ERRORS) or getattr(error, "final", False) else "failed"
+
+
+def describe(failures: Sequence[Failure], total: int) -> str:
+    """One line on all runs that failed, each reason once with the runs that it stopped."""
+    by_reason: dict[str, list[str]] = {}
+    for failure in failures:
+        by_reason.setdefault(failure.reason, []).append(failure.spec.label)
+    listed = "; ".join(f"{', '.join(labels)}: {reason}" for reason, labels in by_reason.items())
+    return f"{len(failures)} of {total} runs failed: {listed}"
 
 
 def note_failure(spec: RunSpec, store: RunStore, reason: str) -> None:
@@ -297,10 +316,7 @@ def _inline(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
             except TrainingStopped:
                 return True
             except EXPECTED_ERRORS as error:
-                kind = (
-                    "busy" if isinstance(error, BusyError) else "final" if isinstance(error, FINAL_ERRORS) else "failed"
-                )
-                ledger.failed(spec, one_line(error), kind)
+                ledger.failed(spec, one_line(error), _kind(error))
     return False
 
 

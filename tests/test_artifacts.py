@@ -179,6 +179,11 @@ def test_wrong_plans() -> None:
         plan(find("gmrf_mcvae/table1"), "smoke", 0)
 
 
+def test_what_is_not_built_is_refused() -> None:
+    with pytest.raises(UsageError, match="covae/fig99 is not built yet; `repro list` shows what is"):
+        plan(Artifact("covae", "fig99", "F", "A figure to come"), "quick")
+
+
 def test_states(tmp_path: Path) -> None:
     assert state(find("gmrf_mcvae/fig1"), tmp_path) == "drawing, not computed"
     assert state(find("sbm_vae/fig32"), tmp_path) == "no public material: its weights are not published"

@@ -16,7 +16,7 @@ import torch
 
 import repro.seats
 from repro import executors
-from repro.executors import Failure, Progress, RunsStopped, available_cores, count_epochs, run_all, seats
+from repro.executors import Failure, Progress, RunsStopped, available_cores, count_epochs, describe, run_all, seats
 from repro.papers.gmrf_mcvae.experiments import copula_spec
 from repro.records import RecordError, RunSpec
 from repro.runs import BusyError, OutOfMemoryError, RunError, RunStore
@@ -264,3 +264,21 @@ def test_a_stage_that_the_specification_does_not_tell_of_adds_to_the_total(capsy
 
 def test_cores() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+def test_data_that_is_not_placed_is_told_once_and_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from repro.datasets.fetch import NotPlacedError
+    from repro.papers.gmrf_mcvae import experiments
+
+    def not_placed(spec: object) -> None:
+        raise NotPlacedError("it is placed by hand")
+
+    monkeypatch.setattr(experiments, "load_data", not_placed)
+    specs = [copula_spec(m, 0, "smoke") for m in ("mvae", "mmvae")]
+    failures = run_all(specs, RunStore(tmp_path), workers=1, progress=Progress(2, 2))
+    assert [f.reason for f in failures] == ["it is placed by hand"] * 2
+    assert "tried once more" not in capsys.readouterr().err
+    text = describe(failures, 5)
+    assert text == f"2 of 5 runs failed: {specs[0].label}, {specs[1].label}: it is placed by hand"

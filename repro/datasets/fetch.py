@@ -18,6 +18,7 @@ from repro.datasets.places import cache_root, data_roots, mirror_root, offline
 
 __all__ = [
     "FetchError",
+    "NotPlacedError",
     "Policy",
     "cache_root",
     "fetch",
@@ -35,6 +36,12 @@ pooch.get_logger().setLevel("ERROR")
 
 class FetchError(OSError):
     """A file could not be had from any of its sources."""
+
+
+class NotPlacedError(FetchError):
+    """A person has to place the data, and has not."""
+
+    final = True  # trying once more changes nothing
 
 
 def problems_of(path: Path, source: Source) -> list[str]:
@@ -121,7 +128,7 @@ def placed_by_hand(card: Card, complete: Callable[[Path], bool], needs: Sequence
         needs: What the loader looks for, in words or patterns.
 
     Raises:
-        FetchError: If no folder holds it; it says what to do, where it was looked for and what was found.
+        NotPlacedError: If no folder holds it; it says what to do, where it was looked for and what was found.
     """
     if (folder := placed(card.name, complete)) is not None:
         return folder
@@ -131,7 +138,7 @@ def placed_by_hand(card: Card, complete: Callable[[Path], bool], needs: Sequence
         names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else None
         listing = "no such folder" if names is None else ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
         found.append(f"{folder}: {listing or 'empty'}")
-    raise FetchError(
+    raise NotPlacedError(
         f"{card.name} is placed by hand. {card.manual} Expected in {cache_root() / 'downloads' / card.name}: "
         f"{'; '.join(needs)}. Found in {' | '.join(found)}"
     )

@@ -103,6 +103,14 @@ def test_ablations_set_what_latents_hold_beside_the_prior() -> None:
     note = "Share of reconstructions, all modalities observed, that show the right digit: MVAE"
     main, _ = image_tables.table2("quick", 1, made_up("table2", image_tables.TABLE2, (*EXTRA2, RECONSTRUCTION)))
     assert any(n.startswith(note) for n in main.notes)
+    assert not any("what gives the unobserved latents" in n for n in main.notes)
+    extra = (*EXTRA2, RECONSTRUCTION, *(f"test/latents-{how}/coherence" for how in ("nearest", "mean", "sample")))
+    lookup = made_up("table2", image_tables.TABLE2, extra)
+    main, _ = image_tables.table2("quick", 1, lookup)
+    (told,) = (n for n in main.notes if "what gives the unobserved latents" in n)
+    own = lookup(plan("table2", "quick")["gmrf_mcvae"][0])
+    assert f"a draw from that conditional {own.metric('test/latents-sample/coherence').value:.3f};" in told
+    assert f"the learned prior {own.metric('test/conditional/coherence').value:.3f}." in told
     main, _ = image_tables.table2("quick", 1, made_up("table2", image_tables.TABLE2, EXTRA2))
     assert not any(n.startswith(note) for n in main.notes)
 

@@ -313,6 +313,7 @@ def test_missing_weights_say_what_to_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert message.startswith("Inception weights not available: curl -fL --create-dirs -o ")
     assert f"{place} https://" in message
     assert message.endswith(place.name)
+    assert inception.optional_inception("cpu") == ({}, message)
     # What is there under that name is read, and checked.
     place.parent.mkdir(parents=True)
     place.write_bytes(b"not the weights")

@@ -25,6 +25,7 @@ __all__ = [
     "InceptionUnavailableError",
     "inception_features",
     "load_inception",
+    "optional_inception",
     "unavailable_reason",
     "weights_path",
 ]
@@ -119,6 +120,20 @@ def load_inception(
             f"Inception weights not available: curl -fL --create-dirs -o {shown} {URL_INCEPTION_V3}"
         )
     return inception_features(place.read_bytes(), layer=layer, input_range=input_range, sha256=sha256)
+
+
+def optional_inception(device: str) -> tuple[dict[str, InceptionFeatures], str]:
+    """The features under their name, or nothing and what a table's cell says instead.
+
+    Arguments:
+        device: Where the network is to compute.
+    """
+    try:
+        found = load_inception()
+    except InceptionUnavailableError as error:
+        return {}, str(error)
+    found.network.to(device)
+    return {FID_FEATURE: found}, ""
 
 
 def inception_features(

@@ -22,7 +22,7 @@ from repro.metrics.frechet import (
     pixel_feature_name,
     pixel_features,
 )
-from repro.metrics.inception import InceptionUnavailableError, load_inception
+from repro.metrics.inception import optional_inception
 from repro.model import MultimodalModel, TrainableModel
 from repro.papers.sbm_vae.f1 import PROTOCOL, sample_f1
 from repro.papers.sbm_vae.model import SBMVAE
@@ -72,12 +72,8 @@ class Faces:
         self.statistics: dict[str, FeatureStatistics] = {}
         self.unavailable = NOT_MEASURED
         if self.settings["inception"]:
-            try:
-                inception = load_inception()
-                inception.network.to(device)
-                self.extract[FID_FEATURE] = inception
-            except InceptionUnavailableError as error:
-                self.unavailable = str(error)
+            inception, self.unavailable = optional_inception(device)
+            self.extract |= inception
 
     def generator(self, stream: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(100_000 * self.settings["seed"] + stream)

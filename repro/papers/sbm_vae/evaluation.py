@@ -17,7 +17,7 @@ from torch import Tensor
 from repro.datasets import Dataset
 from repro.metrics.coherence import agreement_curve, classify
 from repro.metrics.frechet import FID_FEATURE, FeatureStatistics, batch_statistics, frechet_distance
-from repro.metrics.inception import InceptionUnavailableError, load_inception
+from repro.metrics.inception import optional_inception
 from repro.model import MultimodalModel
 from repro.networks.shipped import load_classifier
 from repro.papers.sbm_vae.model import SBMVAE
@@ -49,12 +49,8 @@ class Evaluation:
         self.statistics: dict[tuple[str, str], FeatureStatistics] = {}
         self.unavailable = NOT_MEASURED
         if self.settings["inception"]:
-            try:
-                inception = load_inception()
-                inception.network.to(device)
-                self.extract[FID_FEATURE] = inception
-            except InceptionUnavailableError as error:
-                self.unavailable = str(error)
+            inception, self.unavailable = optional_inception(device)
+            self.extract |= inception
 
     def generator(self, stream: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(100_000 * self.settings["seed"] + stream)

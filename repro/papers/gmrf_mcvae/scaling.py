@@ -157,7 +157,6 @@ def measure(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, 
 def _peak_bytes(step: Callable[[], None], device: str) -> int:
     """The most bytes that tensors take at once within a step, beyond those before it."""
     import torch
-    from torch.profiler import ProfilerActivity, profile
 
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
@@ -166,14 +165,49 @@ def _peak_bytes(step: Callable[[], None], device: str) -> int:
         step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+    with _allocations() as live:
         step()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    total = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        total += event.nbytes()
-        peak = max(peak, total)
-    return peak
+    return live.peak
+
+
+def _allocations() -> Any:
+    """A mode under which ``peak`` is the most bytes of the tensors that operations made and that still live.
+
+    What an operation takes for itself and gives back is not seen. PyTorch's profiler would see it, and keep a record of
+    each of the millions of events of a step over 2^10 subsets.
+    """
+    import weakref
+
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_map_only
+
+    class Allocations(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.live = self.peak = 0
+            self.known: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
+
+        def note(self, tensor: Tensor, made: bool) -> None:
+            storage = tensor.untyped_storage()
+            if storage in self.known:
+                return
+            self.known[storage] = None
+            if made:
+                self.live += storage.nbytes()
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self.free, storage.nbytes())
+
+        def free(self, size: int) -> None:
+            self.live -= size
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            tree_map_only(torch.Tensor, lambda t: self.note(t, made=False), (args, kwargs))
+            out = function(*args, **(kwargs or {}))
+            tree_map_only(torch.Tensor, lambda t: self.note(t, made=True), out)
+            return out
+
+    return Allocations()
 
 
 def seconds_per_step(record: Record) -> float:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from repro.artifacts import artifacts, find
 from repro.model import isolated_rng
-from repro.papers.gmrf_mcvae import image_figures, image_tables, scaling, scaling_tables
+from repro.papers.gmrf_mcvae import image_ablations, image_figures, image_tables, scaling, scaling_tables
 from repro.papers.gmrf_mcvae.copula import LABELS, METHODS
 from repro.papers.gmrf_mcvae.experiments import build_model, estimate, evaluate, load_data, picture_samples, plan
 from repro.papers.gmrf_mcvae.image_settings import ARTIFACTS
@@ -52,6 +52,7 @@ def made_up(artifact: str, columns: dict[str, Any], extra: tuple[str, ...] = ())
     return lookup
 
 
+TASKS = ("conditional", "unconditional", "floor")
 RECONSTRUCTION = "test/reconstruction/coherence"
 AGREEMENT = ("digits", *(f"coherence/at_least_{k}" for k in range(2, 6)))
 EXTRA2 = (
@@ -94,11 +95,11 @@ def test_table2_sets_obtained_beside_published() -> None:
 
 
 def test_ablations_set_what_latents_hold_beside_the_prior() -> None:
-    lookup = made_up("table2-ablations", image_tables.ABLATIONS)
-    table = image_tables.ablations("quick", None, lookup)
+    lookup = made_up("table2-ablations", image_ablations.ABLATIONS)
+    table = image_ablations.ablations("quick", None, lookup)
     assert [r.label for r in table.rows] == list(plan("table2-ablations", "quick"))
     spec = plan("table2-ablations", "quick")["no mask"][0]
-    for key, (_, metric) in image_tables.ABLATIONS.items():
+    for key, (_, metric) in image_ablations.ABLATIONS.items():
         assert table.rows[1].cells[key].mean == lookup(spec).metric(f"test/{metric}").value
     note = "Share of reconstructions, all modalities observed, that show the right digit: MVAE"
     main, _ = image_tables.table2("quick", 1, made_up("table2", image_tables.TABLE2, (*EXTRA2, RECONSTRUCTION)))
@@ -134,6 +135,22 @@ def test_table3_never_mixes_the_two_datasets(artifact: str) -> None:
     assert table.rows[-1].cells["cond_ws"].published == 0.31
     assert table.rows[-1].cells["cond_full_fid"].reason == COMMAND
     assert "images of 32 × 32" in table.to_markdown()
+
+
+@pytest.mark.parametrize(("given", "told"), [(2.9, True), (2.0, False)])
+def test_models_that_ignore_what_is_observed_are_named(given: float, told: bool) -> None:
+    def lookup(spec: RunSpec) -> Record:
+        own = {m.name: m.value for m in made_up("table3", image_tables.TABLE3)(spec).metrics}
+        joint = 9.0 if spec.method == "mvae" else 2.95
+        return record(
+            spec, own | {f"test/{k}/frechet-pixels": v for k, v in zip(TASKS, (given, joint, 0.2), strict=True)}
+        )
+
+    notes = image_tables.table3("table3", "quick", None, lookup).notes
+    named = [n for n in notes if n.startswith("As far from true images")]
+    assert bool(named) == told
+    if told:
+        assert "without: MMVAE, MoPoE-VAE, MMVAE+, GMRF MCVAE." in named[0]
 
 
 def test_components_without_ink_are_explained() -> None:

@@ -101,7 +101,9 @@ def render(
         if artifact == "table2":
             return _join(image_tables.table2(profile, seeds, lookup, rename), label)
         if artifact == "table2-ablations":
-            return _join([image_tables.ablations(profile, seeds, lookup)], label)
+            from repro.papers.gmrf_mcvae.image_ablations import ablations
+
+            return _join([ablations(profile, seeds, lookup)], label)
         return _join([image_tables.table3(artifact, profile, seeds, lookup)], label)
     if artifact.startswith("table1"):
         from repro.papers.gmrf_mcvae import tables

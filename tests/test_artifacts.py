@@ -399,7 +399,9 @@ def test_committed_records_are_sound(committed: dict[Path, Record]) -> None:
 
 def test_committed_samples_belong_to_records_of_pictures(committed: dict[Path, Record]) -> None:
     pictured = {s for a in BUILT if a.kind in "FQ" for profile in PROFILES for s in unique(plan(a, profile))}
-    expected = {p for p, r in committed.items() if r.spec in pictured}
+    # Of time and memory, figures are drawn from the metrics alone.
+    measured = {s for n in ("gmrf_mcvae/scaling", "sbm_vae/fig27") for p in PROFILES for s in unique(plan(find(n), p))}
+    expected = {p for p, r in committed.items() if r.spec in pictured - measured}
     found = set(FIGURES.glob("*/records/*.safetensors"))
     assert {p.with_suffix(".json") for p in found} == expected
     for path in found:

@@ -17,6 +17,11 @@ import pytest
 from repro.datasets import card
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that wait for a scheduler go first: another worker has all others to do meanwhile, not an empty tail."""
+    items.sort(key=lambda item: item.path.name != "test_slurm.py")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """All tests share a cache of their own and stay off the network."""

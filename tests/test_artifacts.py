@@ -409,7 +409,7 @@ def test_committed_samples_belong_to_records_of_pictures(committed: dict[Path, R
         for name, x in load_file(path).items():
             kinds = SHAPES[dataset]
             assert x.shape in kinds.get(name.split("/")[0], kinds.get("", ())), f"{path.name}: {name}"
-        assert path.stat().st_size < 320_000
+        assert path.stat().st_size < 300_000
 
 
 @pytest.mark.usefixtures("committed")

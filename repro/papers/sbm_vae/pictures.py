@@ -30,8 +30,8 @@ def draw_pictures(model: TrainableModel, test: Dataset, spec: RunSpec, device: s
     The first ones drawn with one seed, none selected. Where there is an energy it guides the conditional ones.
 
     Returns:
-        ``true/<m>`` ``(digits, C, H, W)``, ``given/<m>`` ``(samples, digits, C, H, W)`` and ``joint/<m>``
-        ``(samples, C, H, W)``, all as bytes.
+        ``given/<m>`` ``(samples, digits, C, H, W)`` and ``joint/<m>`` ``(samples, C, H, W)``, all as bytes. The true
+        images are the dataset's and are not stored again.
 
     Faces and spoken digits have pictures of their own.
 
@@ -61,7 +61,6 @@ def draw_pictures(model: TrainableModel, test: Dataset, spec: RunSpec, device: s
         if k < len(names):
             m = names[k]
             known = {n: x for n, x in true.items() if n != m}
-            found[f"true/{m}"] = true[m]
             drawn = model.generate(SAMPLES_A_DIGIT, given=known, generator=generator, **options)
             found[f"given/{m}"] = drawn[m]
     found |= {f"joint/{m}": x for m, x in model.generate(JOINT, generator=generator).items()}

@@ -18,7 +18,7 @@ from multivae.models import MMVAE, MVAE, MMVAEConfig, MMVAEPlus, MMVAEPlusConfig
 from multivae.models.base import BaseDecoder, BaseEncoder, BaseMultiVAE, ModelOutput
 from torch import Tensor, nn
 
-from repro.baselines_inference import DecodesOnce, EncodesOnce, ExpertMixtureModel
+from repro.baselines_inference import DecodesOnce, DrawsSubsets, EncodesOnce, ExpertMixtureModel
 from repro.model import Loss, ModalitySpec, Stage
 from repro.networks import MLP, GaussianMLPEncoder
 
@@ -28,8 +28,8 @@ LIKELIHOODS = {"gaussian": "normal", "laplace": "laplace"}  # this package's nam
 
 Subsets = list[tuple[str, ...]]
 
-# Each network is called once a step.
-_MVAE = type("MVAE", (EncodesOnce, MVAE), {})
+# Each network is called once a step, and small batches reach every subset.
+_MVAE, _MoPoE = type("MVAE", (EncodesOnce, MVAE), {}), type("MoPoE", (DrawsSubsets, MoPoE), {})
 _MMVAE, _MMVAEPlus = (type(c.__name__, (DecodesOnce, c), {}) for c in (MMVAE, MMVAEPlus))
 
 
@@ -146,7 +146,7 @@ METHODS: dict[str, Method] = {
     ),
     # Sutter et al., 2021. As in the authors' code, the prior is an expert of the product of all modalities only.
     "mopoe": Method(
-        MoPoE,
+        _MoPoE,
         MoPoEConfig,
         lambda s: {
             "subsets": None,
@@ -251,8 +251,8 @@ class Baseline(ExpertMixtureModel):
     under a likelihood of scale :attr:`noise_scale`. MMVAE and MMVAE+ estimate the KL divergence of their mixtures with
     one sample of each expert; MoPoE averages those of its components, an upper bound; MMVAE+ counts the private code
     of the encoding modality only; MVAE with sub-sampling adds the ELBO of each modality alone. MoPoE gives each of its
-    2^M − 1 components an equal share of the batch by position, the product of all modalities the remainder: shuffle,
-    and use batches of many times that size.
+    2^M − 1 components an equal share of the batch by position, the product of all modalities the remainder: shuffle.
+    In a batch of fewer samples each draws another component.
 
     Arguments:
         settings: Method, modalities, latents and likelihood.

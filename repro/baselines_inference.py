@@ -24,7 +24,7 @@ from repro.metrics.likelihood import (
 )
 from repro.model import ModalitySpec, MultimodalModel
 
-__all__ = ["DecodesOnce", "EncodesOnce", "ExpertMixtureModel", "Posterior"]
+__all__ = ["DecodesOnce", "DrawsSubsets", "EncodesOnce", "ExpertMixtureModel", "Posterior"]
 
 DECODED_ROWS = 8192  # latents decoded at once, which bounds the memory
 
@@ -266,6 +266,25 @@ class EncodesOnce:
         total = log_precisions.logsumexp(0)
         weights = (log_precisions[1:] - total).exp()
         return (weights * torch.stack([o.embedding for o in outputs])).sum(0), -total
+
+
+class DrawsSubsets:
+    """For MoPoE in batches of fewer samples than subsets, as 16 samples of 5 modalities are: each draws another subset.
+
+    The library gives every subset floor(n / number of subsets) samples and the last one the rest, so that with fewer
+    samples than subsets all of them go to the product of all modalities, and no other subset learns to be decoded.
+    """
+
+    def deterministic_mixture_component_selection(
+        self, means: Tensor, log_variances: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of one component for each sample, ``(n, d)``, from ``(components, n, d)``."""
+        components, samples = means.shape[:2]
+        if samples >= components:
+            return super().deterministic_mixture_component_selection(means, log_variances, weights)  # type: ignore[misc]
+        chosen = torch.randperm(components)[:samples].to(means.device)
+        rows = torch.arange(samples, device=means.device)
+        return means[chosen, rows], log_variances[chosen, rows]
 
 
 class DecodesOnce:

@@ -8,6 +8,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from multivae.data.datasets.base import MultimodalBaseDataset
 from safetensors.torch import load, save
 from torch import nn
 
@@ -128,6 +129,25 @@ def test_loss_is_the_documented_objective(variant, likelihood):
     expected_grads = torch.autograd.grad(expected, model.multivae.encoders["a"].network.mean.weight)
     grads = torch.autograd.grad(loss.total, model.multivae.encoders["a"].network.mean.weight)
     torch.testing.assert_close(grads, expected_grads, rtol=1e-3, atol=1e-4)
+
+
+def test_mopoe_draws_another_subset_for_each_sample_of_a_small_batch():
+    """multivae's own rule gives all four samples to the product of all modalities."""
+    model, x = build("mopoe"), data(4)
+    counts = torch.zeros(len(SUBSETS))
+    for seed in range(300):
+        with isolated_rng(seed):
+            found = model.multivae.inference(MultimodalBaseDataset(data=x))
+        same = (found["joint"][0] == found["mus"]).all(-1) & (found["joint"][1] == found["logvars"]).all(-1)
+        assert (same.sum(0) == 1).all()
+        assert same.sum(1).max() == 1
+        counts += same.sum(1)
+    assert counts.min() > 300 * 4 / 7 * 0.8
+    loss = model.loss(x)
+    assert torch.isfinite(loss.total)
+    with isolated_rng(0):  # from seven samples on, every subset has its share
+        found = model.multivae.inference(MultimodalBaseDataset(data=data(7)))
+    assert all(torch.equal(found["joint"][0][i], found["mus"][i, i]) for i in range(7))
 
 
 @each_variant

@@ -103,7 +103,8 @@ def test_paper_profile_has_the_paper_s_settings(method: str, dataset: str) -> No
     assert params["training"]["epochs"] == 100
     assert params["data"]["train_samples"] is params["evaluation"]["num_samples"] is None
     assert params["data"]["size"] == table8.shape[-1]
-    assert model["network"] == {
+    background = {} if dataset == "polymnist" else {"background": 1.0}
+    assert model["network"] == background | {
         "start_size": table8.start_size,
         "channels": table8.channels,
         "encoder_max_channels": table8.encoder_max_channels,
@@ -177,6 +178,27 @@ def test_beta_is_relative_to_the_scale_of_the_likelihood() -> None:
     # On the same scale: 1e-4 of a mean over 2,352 values (the paper profile: 1e-3), against 0.75.
     assert gmrf.noise_scale("m0") == pytest.approx(0.2352)
     assert model_of(image_spec("polymnist", "mmvae_plus", 0, "smoke")).noise_scale == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("profile", ["quick", "smoke"])
+@pytest.mark.parametrize("method", METHODS)
+def test_decoders_of_bicycles_start_at_white(method: str, profile: str) -> None:
+    model = model_of(image_spec("biked_rendered", method, 0, profile))
+    starts = [d.output.bias for d in model.modules() if isinstance(d, ResNetDecoder)]
+    assert len(starts) == 5
+    assert all(torch.equal(b, torch.ones(1)) for b in starts)
+
+
+def test_all_models_of_bicycles_have_one_noise() -> None:
+    """The same scale in every loss; the beta of each weighs the KL term on top of it."""
+    for profile in ("paper", "quick", "smoke"):
+        specs = [image_spec("biked_rendered", m, 0, profile) for m in METHODS]
+        assert {s.params["model"]["scale"] for s in specs} == {0.05}
+        assert {s.params["model"]["likelihood"] for s in specs} == {"gaussian"}
+    baseline = model_of(image_spec("biked_rendered", "mmvae_plus", 0, "quick"))
+    assert baseline.noise_scale == pytest.approx(0.05)
+    own = model_of(image_spec("biked_rendered", "gmrf_mcvae", 0, "quick"))  # a mean over 32 x 32 values, beta 1e-4
+    assert own.noise_scale("frame") == pytest.approx(0.05 * (1024 * 1e-4) ** 0.5)
 
 
 def test_unknown_names_are_refused() -> None:

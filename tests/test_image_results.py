@@ -85,6 +85,8 @@ def test_table2_sets_obtained_beside_published() -> None:
     assert "data\\_range = 255" in text
     assert "75% of its off-diagonal entries masked" in text
     assert "100 epochs on all training samples, batch 256" in text
+    assert "Laplace likelihood of scale 0.75 (MVAE, MMVAE, MoPoE-VAE, MMVAE+), 1 (GMRF MCVAE); beta: MVAE 2.5" in text
+    assert "the background" not in text
     assert (
         main.floors[0].cells["cond_coherence"].mean
         == lookup(plan("table2", "paper")["mvae"][0]).metric("test/floor/accuracy").value
@@ -134,7 +136,10 @@ def test_table3_never_mixes_the_two_datasets(artifact: str) -> None:
     assert any("another dataset" in note for note in table.notes) == rendered
     assert table.rows[-1].cells["cond_ws"].published == 0.31
     assert table.rows[-1].cells["cond_full_fid"].reason == COMMAND
-    assert "images of 32 × 32" in table.to_markdown()
+    text = table.to_markdown()
+    assert "images of 32 × 32" in text
+    assert "; the bias of the decoders' outputs starts at 1, the background. Latents:" in text
+    assert "Gaussian likelihood of scale 0.05; beta: MVAE 1," in text
 
 
 @pytest.mark.parametrize(("given", "told"), [(2.9, True), (2.0, False)])

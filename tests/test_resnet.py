@@ -124,6 +124,17 @@ def test_bad_sizes_are_named() -> None:
         resnet_encoder("mnist", latent_dim=2)
 
 
+def test_output_starts_at_the_background() -> None:
+    options = {"start_size": 2, "channels": 4, "max_channels": 8}
+    with isolated_rng(0):
+        plain = ResNetDecoder((2, 8, 8), 3, **options)
+    with isolated_rng(0):
+        decoder = ResNetDecoder((2, 8, 8), 3, background=1.0, **options)
+    z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    shift = 1 - plain.output.bias.detach()  # nothing but the bias differs
+    torch.testing.assert_close(decoder(z), plain(z) + shift[:, None, None])
+
+
 # Precision and memory layout
 
 

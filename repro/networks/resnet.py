@@ -182,6 +182,9 @@ class ResNetDecoder(nn.Module):
         max_channels: nf_max.
         hidden_dtype: As in :class:`ResNetEncoder`, for all layers; the image is in float32 again.
         channels_last: As in :class:`ResNetEncoder`.
+        background: Value that the output's bias starts at, in the data's unit; None for PyTorch's draw around 0. On
+            images that are white but for thin lines a decoder that starts at 0 learns to make the white out of large
+            latents, and draws black for latents from the prior.
 
     Raises:
         ValueError: If the size is not s0 times a power of two, or nf exceeds nf_max.
@@ -199,6 +202,7 @@ class ResNetDecoder(nn.Module):
         max_channels: int,
         hidden_dtype: torch.dtype | None = None,
         channels_last: bool = False,
+        background: float | None = None,
     ) -> None:
         super().__init__()
         widths = _widths(shape, start_size, channels, max_channels)[::-1]
@@ -214,6 +218,8 @@ class ResNetDecoder(nn.Module):
         self.blocks = nn.Sequential(*blocks, ResidualBlock(channels, channels))
         self.activation = nn.LeakyReLU(NEGATIVE_SLOPE)
         self.output = _Conv2d(channels, shape[0], 3, padding=1)
+        if background is not None:
+            nn.init.constant_(self.output.bias, background)
 
     def forward(self, z: Tensor) -> Tensor:
         """Maps ``(*batch, latent_dim)`` to ``(*batch, *shape)``."""

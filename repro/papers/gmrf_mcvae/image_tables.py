@@ -150,6 +150,18 @@ def _protocol_rows(records: Sequence[Record], metrics: Metrics) -> list[Row]:
     return found
 
 
+def _scales(records: Sequence[Record]) -> str:
+    """The scales of the models' likelihoods in words."""
+    found: dict[float, list[str]] = {}
+    for r in records:
+        models = found.setdefault(r.spec.params["model"]["scale"], [])
+        if LABELS[r.spec.method] not in models:
+            models.append(LABELS[r.spec.method])
+    if len(found) == 1:
+        return f" of scale {next(iter(found)):g}"
+    return " of scale " + ", ".join(f"{scale:g} ({', '.join(models)})" for scale, models in found.items())
+
+
 def _settings_note(records: Sequence[Record]) -> str:
     spec = records[0].spec.params
     training, network, data = spec["training"], spec["model"]["network"], spec["data"]
@@ -162,13 +174,15 @@ def _settings_note(records: Sequence[Record]) -> str:
     betas = {LABELS[r.spec.method]: r.spec.params["model"]["beta"] for r in records}
     own = next((r.spec.params["model"] for r in records if r.spec.method == "gmrf_mcvae"), None)
     mask = "" if own is None or own["kept"] == 1 else f", {1 - own['kept']:.0%} of its off-diagonal entries masked"
+    start = network.get("background")
+    white = "" if start is None else f"; the bias of the decoders' outputs starts at {start:g}, the background"
     return (
         f"{training['epochs']} epochs on {'all' if number is None else f'{number:,}'} training samples, batch "
         f"{training['batch_size']}, Adam at {training['learning_rate']:g}; images of {data['size']} × {data['size']}; "
         f"residual networks of {network['channels']} channels at the images' resolution, at most "
-        f"{network['encoder_max_channels']} (encoder) and {network['decoder_max_channels']} (decoder). Latents: "
+        f"{network['encoder_max_channels']} (encoder) and {network['decoder_max_channels']} (decoder){white}. Latents: "
         f"{', '.join(f'{m} {n}' for m, n in latents.items())} (GMRF MCVAE's for each modality{mask}). "
-        f"{spec['model']['likelihood'].capitalize()} likelihood; beta: "
+        f"{spec['model']['likelihood'].capitalize()} likelihood{_scales(records)}; beta: "
         f"{', '.join(f'{m} {b:g}' for m, b in betas.items())} (GMRF MCVAE's relative to a mean over pixels)."
     )
 

@@ -180,6 +180,8 @@ def network_arguments(
             baselines do: then beta is multiplied by the scale (Laplace) or its square (Gaussian), which multiplies
             the whole loss by the same factor.
     """
+    from functools import partial
+
     import torch
 
     from repro.networks import ResNetDecoder, ResNetEncoder
@@ -187,13 +189,14 @@ def network_arguments(
     settings = dict(settings)
     network = dict(settings.pop("network"))
     widest = [network.pop(f"{part}_max_channels") for part in ("encoder", "decoder")]
+    background = network.pop("background", None)
     dtype = settings.pop("hidden_dtype")
     network |= {"hidden_dtype": None if dtype == "float32" else getattr(torch, dtype)}
     network |= {"channels_last": settings.pop("channels_last")}
     latents = settings["latent_dim"] + settings.get("specific_dim", 0)
     encoders, decoders = (
         {m: kind(spec.shape, latents, max_channels=most, **network) for m, spec in modalities.items()}
-        for kind, most in zip((ResNetEncoder, ResNetDecoder), widest, strict=True)
+        for kind, most in zip((ResNetEncoder, partial(ResNetDecoder, background=background)), widest, strict=True)
     )
     if backend := settings.pop("compile"):
         # The first compilation switches off torch's checks of distributions for the whole process; they are kept on.

@@ -197,14 +197,9 @@ class ExpertMixtureModel(MultimodalModel):
             ValueError: If names or shapes do not fit, a modality is in both, or there are fewer samples than
                 components of the mixture.
         """
-        self.check_batch(batch, subset=True)
-        if given is None:
-            return self._log_marginal(batch, num_importance_samples, generator)
-        self.check_batch(given, subset=True)
-        if both := [m for m in batch if m in given]:
-            raise ValueError(f"modalities {both} are both in the batch {list(batch)} and given {list(given)}")
-        joint = self._log_marginal({**batch, **given}, num_importance_samples, generator)
-        return joint - self._log_marginal(given, num_importance_samples, generator)
+        return self.difference_of_marginals(
+            lambda x: self._log_marginal(x, num_importance_samples, generator), batch, given
+        )
 
     def _log_marginal(self, x: Mapping[str, Tensor], num_samples: int, generator: torch.Generator | None) -> Tensor:
         q = self.posterior(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -196,3 +196,30 @@ class MultimodalModel(TrainableModel):
             num_importance_samples: Samples from the proposal, for each data point.
             generator: Source of randomness.
         """
+
+    def difference_of_marginals(
+        self,
+        log_marginal: Callable[[Mapping[str, Tensor]], Tensor],
+        batch: Mapping[str, Tensor],
+        given: Mapping[str, Tensor] | None,
+    ) -> Tensor:
+        r"""ln p(x_S), or ln p(x_S | x_T) = ln p(x_S, x_T) − ln p(x_T), from estimates of marginals, ``(batch,)``.
+
+        Consistent for the model's true conditional where the marginals are, unlike a mean of p(x_S | z) over an
+        approximate posterior of x_T (erratum E16).
+
+        Arguments:
+            log_marginal: From some modalities to the estimate of their joint log-likelihood, ``(batch,)``.
+            batch: x_S.
+            given: x_T, or None.
+
+        Raises:
+            ValueError: If names or shapes do not fit, or a modality is in both.
+        """
+        self.check_batch(batch, subset=True)
+        if given is None:
+            return log_marginal(batch)
+        self.check_batch(given, subset=True)
+        if both := [m for m in batch if m in given]:
+            raise ValueError(f"modalities {both} are both in the batch {list(batch)} and given {list(given)}")
+        return log_marginal({**batch, **given}) - log_marginal(given)

@@ -8,8 +8,20 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from repro.tables_cells import Cell, CellVerdict, ColumnVerdict, Verdict, rank_correlation
+from repro.tables_plain import PlainTable
 
-__all__ = ["Cell", "CellVerdict", "Column", "ColumnVerdict", "Row", "RowGroup", "Table", "Verdict", "rank_correlation"]
+__all__ = [
+    "Cell",
+    "CellVerdict",
+    "Column",
+    "ColumnVerdict",
+    "Row",
+    "RowGroup",
+    "Table",
+    "Verdict",
+    "join_tables",
+    "rank_correlation",
+]
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
 _SYMBOLS = "−±×·≤≥≈√↓↑→†²<>αβγδελμρστ"
@@ -282,6 +294,17 @@ class Table:
                 note += f"; † it is within two standard errors, 2 {error} with s the standard deviation over seeds"
             notes.append(note + ".")
         return [*notes, *(f"[{number}] {reason}" for reason, number in self._reasons().items()), *self.notes]
+
+
+def join_tables(tables: Sequence[Table | PlainTable], label: str) -> dict[str, str]:
+    """Files of several tables of one artifact, one below the other: ``md`` and ``tex``, labels counted from the second.
+
+    Arguments:
+        tables: From the first on the page.
+        label: Of the first in LaTeX.
+    """
+    latex = [t.to_latex(label if i == 0 else f"{label}-{i + 1}") for i, t in enumerate(tables)]
+    return {"md": "\n".join(t.to_markdown() for t in tables), "tex": "\n".join(latex)}
 
 
 def _number(value: float, decimals: int, sign: str = "") -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from repro.datasets import Dataset, load_dataset
-from repro.datasets.base import specs
+from repro.datasets.base import first_of_each_class, specs
 from repro.datasets.biked_rendered import overlay
 from repro.datasets.card import load_card
 from repro.model import MultimodalModel, isolated_rng
@@ -32,7 +32,6 @@ from repro.papers.gmrf_mcvae.experiments import (
     training_settings,
 )
 from repro.papers.gmrf_mcvae.image_settings import ARTIFACTS, EXPERIMENTS
-from repro.papers.gmrf_mcvae.images import first_of_each_class
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.records import PROFILES, RunSpec
 

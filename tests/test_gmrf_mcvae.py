@@ -462,7 +462,7 @@ def test_bad_calls() -> None:
         model.generate(given={"a": x["b"]})
     with pytest.raises(ValueError, match=r"the batch has modalities \['a'\], the model needs"):
         model.loss({"a": x["a"]})
-    with pytest.raises(ValueError, match=r"modalities \['b'\] are in the batch and in given"):
+    with pytest.raises(ValueError, match=r"modalities \['b'\] are both in the batch"):
         model.log_likelihood({"a": x["a"], "b": x["b"]}, given={"b": x["b"]})
     with pytest.raises(ValueError, match="unequal batch sizes"):
         model.generate(given={"a": x["a"], "b": x["b"][:3]})

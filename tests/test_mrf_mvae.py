@@ -544,7 +544,7 @@ def test_bad_options_and_batches_are_named() -> None:
             model.generate(given={"zz": x["m0"]})
         with pytest.raises(ValueError, match="num_samples is 0"):
             model.generate(0)
-        with pytest.raises(ValueError, match="are in the batch and in given"):
+        with pytest.raises(ValueError, match="are both in the batch"):
             model.log_likelihood(x, given={"m0": x["m0"]})
 
 

@@ -10,11 +10,14 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+import torch
 
+from repro.datasets import Dataset, ModalitySpec
 from repro.inventory import artifacts
-from repro.model import isolated_rng
+from repro.model import MultimodalModel, isolated_rng
 from repro.papers.sbm_vae import experiments, figures, rendering, tables
 from repro.papers.sbm_vae.building import build_sbm, first_modalities
+from repro.papers.sbm_vae.pictures import draw_pictures
 from repro.papers.sbm_vae.settings import BASELINES, METHODS, PROFILES, ROWS, sbm_spec
 from repro.records import Metric, Record, RunSpec
 from repro.training import train
@@ -64,6 +67,30 @@ def test_a_run_goes_through(method: str, miniature: Callable[[str], None]) -> No
     stages = [e["stage"] for e in record.history]
     assert stages == list(dict.fromkeys(stages))  # one epoch each, in order
     assert stages[-1] == {"sbm_vae": "energy", "mvtcae": "train"}.get(method, "score")
+
+
+def test_stored_pictures_of_ten_modalities_are_small() -> None:
+    modalities = {f"m{k}": ModalitySpec((3, 28, 28), kind="image", range=(0.0, 1.0)) for k in range(10)}
+
+    class Grey(MultimodalModel):
+        def loss(self, batch, stage=None):
+            raise AssertionError
+
+        def log_likelihood(self, batch, **options):
+            raise AssertionError
+
+        def generate(self, num_samples=1, *, given=None, generator=None, sample_likelihood=False):
+            batch = () if given is None else (len(next(iter(given.values()))),)
+            return {m: torch.full((num_samples, *batch, *s.shape), 0.5) for m, s in self.modalities.items()}
+
+    images = {m: torch.zeros(20, *s.shape) for m, s in modalities.items()}
+    test = Dataset("extended_polymnist", "test", modalities, images, labels=torch.arange(20) % 10)
+    found = draw_pictures(Grey(modalities), test, sbm_spec("mvtcae", 0, "paper"))
+    assert {k: tuple(x.shape) for k, x in found.items()} == {
+        **{f"given/m{k}": (2, 10, 3, 28, 28) for k in (0, 2, 5)},
+        **{f"joint/m{k}": (6, 3, 28, 28) for k in range(10)},
+    }
+    assert sum(x.numel() for x in found.values()) < 299_000
 
 
 # Made-up records

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from repro.compare.experiments import plan
 from repro.compare.settings import BETAS, LABELS, LATENTS, RHOS
 from repro.records import Record, RunSpec, provenance
-from repro.tables import Cell, Column, Row, Table
+from repro.tables import Cell, Column, Row, Table, join_tables
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -126,6 +126,4 @@ def render(
             if (record := lookup(spec)) is not None:
                 found[spec.params["data"]["rho"]][spec.method].append(record)
     tables: list[Any] = [correlated_table(profile, rho, records) for rho, records in found.items()]
-    label = "tab:compare-correlated"
-    latex = [t.to_latex(label if i == 0 else f"{label}-{i + 1}") for i, t in enumerate(tables)]
-    return {"md": "\n".join(t.to_markdown() for t in tables), "tex": "\n".join(latex)}
+    return join_tables(tables, "tab:compare-correlated")

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from repro.datasets.card import Card
 
-__all__ = ["Dataset", "ModalitySpec", "fingerprint", "from_card", "specs"]
+__all__ = ["Dataset", "ModalitySpec", "fingerprint", "first_of_each_class", "from_card", "specs"]
 
 KINDS = ("continuous", "image", "binary", "audio")
 
@@ -223,6 +223,11 @@ def _pad_shape(shape: tuple[int, ...], padding: int) -> tuple[int, ...]:
 def specs(card: Card) -> dict[str, ModalitySpec]:
     """The modalities of a card."""
     return {m: ModalitySpec(x.shape, x.kind, x.range, x.unit) for m, x in card.modalities.items()}
+
+
+def first_of_each_class(labels: Tensor, most: int = 10) -> list[int]:
+    """Index of the first sample of each class, by class, of at most so many classes: the rule of figures."""
+    return [int((labels == c).nonzero()[0]) for c in labels.unique()[:most]]
 
 
 def fingerprint(data: Mapping[str, Tensor], labels: Tensor | None = None) -> str:

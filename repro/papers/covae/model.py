@@ -316,14 +316,9 @@ class CoVAE(MultimodalModel):
         Raises:
             ValueError: If names or shapes do not fit, a modality is in both, or there is no importance sample.
         """
-        self.check_batch(batch, subset=True)
-        if given is None:
-            return self._log_marginal(batch, num_importance_samples, generator)
-        self.check_batch(given, subset=True)
-        if both := [m for m in batch if m in given]:
-            raise ValueError(f"modalities {both} are both in the batch {list(batch)} and given {list(given)}")
-        joint = self._log_marginal({**batch, **given}, num_importance_samples, generator)
-        return joint - self._log_marginal(given, num_importance_samples, generator)
+        return self.difference_of_marginals(
+            lambda x: self._log_marginal(x, num_importance_samples, generator), batch, given
+        )
 
     def proposal(self, x: Mapping[str, Tensor]) -> tuple[BlockGaussian, BlockGaussian]:
         """The importance sampler's proposal for some modalities' latents, and the prior of the same."""

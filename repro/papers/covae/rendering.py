@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from repro.papers.covae.experiments import plan
 from repro.papers.covae.specs import LABELS
 from repro.records import Record, RunSpec
+from repro.tables import join_tables
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -181,12 +182,6 @@ def _figure(artifact: str, profile: str, seeds: int | None, lookup: Lookup, samp
     return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
 
 
-def _join(tables: Sequence[Any], label: str) -> dict[str, str]:
-    """Several tables of one artifact, one below the other."""
-    latex = [t.to_latex(label if i == 0 else f"{label}-{i + 1}") for i, t in enumerate(tables)]
-    return {"md": "\n".join(t.to_markdown() for t in tables), "tex": "\n".join(latex)}
-
-
 def render(
     artifact: str,
     profile: str,
@@ -215,9 +210,9 @@ def render(
     if artifact == "tableD":
         from repro.papers.covae.architecture import architectures
 
-        return _join(architectures(), label)
+        return join_tables(architectures(), label)
     from repro.papers.covae.tables import multivae_nll, omics_table
 
     if artifact == "multivae-nll":
-        return _join([multivae_nll(profile, seeds, lookup)], label)
-    return _join(omics_table(artifact, profile, seeds, lookup), label)
+        return join_tables([multivae_nll(profile, seeds, lookup)], label)
+    return join_tables(omics_table(artifact, profile, seeds, lookup), label)

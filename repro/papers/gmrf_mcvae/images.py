@@ -34,7 +34,6 @@ __all__ = [
     "ARTIFACTS",
     "EXPERIMENTS",
     "estimate",
-    "first_of_each_class",
     "image_spec",
     "load_data",
     "model_arguments",
@@ -223,11 +222,6 @@ def model_arguments(spec: RunSpec) -> tuple[dict[str, ModalitySpec], dict[str, A
     return modalities, network_arguments(spec.params["model"], modalities, beta_is_relative=relative)
 
 
-def first_of_each_class(labels: Tensor, most: int = PICTURED_CLASSES) -> list[int]:
-    """Index of the first sample of each class, by class, of at most so many classes: the figures' fixed rule."""
-    return [int((labels == c).nonzero()[0]) for c in labels.unique()[:most]]
-
-
 def picture_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
     """One conditional sample for the first test sample of each class, as bytes, with what it is conditioned on.
 
@@ -236,10 +230,14 @@ def picture_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") 
     """
     import torch
 
+    from repro.datasets.base import first_of_each_class
     from repro.datasets.biked_rendered import overlay
 
     test, evaluation = load_data(spec)["test"], spec.params["evaluation"]
-    rows = list(range(min(PICTURED_CLASSES, len(test)))) if test.labels is None else first_of_each_class(test.labels)
+    if test.labels is None:
+        rows = list(range(min(PICTURED_CLASSES, len(test))))
+    else:
+        rows = first_of_each_class(test.labels, PICTURED_CLASSES)
     true = {m: torch.stack([test[i][m] for i in rows]) for m in test.modalities}
     condition = evaluation["condition"]
     generator = torch.Generator(device).manual_seed(evaluation["seed"])

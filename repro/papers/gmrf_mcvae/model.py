@@ -290,14 +290,9 @@ class GMRFMCVAE(MultimodalModel):
         """
         if num_importance_samples < 1:
             raise ValueError(f"num_importance_samples is {num_importance_samples}, must be at least 1")
-        self.check_batch(batch, subset=True)
-        if given is None:
-            return self._log_marginal(batch, num_importance_samples, generator)
-        if both := sorted(set(batch) & set(given)):
-            raise ValueError(f"modalities {both} are in the batch and in given")
-        self.check_batch(given, subset=True)
-        joint = self._log_marginal({**batch, **given}, num_importance_samples, generator)
-        return joint - self._log_marginal(given, num_importance_samples, generator)
+        return self.difference_of_marginals(
+            lambda x: self._log_marginal(x, num_importance_samples, generator), batch, given
+        )
 
     def _log_marginal(self, batch: Mapping[str, Tensor], num: int, generator: torch.Generator | None) -> Tensor:
         names = [m for m in self.modalities if m in batch]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from repro.papers.gmrf_mcvae.experiments import LABELS, plan
 from repro.papers.gmrf_mcvae.image_settings import ARTIFACTS
 from repro.records import Record, RunSpec
+from repro.tables import join_tables
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 Samples = Callable[[RunSpec], Mapping[str, "ndarray"]]
-
-
-def _join(tables: Sequence[Any], label: str) -> dict[str, str]:
-    """Several tables of one artifact, one below the other."""
-    latex = [t.to_latex(label if i == 0 else f"{label}-{i + 1}") for i, t in enumerate(tables)]
-    return {"md": "\n".join(t.to_markdown() for t in tables), "tex": "\n".join(latex)}
 
 
 def _truth() -> dict[str, ndarray]:
@@ -65,7 +60,7 @@ def _scaling(profile: str, lookup: Callable[[RunSpec], Record | None]) -> dict[s
     costs = scaling_tables.costs(profile, lookup)
     figure = image_figures.scaling(costs.components, costs.seconds, costs.megabytes)
     pictures = {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
-    return _join(scaling_tables.scaling(profile, lookup), "tab:gmrf-scaling") | pictures
+    return join_tables(scaling_tables.scaling(profile, lookup), "tab:gmrf-scaling") | pictures
 
 
 def render(
@@ -99,23 +94,23 @@ def render(
         from repro.papers.gmrf_mcvae import image_tables
 
         if artifact == "table2":
-            return _join(image_tables.table2(profile, seeds, lookup, rename), label)
+            return join_tables(image_tables.table2(profile, seeds, lookup, rename), label)
         if artifact == "table2-ablations":
             from repro.papers.gmrf_mcvae.image_ablations import ablations
 
-            return _join([ablations(profile, seeds, lookup)], label)
-        return _join([image_tables.table3(artifact, profile, seeds, lookup)], label)
+            return join_tables([ablations(profile, seeds, lookup)], label)
+        return join_tables([image_tables.table3(artifact, profile, seeds, lookup)], label)
     if artifact.startswith("table1"):
         from repro.papers.gmrf_mcvae import tables
 
         if artifact == "table1":
-            return _join(tables.table1(profile, seeds, lookup, rename), label)
+            return join_tables(tables.table1(profile, seeds, lookup, rename), label)
         if artifact == "table1-sweep":
-            return _join(tables.sweep(profile, lookup), label)
-        return _join([tables.ablations(profile, lookup)], label)
+            return join_tables(tables.sweep(profile, lookup), label)
+        return join_tables([tables.ablations(profile, lookup)], label)
     from repro.papers.gmrf_mcvae import architecture
 
     found = [getattr(architecture, artifact)()]
     if artifact == "table9":
         found.append(architecture.capacities())
-    return _join(found, label)
+    return join_tables(found, label)

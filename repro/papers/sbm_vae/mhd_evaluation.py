@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from repro.datasets import Dataset, load_dataset
-from repro.datasets.base import specs
+from repro.datasets.base import first_of_each_class, specs
 from repro.datasets.card import load_card
 from repro.metrics.coherence import agreement_curve, conditional_coherence
 from repro.model import MultimodalModel, TrainableModel
 from repro.papers.sbm_vae.building import build_sbm
 from repro.papers.sbm_vae.celeba_evaluation import sampling_text
 from repro.papers.sbm_vae.celeba_models import build_face_baseline
-from repro.papers.sbm_vae.pictures import first_of_each_class
 from repro.papers.sbm_vae.supervised import DigitJudges, WithJudge
 from repro.records import Metric, RunSpec
 

@@ -8,26 +8,24 @@ import torch
 from torch import Tensor
 
 from repro.datasets import Dataset
+from repro.datasets.base import first_of_each_class
 from repro.model import MultimodalModel, TrainableModel
 from repro.papers.sbm_vae.model import SBMVAE
 from repro.records import RunSpec
 
-__all__ = ["PICTURED", "draw_pictures", "first_of_each_class"]
+__all__ = ["PICTURED", "draw_pictures"]
 
 PICTURED = (0, 2, 5)  # modalities of figures 24, 3 with 23, and 25, counted from 0
-SAMPLES_A_DIGIT, JOINT = 4, 10
-
-
-def first_of_each_class(labels: Tensor, most: int = 10) -> list[int]:
-    """Index of the first sample of each class, by class."""
-    return [int((labels == c).nonzero()[0]) for c in labels.unique()[:most]]
+# Samples of each digit, and joint ones: of up to five modalities, and of more, so that the file stays below 300 kB.
+FEW, MANY = (4, 10), (2, 6)
 
 
 @torch.no_grad()
 def draw_pictures(model: TrainableModel, test: Dataset, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
     """Four samples of some modalities given all others of the first test image of each digit, and ten joint samples.
 
-    The first ones drawn with one seed, none selected. Where there is an energy it guides the conditional ones.
+    Two and six where there are more than five modalities. The first ones drawn with one seed, none selected. Where
+    there is an energy it guides the conditional ones.
 
     Returns:
         ``given/<m>`` ``(samples, digits, C, H, W)`` and ``joint/<m>`` ``(samples, C, H, W)``, all as bytes. The true
@@ -53,6 +51,7 @@ def draw_pictures(model: TrainableModel, test: Dataset, spec: RunSpec, device: s
     true = {m: torch.stack([test[i][m] for i in rows]).to(device) for m in test.modalities}
     generator = torch.Generator(device).manual_seed(spec.params["evaluation"]["seed"] + 7)
     names: list[str] = list(test.modalities)
+    conditional, joint = FEW if len(names) <= 5 else MANY
     found: dict[str, Tensor] = {}
     options: dict[str, Any] = {}
     if isinstance(model, SBMVAE) and model.energy is None:
@@ -61,7 +60,7 @@ def draw_pictures(model: TrainableModel, test: Dataset, spec: RunSpec, device: s
         if k < len(names):
             m = names[k]
             known = {n: x for n, x in true.items() if n != m}
-            drawn = model.generate(SAMPLES_A_DIGIT, given=known, generator=generator, **options)
+            drawn = model.generate(conditional, given=known, generator=generator, **options)
             found[f"given/{m}"] = drawn[m]
-    found |= {f"joint/{m}": x for m, x in model.generate(JOINT, generator=generator).items()}
+    found |= {f"joint/{m}": x for m, x in model.generate(joint, generator=generator).items()}
     return {name: x.float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu() for name, x in found.items()}

@@ -193,8 +193,8 @@ def _dataset() -> Figure:
     import numpy as np
 
     from repro.datasets import load_dataset
+    from repro.datasets.base import first_of_each_class
     from repro.papers.sbm_vae.figures import pages
-    from repro.papers.sbm_vae.pictures import first_of_each_class
 
     test = load_dataset("extended_polymnist", split="test")
     assert test.labels is not None

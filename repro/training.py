@@ -186,12 +186,11 @@ class _Epoch:
                 pass  # the order is drawn anew, what was done is passed over
             if self.random:
                 _set_random_state(self.random)
-            total = -(-len(self.data) // self.batch_size)
             for batch in batches:
                 self._take(batch, sharded)
                 self.step += 1
                 due = parallel.world == 1 or self.step % STEPS_BETWEEN_AGREEMENTS == 0
-                if due and self.step < total and parallel.any(stop()):
+                if due and self.step < -(-len(self.data) // self.batch_size) and parallel.any(stop()):
                     self.random = {} if sharded is not None else _random_state()
                     self.sums = parallel.sum(self.sums)
                     return False
@@ -230,8 +229,7 @@ def _continued(model: TrainableModel, checkpoint: Path | None, key: str, paralle
     try:
         model.load_state_dict(state.model, strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"checkpoint {checkpoint} does not fit the model: {reason}") from None
+        raise CheckpointError(f"{checkpoint} does not fit the model: {' '.join(str(error).split())}") from None
     state.sums = {k: v.to(device) for k, v in state.sums.items()} if parallel.rank == 0 else {}
     return state
 
@@ -243,6 +241,11 @@ def _check(model: TrainableModel, data: Dataset, settings: TrainingSettings) -> 
     if unknown := sorted(set(settings.stages) - {s.name for s in stages}):
         raise ValueError(f"settings for stages {unknown}; the model has {[s.name for s in stages]}")
     return stages
+
+
+def _check_finite(model: TrainableModel, where: str) -> None:
+    if bad := [n for n, p in model.named_parameters() if not bool(torch.isfinite(p).all())]:
+        raise NonFiniteLossError(f"{where}: parameters not finite: {bad[:3]}; the checkpoint is kept") from None
 
 
 def train(
@@ -308,8 +311,7 @@ def train(
             continue
         with torch.no_grad(), isolated_rng(epoch_seed(seed, stage.name, -1)):
             split = model.stage_data(stage, data)
-        create = OPTIMIZERS[settings.optimizer]
-        optimizer = create(_parameters(model, stage), lr=own.learning_rate, fused=True)
+        optimizer = OPTIMIZERS[settings.optimizer](_parameters(model, stage), lr=own.learning_rate, fused=True)
         if index == state.stage and state.optimizer:
             _load_optimizer_state(optimizer, state.optimizer)
         falls = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=own.plateau) if own.plateau else None
@@ -322,14 +324,18 @@ def train(
             if index == state.stage and epoch == state.epoch:
                 work.step, work.sums, work.random = state.step, state.sums, state.random
             where = f"stage {stage.name!r}, epoch {epoch + 1} of {own.epochs}"
-            if not work.run(stop, sharded, parallel):
+            try:
+                finished = work.run(stop, sharded, parallel)
+            except ValueError:  # of a distribution that such parameters lead to
+                _check_finite(model, f"{where}, step {work.step + 1}")
+                raise
+            if not finished:
                 save(epoch=epoch, step=work.step, sums=work.sums, random=work.random)
                 raise TrainingStopped(f"stopped in {where}, after {work.step} of its steps")
             terms = work.means(parallel)
             if bad := {k: v for k, v in terms.items() if not abs(v) < float("inf")}:
                 raise NonFiniteLossError(f"{where}: the loss is not finite ({bad}); the last good checkpoint is kept")
-            if bad_names := [n for n, p in model.named_parameters() if not bool(torch.isfinite(p).all())]:
-                raise NonFiniteLossError(f"{where}: parameters not finite: {bad_names[:3]}; the checkpoint is kept")
+            _check_finite(model, where)
             if falls is not None:
                 falls.step(terms["loss"])
             entry: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "epochs": own.epochs, **terms}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 from collections.abc import Mapping
@@ -279,6 +280,25 @@ def test_history_holds_stage_epoch_terms_and_what_is_added() -> None:
     for entry in history:
         assert entry["loss"] == pytest.approx(entry["error"] + 0.1 * entry["size"], rel=1e-5)
     assert not model.training
+
+
+def test_parameters_that_are_not_finite_are_named_where_a_distribution_meets_them() -> None:
+    """Not the distribution's own error, which prints the whole tensor."""
+    model, steps, loss = toy(), [], TwoStages.loss
+
+    def poisoned(batch: Any, stage: Any = None) -> Any:
+        steps.append(1)
+        found = loss(model, batch, stage)
+        torch.distributions.Normal(found.total, 1.0, validate_args=True)
+        return dataclasses.replace(found, total=found.total * float("inf" if len(steps) == 2 else 1))
+
+    model.loss = poisoned  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteLossError, match=r"^stage 'encode', epoch 1 of 3, step 3: parameters not finite: \['"):
+        train(model, data(), SETTINGS, seed=5)
+    model = toy()
+    model.loss = lambda batch, stage=None: torch.distributions.Normal(torch.nan, 1.0)  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="to satisfy the constraint"):  # of another cause: as it is
+        train(model, data(), SETTINGS, seed=5)
 
 
 def test_each_stage_trains_its_own_parameters() -> None:

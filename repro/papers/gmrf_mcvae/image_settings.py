@@ -94,7 +94,7 @@ _BIKES: dict[str, dict[str, Any]] = {
     "quick": {
         "network": _network(8, 8, 32, 32, background=1.0),
         "size": 32,
-        "training": {"epochs": 15, "batch_size": 16, "learning_rate": 4e-3},
+        "training": {"epochs": 18, "batch_size": 16, "learning_rate": 2e-3},
         "train_samples": None,
         "num_samples": None,
         "ssim_samples": None,

@@ -283,8 +283,8 @@ def _indifferent_note(rows: Mapping[str, Sequence[Record]]) -> list[str]:
     if not found:
         return []
     return [
-        f"As far from true images with a component observed as without: {', '.join(found)}. What they generate hardly "
-        "depends on what is observed; they draw an average bicycle."
+        "Averaged over which component is observed, conditional samples are no nearer to true images than "
+        f"unconditional ones: {', '.join(found)}."
     ]
 
 

@@ -59,7 +59,7 @@ PartitionName=gpu Nodes=n0 MaxTime=INFINITE State=UP
 """
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 900.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 300.0) -> None:
     """Waits for a condition; fails with its name after some time."""
     end = time.monotonic() + seconds
     while not condition():
@@ -112,26 +112,30 @@ class Slurm:
         until(lambda: self.call("sinfo", "-h", "-o", "%t").split()[:1] in (["idle"], ["mix"], ["alloc"]), "the node")
 
     def crash_node(self) -> None:
-        """Kills the node's daemon and everything that it had started, as a power failure does."""
+        """Kills the node's daemon and everything that it had started, as a power failure does.
+
+        All of them are halted first, daemons before tasks: one that outlived a task would tell the controller that the
+        task was killed, which no failing node does, and the job would be over instead of queued again.
+        """
         node = self.processes.pop("node")
-        tasks = _tree(node.pid)
-        for pid in (node.pid, *tasks, *self._steps()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        found = (node.pid, *_tree(node.pid), *self._steps())
+        for fatal in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, fatal)
         node.wait()
 
     def _steps(self) -> list[int]:
-        """The daemons of running steps, which are nobody's children, and what they started."""
+        """The daemons of running steps, which are nobody's children, and then what they started."""
         found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):
-                if f"SLURM_CONF={self.configuration}".encode() in path.read_bytes() and b"SLURM_JOB_ID=" in (
-                    path.read_bytes()
-                ):
-                    found.append(int(path.parent.name))
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 if path.read_bytes().startswith(b"slurmstepd") and self._is_ours(int(path.parent.name)):
+                    found.append(int(path.parent.name))
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                environ = path.read_bytes()
+                if f"SLURM_CONF={self.configuration}".encode() in environ and b"SLURM_JOB_ID=" in environ:
                     found.append(int(path.parent.name))
         return [pid for pid in found if pid != os.getpid()]
 

@@ -99,7 +99,7 @@ _BIKES: dict[str, dict[str, Any]] = {
         "num_samples": None,
         "ssim_samples": None,
         "seeds": 1,
-        "seconds": (0.0055, 0.06),
+        "seconds": (0.0042, 0.04),
     },
     "smoke": {
         "network": _network(4, 2, 4, 4, background=1.0),

@@ -166,7 +166,7 @@ def test_trainable_priors_keep_white_blocks_and_learn_correlations(sizes: dict[s
         optimizer.zero_grad()
         (-prior().log_prob(z).mean()).backward()
         optimizer.step()
-    assert float(prior().log_prob(z).mean()) > float(before) + 0.02
+    assert prior().log_prob(z).mean().item() > before.item() + 0.02
     covariance = prior().covariance_matrix.detach()
     torch.testing.assert_close(covariance[:2, :2], torch.eye(2), rtol=0, atol=1e-5)
     assert float(prior.correlations().max()) > 0.3

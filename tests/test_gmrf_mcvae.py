@@ -308,7 +308,7 @@ def test_a_few_steps_lower_the_loss(posterior: str, prior: str, dominance: str) 
         assert unused == set()
         assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
         optimizer.step()
-        totals.append(float(loss.total))
+        totals.append(loss.total.item())
     assert totals[-1] < totals[0] - 0.05
     eigenvalues = torch.linalg.eigvalsh(model.posterior(x).covariance_matrix)
     assert float(eigenvalues.min()) > 0

@@ -296,7 +296,7 @@ def test_parameters_that_are_not_finite_are_named_where_a_distribution_meets_the
     with pytest.raises(NonFiniteLossError, match=r"^stage 'encode', epoch 1 of 3, step 3: parameters not finite: \['"):
         train(model, data(), SETTINGS, seed=5)
     model = toy()
-    model.loss = lambda batch, stage=None: torch.distributions.Normal(torch.nan, 1.0)  # type: ignore[method-assign]
+    model.loss = lambda batch, stage=None: torch.distributions.Normal(torch.nan, 1.0, validate_args=True)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="to satisfy the constraint"):  # of another cause: as it is
         train(model, data(), SETTINGS, seed=5)
 

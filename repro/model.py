@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from repro.datasets.base import Dataset, ModalitySpec
 
-__all__ = ["Loss", "ModalitySpec", "MultimodalModel", "Stage", "TrainableModel", "isolated_rng"]
+__all__ = [
+    "Loss",
+    "ModalitySpec",
+    "MultimodalModel",
+    "Stage",
+    "TrainableModel",
+    "checked_distributions",
+    "isolated_rng",
+]
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,16 @@ class Loss:
     total: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@contextmanager
+def checked_distributions() -> Iterator[None]:
+    """Keeps torch's checks of distributions as they are: its compiler's import switches them off for the process."""
+    checked = torch.distributions.Distribution._validate_args
+    try:
+        yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(checked)
 
 
 @contextmanager

@@ -136,6 +136,8 @@ def test_the_compiled_score_is_one_graph_with_the_same_values() -> None:
         found = compiled_score(made, backend="aot_eager")  # traced whole, without the C++ compiler
         for t in (0.2, 0.9):
             torch.testing.assert_close(found(z, torch.tensor(t)), made(z, torch.tensor(t)), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="scale"):  # compilation alone would leave such checks off in the process
+        torch.distributions.Normal(0.0, -1.0)
 
 
 def test_a_graph_needs_a_gpu() -> None:

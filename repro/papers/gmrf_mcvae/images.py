@@ -183,6 +183,7 @@ def network_arguments(
 
     import torch
 
+    from repro.model import checked_distributions
     from repro.networks import ResNetDecoder, ResNetEncoder
 
     settings = dict(settings)
@@ -198,11 +199,9 @@ def network_arguments(
         for kind, most in zip((ResNetEncoder, partial(ResNetDecoder, background=background)), widest, strict=True)
     )
     if backend := settings.pop("compile"):
-        # The first compilation switches off torch's checks of distributions for the whole process; they are kept on.
-        checked = torch.distributions.Distribution._validate_args
-        for module in (*encoders.values(), *decoders.values()):
-            module.blocks.compile(backend=backend)
-        torch.distributions.Distribution.set_default_validate_args(checked)
+        with checked_distributions():
+            for module in (*encoders.values(), *decoders.values()):
+                module.blocks.compile(backend=backend)
     if beta_is_relative:
         scale = settings.pop("scale")
         settings["beta"] *= scale if settings["likelihood"] == "laplace" else scale**2

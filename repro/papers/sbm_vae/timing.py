@@ -148,8 +148,11 @@ def compiled_score(score: LatentScore, backend: str = "inductor") -> Callable[[T
     """
     import torch
 
-    torch.compiler.reset()
-    return torch.compile(lambda z, t: score(z, t), backend=backend, dynamic=False, fullgraph=True)
+    from repro.model import checked_distributions
+
+    with checked_distributions():
+        torch.compiler.reset()
+        return torch.compile(lambda z, t: score(z, t), backend=backend, dynamic=False, fullgraph=True)
 
 
 class GraphedScore:

@@ -190,7 +190,7 @@ class _Epoch:
                 self._take(batch, sharded)
                 self.step += 1
                 due = parallel.world == 1 or self.step % STEPS_BETWEEN_AGREEMENTS == 0
-                if due and self.step < -(-len(self.data) // self.batch_size) and parallel.any(stop()):
+                if due and self.step * self.batch_size < len(self.data) and parallel.any(stop()):
                     self.random = {} if sharded is not None else _random_state()
                     self.sums = parallel.sum(self.sums)
                     return False

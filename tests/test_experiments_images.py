@@ -188,7 +188,7 @@ def test_decoders_of_bicycles_start_at_white(method: str, profile: str) -> None:
     assert all(torch.equal(b, torch.ones(1)) for b in starts)
 
 
-def test_all_models_of_bicycles_have_one_noise() -> None:
+def test_all_models_of_bicycles_have_one_likelihood_scale() -> None:
     """The same scale in every loss; the beta of each weighs the KL term on top of it."""
     for profile in ("paper", "quick", "smoke"):
         specs = [image_spec("biked_rendered", m, 0, profile) for m in METHODS]

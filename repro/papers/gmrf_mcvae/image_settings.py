@@ -79,10 +79,10 @@ def _network(start_size: int, channels: int, encoder_max: int, decoder_max: int,
 
 # "paper": Table VIII and 100 epochs (section -C1). The paper has no batch size and no step size. On PolyMNIST they are
 # those of MoPoE-VAE's published code. Bicycles are too few for its batches of 256: with 32 there are 11,400 steps, of
-# which the first 150, all that was tried without a GPU (validation split), begin to encode the wheels. Those of
-# "quick" are the largest of the three step sizes tried there at which no model diverged. "seconds": for each training
-# sample of GMRF MCVAE, and for evaluating one test sample, on one of two cores that both train, measured on an AMD
-# EPYC with bfloat16 units. "background": see ResNetDecoder.
+# which the first 150, all that was tried without a GPU (validation split), begin to encode the wheels. At twice the
+# step size of "quick" MoPoE-VAE diverged. "seconds": for each training sample of GMRF MCVAE, and for evaluating one
+# test sample, on one of two cores that both train, measured on an AMD EPYC with bfloat16 units. "background": see
+# ResNetDecoder.
 _BIKES: dict[str, dict[str, Any]] = {
     "paper": {
         "network": _network(8, 32, 512, 256, background=1.0),
@@ -161,8 +161,8 @@ EXPERIMENTS: dict[str, ImageExperiment] = {
         },
     ),
     # Lines of one pixel vanish under a Laplace likelihood, whose best guess of a rare dark pixel is white. The paper
-    # states no scale. At 1 all models ignore the components: where a saddle stands changes 1,024 pixels by a squared
-    # 0.58 in all, 0.3 nats. At 0.05 it is worth 117 (measured on the training split at 32 x 32).
+    # states no scale. At 1 the baselines ignore the components: where a saddle stands changes 1,024 pixels by a
+    # squared 0.58 in all, 0.3 nats. At 0.05 it is worth 117 (measured on the training split at 32 x 32).
     "biked_rendered": (
         _BIKED := ImageExperiment(
             options={"seed": 0},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -38,7 +40,9 @@ __all__ = [
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 POSITIVE = ("epochs", "batch_size", "learning_rate")
-OWN = (*POSITIVE, "plateau")
+OWN = (*POSITIVE, "plateau", "patience")
+# The streams of a stage's data and of its validation, in place of an epoch's number.
+STAGE_DATA, VALIDATION = -1, -2
 # Several processes agree on stopping every so many steps: an exchange a step would be felt by small models.
 STEPS_BETWEEN_AGREEMENTS = 8
 
@@ -53,22 +57,34 @@ class TrainingStopped(Exception):
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How every stage of a model is optimised.
+    r"""How every stage of a model is optimised, and when it ends.
+
+    A stage takes ``epochs`` passes over its training data. Where it has ``patience`` that is the most, and it ends
+    before them after the first epoch :math:`t` that is ``patience`` epochs behind the last improvement. Epoch
+    :math:`t` improves where its mean validation loss :math:`v_t` has
+
+    .. math:: v_t < b - r\,|b|,
+
+    with :math:`b` the validation loss of the last epoch that improved, and :math:`r` the ``min_improvement``; the first
+    epoch does. The stage has then converged. What is kept are the parameters of its last epoch, not of its best one.
 
     Arguments:
-        epochs: Passes over the training split, for each stage.
+        epochs: Passes over the training split, for each stage; the most where there is ``patience``.
         batch_size: Samples a step.
         learning_rate: Step size of the optimiser; its other settings are PyTorch's defaults.
         device: Where tensors live.
         optimizer: ``"adam"`` or ``"adamw"``.
         labels: Under what name a batch carries the class labels; empty for models that do not see them.
-        stages: Name of a stage to the ``epochs``, ``batch_size``, ``learning_rate`` and ``plateau`` that it has of its
-            own.
+        stages: Name of a stage to the ``epochs``, ``batch_size``, ``learning_rate``, ``plateau`` and ``patience`` that
+            it has of its own.
         plateau: Epochs without a lower loss after which the learning rate falls to a tenth (PyTorch's
             ReduceLROnPlateau); 0 for a constant rate.
+        patience: Epochs without improvement of the validation loss before a stage ends; None for exactly ``epochs``.
+        min_improvement: The relative improvement r of the validation loss that counts, from 0 to below 1.
 
     Raises:
-        ValueError: If a number is not positive, the optimiser is unknown, or a stage has a setting of another name.
+        ValueError: If a number is not positive or outside its range, the optimiser is unknown, or a stage has a
+            setting of another name.
     """
 
     epochs: int
@@ -77,8 +93,10 @@ class TrainingSettings:
     device: str = "cpu"
     optimizer: str = "adam"
     labels: str = ""
-    stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    stages: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     plateau: int = 0
+    patience: int | None = None
+    min_improvement: float = 0.0
 
     def __post_init__(self) -> None:
         for name in POSITIVE:
@@ -86,6 +104,10 @@ class TrainingSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be positive")
         if self.plateau < 0:
             raise ValueError(f"plateau is {self.plateau}, must be at least 0")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is {self.patience}, must be at least 1, or None to train every epoch")
+        if not 0 <= self.min_improvement < 1:
+            raise ValueError(f"min_improvement is {self.min_improvement}, must be from 0 to below 1")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer is {self.optimizer!r}; one of {', '.join(OPTIMIZERS)}")
         for stage, own in self.stages.items():
@@ -214,6 +236,61 @@ class _Epoch:
         return {name: float(value) / len(self.data) for name, value in parallel.sum(self.sums).items()}
 
 
+@contextmanager
+def _evaluated(model: TrainableModel) -> Iterator[None]:
+    """Evaluation mode within the block; afterwards every module's mode and every buffer are as they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    before = {name: (buffer._version, buffer.clone()) for name, buffer in model.named_buffers()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for name, buffer in model.named_buffers():  # what a loss counts or averages is training's alone
+            version, value = before[name]
+            if buffer._version != version:
+                buffer.copy_(value)
+
+
+class _Patience:
+    """The stopping rule of one stage, see :class:`TrainingSettings`.
+
+    What it has seen is in the history, which every checkpoint holds, so that no state of it needs to be kept.
+    """
+
+    def __init__(
+        self, model: TrainableModel, stage: Stage, data: Dataset, settings: TrainingSettings, seed: int
+    ) -> None:
+        self.model, self.stage, self.settings, self.seed = model, stage, settings, seed
+        self.best, self.waited = float("inf"), 0
+        # The stage's data may be fitted (a scale, a map) on the way, which is for the training split to decide.
+        with isolated_rng(epoch_seed(seed, stage.name, STAGE_DATA)), torch.no_grad():
+            self.data = copy.deepcopy(model).stage_data(stage, data)
+
+    def measure(self) -> float:
+        """Mean loss of the validation split, in evaluation mode, with the same noise at every epoch."""
+        total = 0.0
+        with isolated_rng(epoch_seed(self.seed, self.stage.name, VALIDATION)), torch.no_grad(), _evaluated(self.model):
+            # In a random order, the same each time: some losses give samples parts of their own by position.
+            for batch in self.data.batches(self.settings.batch_size):
+                loss = self.model.loss(batch, self.stage)
+                if loss.parts:
+                    raise ValueError(
+                        f"patience is {self.settings.patience}, but the loss of {type(self.model).__name__} has a part "
+                        f"for each of {list(loss.parts)}: no one number says when it has stopped improving"
+                    )
+                total += float(loss.total) * len(next(iter(batch.values())))
+        return total / len(self.data)
+
+    def note(self, value: float) -> bool:
+        """Takes note of an epoch's validation loss; returns whether the stage ends with it."""
+        improved = self.best == float("inf") or value < self.best - self.settings.min_improvement * abs(self.best)
+        self.best, self.waited = (value, 0) if improved else (self.best, self.waited + 1)
+        assert self.settings.patience is not None
+        return self.waited >= self.settings.patience
+
+
 def _continued(model: TrainableModel, checkpoint: Path | None, key: str, parallel: Parallel, device: str) -> Checkpoint:
     state = None
     if checkpoint is not None:
@@ -234,12 +311,16 @@ def _continued(model: TrainableModel, checkpoint: Path | None, key: str, paralle
     return state
 
 
-def _check(model: TrainableModel, data: Dataset, settings: TrainingSettings) -> list[Stage]:
-    if dict(data.modalities) != model.modalities:
-        raise ValueError(f"the data has modalities {dict(data.modalities)}, the model {model.modalities}")
+def _check(model: TrainableModel, data: Dataset, settings: TrainingSettings, validation: Dataset | None) -> list[Stage]:
+    for split in (data, validation):
+        if split is not None and dict(split.modalities) != model.modalities:
+            raise ValueError(f"the data has modalities {dict(split.modalities)}, the model {model.modalities}")
     stages = list(model.stages())
     if unknown := sorted(set(settings.stages) - {s.name for s in stages}):
         raise ValueError(f"settings for stages {unknown}; the model has {[s.name for s in stages]}")
+    for stage in stages:
+        if validation is None and (patience := settings.for_stage(stage.name).patience) is not None:
+            raise ValueError(f"stage {stage.name!r} has patience {patience}, which needs a validation split")
     return stages
 
 
@@ -255,6 +336,7 @@ def train(
     *,
     seed: int,
     key: str = "",
+    validation: Dataset | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -273,9 +355,11 @@ def train(
         settings: Epochs, batch size, learning rate, device.
         seed: Seed of the order of samples and of all noise.
         key: Key of the run, kept in the checkpoint.
+        validation: The split whose loss ends the stages that have patience; it is used for nothing else.
         checkpoint: The checkpoint's file; None for none.
-        on_epoch: Called with every finished epoch's entry (stage, epoch, epochs, means of the loss terms); what it
-            returns is added to the entry before the checkpoint is written. In the first process alone.
+        on_epoch: Called with every finished epoch's entry (stage, epoch, epochs, means of the loss terms; with patience
+            the ``validation_loss`` too, and in a stage's last entry whether it has ``converged``); what it returns is
+            added to the entry before the checkpoint is written. In the first process alone.
         stop: Asked after every step; training ends at the first true answer.
         pace: Handed what writes the checkpoint after every epoch, which it calls or leaves; calls it if None.
         parallel: The processes that train together, and the parts that each batch is divided into.
@@ -285,17 +369,20 @@ def train(
 
     Raises:
         TrainingStopped: If ``stop`` asked for it; the checkpoint holds every step that was done.
-        NonFiniteLossError: If a loss term or a parameter is NaN or infinite after an epoch; the last good checkpoint
-            is kept.
+        NonFiniteLossError: If a loss term, a validation loss or a parameter is NaN or infinite after an epoch; the last
+            good checkpoint is kept.
         CheckpointError: If the checkpoint cannot be read or written.
-        ValueError: If the data's modalities are not the model's, or settings name a stage that it has not.
+        ValueError: If the data's modalities are not the model's, settings name a stage that it has not, or a stage has
+            patience without a validation split or with a loss in parts.
     """
-    stages = _check(model, data, settings)
+    stages = _check(model, data, settings, validation)
     stop, pace = stop or (lambda: False), pace or (lambda save: save())
     model.to(settings.device).train()
     data = data.to(settings.device)
+    validation = None if validation is None else validation.to(settings.device)
     if settings.labels:
         data = data.labelled(settings.labels)
+        validation = None if validation is None else validation.labelled(settings.labels)
     state = _continued(model, checkpoint, key, parallel, settings.device)
 
     def save(**changes: Any) -> None:
@@ -307,17 +394,23 @@ def train(
     for index in range(state.stage, len(stages)):
         stage, own = stages[index], settings.for_stage(stages[index].name)
         first = state.epoch if index == state.stage else 0
-        if first >= own.epochs:
+        past = [e for e in state.history if e["stage"] == stage.name]
+        if first >= own.epochs or (past and past[-1].get("converged")):
             continue
-        with torch.no_grad(), isolated_rng(epoch_seed(seed, stage.name, -1)):
+        with torch.no_grad(), isolated_rng(epoch_seed(seed, stage.name, STAGE_DATA)):
             split = model.stage_data(stage, data)
         optimizer = OPTIMIZERS[settings.optimizer](_parameters(model, stage), lr=own.learning_rate, fused=True)
         if index == state.stage and state.optimizer:
             _load_optimizer_state(optimizer, state.optimizer)
         falls = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=own.plateau) if own.plateau else None
-        for entry in state.history:  # what it has seen is in the history, so that no state of it needs to be kept
-            if falls is not None and entry["stage"] == stage.name:
+        rule = None
+        if own.patience is not None and validation is not None:
+            rule = _Patience(model, stage, validation, own, seed)
+        for entry in past:  # what both have seen is in the history, so that no state of them needs to be kept
+            if falls is not None:
                 falls.step(entry["loss"])
+            if rule is not None:
+                rule.note(entry["validation_loss"])
         sharded = parallel.loss(model, stage)
         for epoch in range(first, own.epochs):
             work = _Epoch(model, stage, optimizer, split, own.batch_size, epoch_seed(seed, stage.name, epoch))
@@ -339,12 +432,24 @@ def train(
             if falls is not None:
                 falls.step(terms["loss"])
             entry: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "epochs": own.epochs, **terms}
+            last = epoch + 1 == own.epochs
+            if rule is not None:
+                value = parallel.share(rule.measure)
+                if not abs(value) < float("inf"):
+                    raise NonFiniteLossError(
+                        f"{where}: the validation loss is {value}; the last good checkpoint is kept"
+                    )
+                converged = rule.note(value)
+                last = last or converged
+                entry |= {"validation_loss": value} | ({"converged": converged} if last else {})
             if on_epoch is not None and parallel.rank == 0:
                 entry |= on_epoch(entry) or {}
             state.history.append(entry)
-            if (epoch + 1 < own.epochs or index + 1 < len(stages)) and parallel.any(stop()):
+            if not (last and index + 1 == len(stages)) and parallel.any(stop()):
                 save(epoch=epoch + 1)
                 raise TrainingStopped(f"stopped after {where}")
             pace(lambda done=epoch + 1: save(epoch=done))
+            if last:
+                break
     model.eval()
     return state.history

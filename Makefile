@@ -11,7 +11,7 @@ PAPERS := gmrf mrf sbm covae pretrained compare
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 	@echo "<paper>-table<N>, <paper>-fig<N>   any table or figure; papers: gmrf mrf sbm covae; see '$(REPRO) list'"
-	@echo "variables: PROFILE=paper|quick|smoke, ARGS='--seeds 1 --dry-run ...'"
+	@echo "variables: PROFILE=paper|overnight|quick|smoke, ARGS='--seeds 1 --dry-run ...'"
 
 setup: $(STAMP) ## Make .venv from requirements.lock; again only when the lock or pyproject.toml changes
 $(STAMP): requirements.lock pyproject.toml

@@ -6,19 +6,21 @@ import importlib
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from repro.inventory import KINDS, PAPERS, ROOMS, Artifact, UsageError, artifacts, find, nearest
-from repro.records import PRECISIONS, PROFILES, Record, RunSpec, with_precision
+from repro.records import PRECISIONS, PROFILES, NoProfileError, Record, RunSpec, with_precision
 from repro.runs import RunError, RunStore, read_record, room, room_package, write_atomically
 
 __all__ = [
     "PAPERS",
     "ROOMS",
     "Artifact",
+    "NotOfferedError",
     "UsageError",
     "artifacts",
     "estimate",
@@ -32,6 +34,10 @@ __all__ = [
     "run",
     "state",
 ]
+
+
+class NotOfferedError(UsageError, NoProfileError):
+    """An artifact whose experiment has no settings of a profile."""
 
 
 def check_profile(profile: str) -> str:
@@ -86,6 +92,7 @@ def plan(
 
     Raises:
         UsageError: If it is not computed from runs here, or has no precision to choose, and why.
+        NotOfferedError: If its experiment has no settings of the profile.
     """
     if artifact.kind == "D":
         raise UsageError(f"{artifact.name} is a drawing of the method, not computed")
@@ -96,7 +103,10 @@ def plan(
     if seeds is not None and seeds < 1:
         raise UsageError(f"--seeds is {seeds}, must be at least 1")
     source = _source(artifact)
-    rows = room(source.paper).plan(source.id, check_profile(profile), seeds)
+    try:
+        rows = room(source.paper).plan(source.id, check_profile(profile), seeds)
+    except NoProfileError as error:
+        raise NotOfferedError(f"{artifact.name} {error}") from None
     try:
         return {row: [with_precision(s, precision) for s in specs] for row, specs in rows.items()}
     except ValueError as error:
@@ -149,7 +159,8 @@ def _pictured(paper: str, profile: str) -> frozenset[RunSpec]:
     found: set[RunSpec] = set()
     for artifact in artifacts().values():
         if artifact.built and artifact.paper == paper and artifact.kind in "FQ" and not artifact.same_as:
-            found |= set(unique(plan(artifact, profile)))
+            with suppress(NotOfferedError):
+                found |= set(unique(plan(artifact, profile)))
     return frozenset(found)
 
 
@@ -258,7 +269,7 @@ def run(
 
     Arguments:
         name: The artifact, such as ``"gmrf_mcvae/table1"``.
-        profile: ``"paper"``, ``"quick"`` or ``"smoke"``.
+        profile: ``"paper"``, ``"overnight"``, ``"quick"`` or ``"smoke"``.
         seeds: Number of seeds; the profile's if None.
         workers: Processes; one a core if None.
         device: Where to train; a GPU if there is one, else the CPU, if None.

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--figures", type=Path, metavar="DIR")
     sub = add("run", "carry out what a table or figure needs and render it")
     sub.add_argument("id", nargs="?", help="such as gmrf_mcvae/table1 or gmrf-table1")
-    sub.add_argument("--profile", default="paper", help="paper (default), quick or smoke")
+    sub.add_argument("--profile", default="paper", help="paper (default), overnight, quick or smoke")
     sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1; the profile's number by default")
     sub.add_argument("--workers", type=int, metavar="N", help="processes; one a core by default")
     sub.add_argument("--device", help="cpu, cuda or cuda:<index>; a GPU where there is one by default")

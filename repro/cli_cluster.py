@@ -227,7 +227,7 @@ def show_status(options: argparse.Namespace) -> None:
 def add_status_command(sub: argparse.ArgumentParser) -> None:
     """Adds the options of ``repro status``."""
     sub.add_argument("id", help="such as covae/fig5 or covae-fig5")
-    sub.add_argument("--profile", default="paper", help="paper (default), quick or smoke")
+    sub.add_argument("--profile", default="paper", help="paper (default), overnight, quick or smoke")
     sub.add_argument("--seeds", type=int, metavar="N")
     sub.add_argument("--precision", help="of hidden layers: float32 (default) or bfloat16")
     sub.add_argument("--runs", type=Path, metavar="DIR", help="run directories (REPRO_RUNS, or runs)")

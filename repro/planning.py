@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from repro.artifacts import UsageError, artifacts, plan, unique
+from repro.artifacts import NotOfferedError, UsageError, artifacts, plan, unique
 from repro.progress import count_epochs
 from repro.records import Record, RecordError, RunSpec, canonical_json
 from repro.store import RunStore, read_record, room
@@ -114,7 +114,10 @@ def all_runs(profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]
     for artifact in artifacts().values():
         if not artifact.built or artifact.kind in "DX" or artifact.same_as:
             continue
-        specs = [s for s in unique(plan(artifact, profile, seeds)) if s not in seen]
+        try:
+            specs = [s for s in unique(plan(artifact, profile, seeds)) if s not in seen]
+        except NotOfferedError:
+            continue
         seen.update(specs)
         if specs:
             found[artifact.name] = specs

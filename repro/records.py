@@ -10,27 +10,47 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "PRECISIONS",
     "PROFILES",
     "Metric",
+    "NoProfileError",
     "Record",
     "RecordError",
     "RunSpec",
     "canonical_json",
     "digest",
+    "of_profile",
     "provenance",
     "with_precision",
 ]
 
-PROFILES = ("paper", "quick", "smoke")
+# The paper's own settings; narrow networks on the whole data until the validation loss stops improving, at most a night
+# on two cores; minutes; what tests run.
+PROFILES = ("paper", "overnight", "quick", "smoke")
+Settings = TypeVar("Settings")
 FORMAT = "repro-record/1"
 
 
 class RecordError(ValueError):
     """A record or a specification that cannot be trusted: malformed, altered, or not the one asked for."""
+
+
+class NoProfileError(ValueError):
+    """An experiment that has no settings of a profile."""
+
+
+def of_profile(settings: Mapping[str, Settings], profile: str) -> Settings:
+    """The settings of a profile.
+
+    Raises:
+        NoProfileError: If there are none; the paper profile of some experiments is short enough for a night.
+    """
+    if profile not in settings:
+        raise NoProfileError(f"has no profile {profile!r}; it has {', '.join(settings)}")
+    return settings[profile]
 
 
 def canonical_json(value: Any) -> str:
@@ -75,7 +95,7 @@ class RunSpec:
         dataset: The dataset's name.
         method: The model, such as ``"mvae"``.
         seed: Seed of the parameters' initialisation and of training.
-        profile: ``"paper"``, ``"quick"`` or ``"smoke"``.
+        profile: One of ``PROFILES``.
         params: Every hyper-parameter, resolved; nested mappings of plain values.
 
     Raises:
@@ -189,7 +209,7 @@ class Record:
         weights_sha256: SHA-256 of the weights file.
         training_seconds: Wall-clock seconds of all epochs, over interruptions.
         evaluation_seconds: Wall-clock seconds of the evaluation.
-        history: One entry a logged epoch.
+        history: One entry a logged epoch; of each stage at least the last one.
     """
 
     spec: RunSpec
@@ -205,6 +225,15 @@ class Record:
         names = [m.name for m in self.metrics]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise RecordError(f"metrics given twice: {twice}")
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether every stage that had a stopping rule was ended by it; None where none had one.
+
+        See :class:`repro.training.TrainingSettings` for the rule.
+        """
+        ends = {e.get("stage", ""): e["converged"] for e in self.history if "converged" in e}
+        return all(ends.values()) if ends else None
 
     def metric(self, name: str) -> Metric:
         """The metric of that name.

@@ -206,7 +206,7 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
     data = experiments.load_data(spec)
     with isolated_rng(spec.seed):
         model = experiments.build_model(spec)
-    trained = _trained(spec, place, model, data["train"])
+    trained = _trained(spec, place, model, data)
     if parallel.any(place.stop()):
         raise TrainingStopped("stopped before the evaluation")
     start = time.monotonic()
@@ -234,7 +234,7 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
     return record
 
 
-def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Any) -> dict[str, Any]:
+def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Mapping[str, Any]) -> dict[str, Any]:
     """Brings the model to its trained state, and returns what is noted of its training."""
     from safetensors.torch import load_file
 
@@ -262,7 +262,13 @@ def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Any) -> 
     try:
         with _memory(spec, settings.batch_size, parallel):
             history = train(
-                model, data, settings, checkpoint=directory / "checkpoint.safetensors", parallel=parallel, **options
+                model,
+                data["train"],
+                settings,
+                validation=data.get("validation"),
+                checkpoint=directory / "checkpoint.safetensors",
+                parallel=parallel,
+                **options,
             )
     except TrainingStopped as stopped:
         if place.first:
@@ -320,7 +326,8 @@ def _memory(spec: RunSpec, batch_size: int | None, parallel: Parallel) -> Iterat
 
 
 def _thin(history: list[dict[str, Any]], most: int = 10) -> list[dict[str, Any]]:
-    """At most so many entries, evenly spaced, the last one among them; the log has them all."""
+    """At most so many entries, evenly spaced, and the last one of each stage with a stopping rule; the log has all."""
     step = max(1, len(history) // most)
-    kept = [e for i, e in enumerate(history) if (len(history) - 1 - i) % step == 0][-most:]
-    return [{k: v for k, v in e.items() if k != "seconds"} for e in kept]
+    kept = {i for i in range(len(history)) if (len(history) - 1 - i) % step == 0}
+    kept = set(sorted(kept)[-most:]) | {i for i, e in enumerate(history) if "converged" in e}
+    return [{k: v for k, v in history[i].items() if k != "seconds"} for i in sorted(kept)]

@@ -379,7 +379,8 @@ def train(
     stop, pace = stop or (lambda: False), pace or (lambda save: save())
     model.to(settings.device).train()
     data = data.to(settings.device)
-    validation = None if validation is None else validation.to(settings.device)
+    patient = any(settings.for_stage(s.name).patience is not None for s in stages)
+    validation = validation.to(settings.device) if validation is not None and patient else None
     if settings.labels:
         data = data.labelled(settings.labels)
         validation = None if validation is None else validation.labelled(settings.labels)

@@ -33,8 +33,8 @@ __all__ = [
 # times more, and the paper profile's score network too.
 EPOCH_SECONDS = {"covae": 8.2, "gmrf_mcvae": 2.5, "sbm_vae": 2.4}
 SCORE_EPOCH_SECONDS, SCORE_EVALUATION_SECONDS = 7.3, 0.17
-WIDER = {"paper": 40.0, "quick": 1.0, "smoke": 1.0}
-WIDER_SCORE = {"paper": 8.0, "quick": 1.0, "smoke": 0.2}
+WIDER = {"paper": 40.0, "overnight": 1.0, "quick": 1.0, "smoke": 1.0}
+WIDER_SCORE = {"paper": 8.0, "overnight": 1.0, "quick": 1.0, "smoke": 0.2}
 PEAK_MEGABYTES = 2000
 
 
@@ -74,8 +74,12 @@ def estimate(spec: RunSpec) -> tuple[float, float]:
 
 
 def load_data(spec: RunSpec) -> dict[str, Dataset]:
-    """The splits of a run; ``"truth"`` and ``"train_truth"`` are both with the latents that they were drawn from."""
+    """The splits of a run; ``"truth"`` and ``"train_truth"`` are both with the latents that they were drawn from.
+
+    ``"validation"`` is the training split's end, where the run holds it out.
+    """
     from repro.datasets import load_dataset
+    from repro.datasets.held_out import hold_out
 
     data = spec.params["data"]
 
@@ -83,12 +87,16 @@ def load_data(spec: RunSpec) -> dict[str, Dataset]:
         size = data[f"{name}_samples"]
         return load_dataset(DATASET, name, rho=data["rho"], seed=data["seed"], num_samples=size, **options)
 
-    return {
+    found = {
         "train": split("train"),
         "test": split("test"),
         "train_truth": split("train", latents=True),
         "truth": split("test", latents=True),
     }
+    if count := data.get("validation_samples"):
+        found["train"], found["validation"] = hold_out(found["train"], count)
+        found["train_truth"], _ = hold_out(found["train_truth"], count)
+    return found
 
 
 def build_model(spec: RunSpec) -> MultimodalModel:

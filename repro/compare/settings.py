@@ -19,11 +19,14 @@ BETAS = {"covae": 1.0, "gmrf_mcvae": 1.0, "sbm_vae": 0.1}
 
 RHOS: Mapping[str, tuple[float, ...]] = {
     "paper": (0.05, 0.3, 0.6, 0.7, 0.9, 0.99),
+    "overnight": (0.3, 0.6, 0.9),
     "quick": (0.3, 0.9),
     "smoke": (0.6,),
 }
 # Networks, sizes and optimisation are CoVAE's in its experiments on two modalities, for all models. Of SBM-VAE's own
 # stage: "paper" has its Table 4, "quick" the larger rate and the faster sampler of its reduced profile.
+# "overnight": the networks of "quick" on all triples, of which the last are "validation_samples", until their loss has
+# not improved for "patience" epochs.
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "paper": {
         "networks": {"networks": "resnet"},
@@ -37,6 +40,20 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "sampling": {"sampler": "predictor_corrector", "num_steps": 100},
         "evaluation": {"points": 1000, "draws": 16},
         "seeds": 5,
+    },
+    "overnight": {
+        "networks": {"networks": "mlp", "widths": [400, 200]},
+        "train_samples": 20_000,
+        "validation_samples": 2_000,
+        "test_samples": 5_000,
+        "training": {"epochs": 60, "batch_size": 256, "patience": 5},
+        "deep_cca": {"epochs": 5, "batch_size": 1000, "patience": None},
+        "held_out": 0.1,
+        "score": {"width": 32, "multipliers": [1, 2], "blocks": 1, "decay": 0.999},
+        "score_training": {"epochs": 60, "batch_size": 128, "learning_rate": 1e-3},
+        "sampling": {"sampler": "dpm_solver", "num_steps": 20},
+        "evaluation": {"points": 1000, "draws": 4},
+        "seeds": 3,
     },
     "quick": {
         "networks": {"networks": "mlp", "widths": [400, 200]},
@@ -87,7 +104,7 @@ def compare_spec(method: str, seed: int, profile: str, rho: float) -> RunSpec:
     Arguments:
         method: One of ``LABELS``.
         seed: Seed of initialisation and training; the data's seed is always 0.
-        profile: ``"paper"``, ``"quick"`` or ``"smoke"``.
+        profile: ``"paper"``, ``"overnight"``, ``"quick"`` or ``"smoke"``.
         rho: True correlation of the data's latents, in [0, 1).
 
     Raises:
@@ -110,7 +127,8 @@ def compare_spec(method: str, seed: int, profile: str, rho: float) -> RunSpec:
     params = {
         "model": _model(method, p),
         "training": training,
-        "data": {"rho": float(rho), "seed": 0, **{k: p[k] for k in ("train_samples", "test_samples")}},
+        "data": {"rho": float(rho), "seed": 0}
+        | {k: p[k] for k in ("train_samples", "validation_samples", "test_samples") if k in p},
         "evaluation": evaluation,
     }
     return RunSpec("compare", DATASET, method, seed, profile, params)

@@ -19,7 +19,7 @@ from repro.papers.covae.specs import (
     image_spec,
     omics_spec,
 )
-from repro.records import Metric, RunSpec
+from repro.records import Metric, RunSpec, of_profile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ EPOCH_SECONDS = {
     "covae": 3.2,
 }
 RESNET_FACTOR = 40.0
-OVERHEAD_SECONDS = {"paper": 600.0, "quick": 60.0, "smoke": 10.0}
+OVERHEAD_SECONDS = {"paper": 600.0, "overnight": 150.0, "quick": 60.0, "smoke": 10.0}
 OMICS_EPOCH_SECONDS = 0.06  # 150 tumours
 OMICS_OVERHEAD_SECONDS = 20.0
 PEAK_MEGABYTES = 1500
@@ -89,7 +89,7 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
         KeyError: If the artifact needs no runs of this room.
     """
     rhos, methods = RHOS[profile], figure_methods(profile)
-    number = PROFILES[profile]["seeds"] if seeds is None else seeds
+    number = of_profile(PROFILES, profile)["seeds"] if seeds is None else seeds
     if artifact in ("fig5", "fig6", "fig8", "calibration", "multivae-nll"):
         return _images(methods, rhos, profile, number)
     if artifact in ("fig7", "fig16", "fig17"):
@@ -117,7 +117,7 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     kind, _, where = artifact.partition("-")
     if kind in ("table1", "table2", "table3", "fig9") and where in ("", "tcga"):
         dataset = "tcga_brca" if where else "mlomics"
-        number = OMICS[profile]["seeds"] if seeds is None else seeds
+        number = of_profile(OMICS, profile)["seeds"] if seeds is None else seeds
         rows = {m: [omics_spec(m, s, profile, dataset) for s in range(number)] for m in METHODS}
         if kind == "fig9":
             return {m: specs[:1] for m, specs in rows.items()}
@@ -144,16 +144,23 @@ def estimate(spec: RunSpec) -> tuple[float, float]:
 
 
 def load_data(spec: RunSpec) -> dict[str, Dataset]:
-    """The splits that a run uses; on images ``"truth"`` is the test split with the latents it was drawn from."""
+    """The splits that a run uses; on images ``"truth"`` is the test split with the latents it was drawn from.
+
+    ``"validation"`` is the training split's end, where the run holds it out.
+    """
     from repro.datasets import load_dataset
+    from repro.datasets.held_out import hold_out
 
     data = spec.params["data"]
     if spec.dataset != "correlated_mnist":
         return {s: load_dataset(spec.dataset, split=s, seed=data["seed"]) for s in ("train", "test")}
     options = {"rho": data["rho"], "flow": data["flow"], "seed": data["seed"]}
     test = {"split": "test", "num_samples": data["test_samples"]}
-    return {
-        "train": load_dataset("correlated_mnist", split="train", num_samples=data["train_samples"], **options),
+    train = load_dataset("correlated_mnist", split="train", num_samples=data["train_samples"], **options)
+    parts = {"train": train}
+    if "held_out" in data:
+        parts = dict(zip(("train", "validation"), hold_out(train, data["held_out"]), strict=True))
+    return parts | {
         "test": load_dataset("correlated_mnist", **test, **options),
         "truth": load_dataset("correlated_mnist", **test, latents=True, **options),
     }

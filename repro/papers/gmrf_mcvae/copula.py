@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from repro.records import RunSpec
+from repro.records import RunSpec, of_profile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +107,7 @@ def copula_spec(method: str, seed: int, profile: str, *, beta: float | None = No
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
-    settings = PROFILES[profile]
+    settings = of_profile(PROFILES, profile)
     train_samples = changes.pop("train_samples", settings["train_samples"])
     if profile == "smoke":
         train_samples = min(train_samples, settings["train_samples"])
@@ -145,12 +145,12 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     Raises:
         KeyError: If the artifact needs no runs of this room.
     """
-    number = PROFILES[profile]["seeds"] if seeds is None else seeds
+    number = of_profile(PROFILES, profile)["seeds"] if seeds is None else seeds
     if artifact == "table1-sweep":
         candidates = (dict.fromkeys(METHODS, BETAS), finalist_betas())
         return {
             f"{m} {b:g}, {epochs} epochs": [copula_spec(m, 0, profile, beta=b, epochs=epochs, splits=("validation",))]
-            for epochs, betas in zip(RUNG_EPOCHS[profile], candidates, strict=True)
+            for epochs, betas in zip(of_profile(RUNG_EPOCHS, profile), candidates, strict=True)
             for m in METHODS
             for b in betas[m]
         }

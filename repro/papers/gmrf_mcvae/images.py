@@ -22,7 +22,7 @@ from repro.papers.gmrf_mcvae.image_settings import (
     REDUCED_LATENTS,
     VARIANTS,
 )
-from repro.records import RunSpec
+from repro.records import RunSpec, of_profile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ def image_spec(dataset: str, method: str, seed: int, profile: str, *, longer: in
         dataset: A name in ``EXPERIMENTS``.
         method: One of ``METHODS``.
         seed: Seed of initialisation and training; the data's seed is always 0.
-        profile: ``"paper"``, ``"quick"`` or ``"smoke"``.
+        profile: ``"paper"``, ``"overnight"``, ``"quick"`` or ``"smoke"``.
         longer: How many times the profile's epochs.
         changes: Model settings that differ from the table's.
 
@@ -61,7 +61,7 @@ def image_spec(dataset: str, method: str, seed: int, profile: str, *, longer: in
         raise ValueError(f"no image experiment on {dataset!r}; one of {', '.join(EXPERIMENTS)}")
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
-    e, settings = EXPERIMENTS[dataset], EXPERIMENTS[dataset].profiles[profile]
+    e, settings = EXPERIMENTS[dataset], of_profile(EXPERIMENTS[dataset].profiles, profile)
     own, unfactorised, part = e.latents
     whole = profile == "paper"
     beta = BASELINE_BETA if whole else REDUCED_BASELINE_BETA
@@ -87,7 +87,8 @@ def image_spec(dataset: str, method: str, seed: int, profile: str, *, longer: in
     params = {
         "model": model | changes,
         "training": settings["training"] | {"epochs": longer * settings["training"]["epochs"]},
-        "data": {"options": e.options, "size": settings["size"], "train_samples": settings["train_samples"]},
+        "data": {"options": e.options, "size": settings["size"]}
+        | {k: settings[k] for k in ("train_samples", "held_out") if k in settings},
         "evaluation": {
             "num_samples": settings["num_samples"],
             "ssim_samples": settings["ssim_samples"],
@@ -109,12 +110,12 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
         seeds: How many seeds, from 0 on; the profile's number if None. Figures show the first.
     """
     dataset = ARTIFACTS[artifact]
-    number = EXPERIMENTS[dataset].profiles[profile]["seeds"] if seeds is None else seeds
+    number = of_profile(EXPERIMENTS[dataset].profiles, profile)["seeds"] if seeds is None else seeds
     number = 1 if artifact.startswith("fig") else number
     if artifact == "table2-ablations":
         rows = {"as in Table II": [image_spec(dataset, "gmrf_mcvae", s, profile) for s in range(number)]}
         for i, (name, changes) in enumerate(VARIANTS.items()):
-            longer = LONGER if profile != "paper" and i == len(VARIANTS) - 1 else 1
+            longer = LONGER if profile in ("quick", "smoke") and i == len(VARIANTS) - 1 else 1
             row = name if longer == 1 else f"{name}, {longer} times the epochs"
             rows[row] = [image_spec(dataset, "gmrf_mcvae", s, profile, longer=longer, **changes) for s in range(number)]
         return rows
@@ -133,9 +134,13 @@ def estimate(spec: RunSpec) -> tuple[float, float]:
 
 
 def load_data(spec: RunSpec) -> dict[str, Dataset]:
-    """The training and the test split, and the validation split where there is one, in the run's size of images."""
+    """The training and the test split, in the run's size of images, and the validation split where there is one.
+
+    That is the dataset's own, or the training split's end where the run holds it out.
+    """
     from repro.datasets import load_dataset
     from repro.datasets.card import load_card
+    from repro.datasets.held_out import hold_out
 
     data, number = spec.params["data"], spec.params["evaluation"]["num_samples"]
     sizes = {"train": data["train_samples"], "validation": number, "test": number}
@@ -144,6 +149,8 @@ def load_data(spec: RunSpec) -> dict[str, Dataset]:
         whole = load_dataset(spec.dataset, split=split, **data["options"])
         part = whole if sizes[split] is None else whole.first(min(sizes[split], len(whole)))
         found[split] = _shrunk(part, data["size"])
+    if "held_out" in data:
+        found["train"], found["validation"] = hold_out(found["train"], data["held_out"])
     return found
 
 

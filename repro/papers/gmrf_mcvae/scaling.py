@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from repro.papers.gmrf_mcvae.copula import METHODS
 from repro.papers.gmrf_mcvae.image_settings import EXPERIMENTS
 from repro.papers.gmrf_mcvae.images import image_spec, network_arguments
-from repro.records import Metric, Record, RunSpec
+from repro.records import Metric, Record, RunSpec, of_profile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ def scaling_spec(method: str, components: int, profile: str) -> RunSpec:
     """
     if components < 2:
         raise ValueError(f"components is {components}, must be at least 2")
-    settings = PROFILES[profile]
+    settings = of_profile(PROFILES, profile)
     image = image_spec("polymnist", method, 0, profile).params
     batch, steps = settings["batch_size"], settings["steps"]
     params = {
@@ -76,7 +76,7 @@ def is_scaling(spec: RunSpec) -> bool:
 
 def plan(profile: str) -> dict[str, list[RunSpec]]:
     """The runs, by method."""
-    return {m: [scaling_spec(m, c, profile) for c in PROFILES[profile]["components"]] for m in METHODS}
+    return {m: [scaling_spec(m, c, profile) for c in of_profile(PROFILES, profile)["components"]] for m in METHODS}
 
 
 def estimate(spec: RunSpec) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from repro.papers.mrf_mvae import skewed, triples
-from repro.records import Metric, RunSpec
+from repro.records import Metric, RunSpec, of_profile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
 
     Arguments:
         artifact: Its id within the room, such as ``"table4"``.
-        profile: ``"paper"``, ``"quick"`` or ``"smoke"``.
+        profile: ``"paper"``, ``"overnight"``, ``"quick"`` or ``"smoke"``.
         seeds: How many seeds, from 0 on; the profile's number if None.
 
     Raises:
@@ -37,6 +37,7 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     """
     for experiment in EXPERIMENTS.values():
         if artifact in experiment.ARTIFACTS:
+            of_profile(experiment.PROFILES, profile)
             return experiment.plan(artifact, profile, seeds)
     raise KeyError(artifact)
 

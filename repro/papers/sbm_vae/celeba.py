@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.papers.sbm_vae.settings import LEARNING_RATES, METHODS, PROFILES, ROWS
-from repro.records import RunSpec
+from repro.records import RunSpec, of_profile
 
 __all__ = ["ARTIFACTS", "ATTACKED", "CELEBA", "FACE_BASELINES", "FACE_PROFILES", "celeba_spec", "estimate", "plan"]
 
@@ -131,7 +131,7 @@ def celeba_spec(method: str, seed: int, profile: str, *, missing: float = 0.0) -
         raise ValueError(f"missing is {missing}, must be at least 0 and under 1")
     if missing and (method in (SUPERVISED, "mmvae_plus") or METHODS.get(method, {}).get("guidance") == "contrastive"):
         raise ValueError(f"{method} does not train with missing modalities")
-    p = FACE_PROFILES[profile]
+    p = of_profile(FACE_PROFILES, profile)
     model: dict[str, Any] = {"widths": p["widths"], "hidden": p["hidden"], "compute_dtype": "bfloat16"}
     stages = ["train"]
     if method in METHODS:
@@ -176,7 +176,7 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     Raises:
         KeyError: If it is another artifact.
     """
-    number = FACE_PROFILES[profile]["seeds"] if seeds is None else seeds
+    number = of_profile(FACE_PROFILES, profile)["seeds"] if seeds is None else seeds
     number = 1 if artifact.startswith("fig") else number
     missing = MISSING if artifact == "table11" else 0.0
     rows = [row for row in ARTIFACTS[artifact] if row in FACE_PROFILES[profile]["rows"]]

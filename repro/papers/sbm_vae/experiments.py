@@ -32,7 +32,12 @@ __all__ = [
 # Artifacts that show the comparison's own runs; those of a list show the methods named.
 COMPARISON = ("table5", "fig5", "fig8", "fig9", "fig11", "fig12", "fig13", "fig14", "fig15", "fig20")
 PICTURES = ("fig3", "fig4", "fig23", "fig24", "fig25", "fig26")
-COUNTS = {"paper": tuple(range(2, 11)), "quick": (2, 3), "smoke": (2, 3)}  # numbers of trained modalities
+COUNTS = {
+    "paper": tuple(range(2, 11)),
+    "overnight": (2, 3, 4, 5),
+    "quick": (2, 3),
+    "smoke": (2, 3),
+}  # numbers of trained modalities
 BETAS = {"table6": ("sbm_vae", (0.1, 0.5, 1.0)), "fig16": ("mmvae_plus", (0.1, 0.5, 1.0, 2.5, 5.0))}
 BETAS |= {"fig17": BETAS["fig16"], "fig18": ("mvtcae", (0.1, 0.5, 1.0, 2.5, 5.0))}
 BETAS |= {"fig19": BETAS["fig18"]}
@@ -49,10 +54,10 @@ PEAK_MEGABYTES = 2500
 
 def _rows(profile: str, number: int, **changes: Any) -> dict[str, list[RunSpec]]:
     """Each row's runs; rows of one run, with and without guidance, name the same ones."""
-    return {
-        row: [sbm_spec(ROWS[row][0], seed, profile, **changes) for seed in range(number)]
-        for row in PROFILES[profile]["rows"]
-    }
+    rows = PROFILES[profile]["rows"]
+    if "modalities" in changes:
+        rows = PROFILES[profile].get("count_rows", rows)
+    return {row: [sbm_spec(ROWS[row][0], seed, profile, **changes) for seed in range(number)] for row in rows}
 
 
 def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.papers.sbm_vae.settings import BASELINES, LATENTS, LEARNING_RATES, PROFILES
-from repro.records import RunSpec
+from repro.records import RunSpec, of_profile
 
 __all__ = ["ARTIFACTS", "MHD_METHODS", "MHD_PROFILES", "estimate", "mhd_spec", "plan"]
 
@@ -25,7 +25,7 @@ MHD_PROFILES: Mapping[str, Mapping[str, Any]] = {
         "epochs": {**PROFILES[name]["epochs"], "judge": {"paper": 10, "quick": 4, "smoke": 1}[name]},
         **{key: PROFILES[name][key] for key in ("widths", "score", "energy", "sampling", "seeds")},
     }
-    for name in PROFILES
+    for name in ("paper", "quick", "smoke")
 }
 REDUCED_RATE, REDUCED_BATCH = 1e-3, 128
 # Reckoned from the seconds of Extended PolyMNIST's images, which a spectrogram has four times the pixels of.
@@ -45,7 +45,7 @@ def mhd_spec(method: str, seed: int, profile: str) -> RunSpec:
     """
     if method not in MHD_METHODS.values():
         raise ValueError(f"unknown method {method!r} of MHD; one of {', '.join(MHD_METHODS.values())}")
-    p = MHD_PROFILES[profile]
+    p = of_profile(MHD_PROFILES, profile)
     model: dict[str, Any] = {"widths": p["widths"], "compute_dtype": "bfloat16"}
     stages = ["train"]
     if method == "sbm_vae":
@@ -78,7 +78,7 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     """
     if artifact not in ARTIFACTS:
         raise KeyError(artifact)
-    number = MHD_PROFILES[profile]["seeds"] if seeds is None else seeds
+    number = of_profile(MHD_PROFILES, profile)["seeds"] if seeds is None else seeds
     number = 1 if artifact == "fig-mhd" else number
     return {row: [mhd_spec(method, s, profile) for s in range(number)] for row, method in MHD_METHODS.items()}
 

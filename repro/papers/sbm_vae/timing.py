@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from repro.papers.sbm_vae.settings import sbm_spec
-from repro.records import Metric, RunSpec
+from repro.records import Metric, RunSpec, of_profile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +84,7 @@ def timing_spec(profile: str) -> RunSpec:
 
     Its model, of the largest number of modalities, takes one step in each stage, as a run has to train something.
     """
-    timing = dict(PROFILES[profile])
+    timing = dict(of_profile(PROFILES, profile))
     most, batch = max(timing["modalities"]), timing["batch_size"]
     model = sbm_spec("sbm_vae", 0, profile, modalities=most).params["model"] | {"energy": None}
     params = {

@@ -7,7 +7,7 @@ REPRO := $(VENV)/bin/repro
 STAMP := $(VENV)/.installed
 PAPERS := gmrf mrf sbm covae pretrained compare
 
-.PHONY: help setup table1 report push-weights test lint bench faults list clean force
+.PHONY: help setup table1 overnight report push-weights test lint bench faults list clean force
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 	@echo "<paper>-table<N>, <paper>-fig<N>   any table or figure; papers: gmrf mrf sbm covae; see '$(REPRO) list'"
@@ -30,6 +30,9 @@ $(1)-%: $(STAMP) force
 endef
 $(foreach paper,$(PAPERS),$(eval $(call ARTIFACTS,$(paper))))
 force:
+
+overnight: $(STAMP) ## The runs of repro/overnight.toml, in order, for some nights; continues, ARGS='--dry-run', '--workers 1'
+	$(REPRO) overnight $(ARGS)
 
 report: $(STAMP) ## Redraw every table and figure from the committed records
 	$(REPRO) report

@@ -1,4 +1,4 @@
-"""The command ``repro``: list, run, status, show, report, cite, doctor, data, weights."""
+"""The command ``repro``: list, run, overnight, status, show, report, cite, doctor, data, weights."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from repro.cli_cluster import (
     submit_array,
 )
 from repro.cli_data import add_data_commands, run_data
+from repro.cli_overnight import add_overnight_command, run_overnight
 from repro.cli_weights import add_weights_commands, run_from_weights, run_weights
 
 __all__ = ["main"]
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--from-weights", action="store_true", help="measure published weights anew, train nothing")
     add_run_options(sub)
     folders(sub)
+    add_overnight_command(add("overnight", "run what two cores can in some nights, in order, and resumable"))
     sub = add("show", "print a rendered table, or where a figure lies")
     sub.add_argument("id")
     sub.add_argument("--profile", default="paper")
@@ -174,6 +176,10 @@ def _run(options: argparse.Namespace) -> None:
         if path.suffix == ".md":
             print(path.read_text())
     print("\n".join(str(p) for p in paths), file=sys.stderr)
+
+
+def _overnight(options: argparse.Namespace) -> None:
+    run_overnight(options)
 
 
 def _status(options: argparse.Namespace) -> None:

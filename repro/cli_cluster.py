@@ -22,6 +22,7 @@ __all__ = [
     "add_status_command",
     "carry_out",
     "check_options",
+    "chosen_device",
     "run_everything",
     "run_key",
     "show_status",
@@ -127,7 +128,8 @@ class StopRequest:
         self.signal = signal.Signals(number).name
 
 
-def _device(asked: str | None) -> str:
+def chosen_device(asked: str | None) -> str:
+    """The device that was asked for; a GPU where there is one if None."""
     if asked is not None:
         return asked
     import torch
@@ -158,7 +160,7 @@ def carry_out(specs: Sequence[RunSpec], store: Any, options: argparse.Namespace,
                 specs,
                 store,
                 workers=1 if options.executor == "inline" else options.workers,
-                device=_device(options.device),
+                device=chosen_device(options.device),
                 progress=progress,
                 stop=stop,
                 runs_per_gpu=options.runs_per_gpu,
@@ -300,7 +302,7 @@ def run_key(options: argparse.Namespace) -> None:
     spec = _spec_of_key(options.key, store, options)
     if store.record(spec) is not None:
         return
-    device, reason = _device(options.device), ""
+    device, reason = chosen_device(options.device), ""
     with StopRequest(options.max_minutes) as stop:
         try:
             if options.processes > 1:

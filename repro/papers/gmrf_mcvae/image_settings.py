@@ -100,7 +100,7 @@ _BIKES: dict[str, dict[str, Any]] = {
     "overnight": {
         "network": _network(8, 8, 32, 32, background=1.0),
         "size": 32,
-        "training": {"epochs": 200, "batch_size": 32, "learning_rate": 1e-3, "patience": 10},
+        "training": {"epochs": 190, "batch_size": 32, "learning_rate": 1e-3, "patience": 10},
         "train_samples": None,
         "num_samples": None,
         "ssim_samples": None,

@@ -75,7 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--from-weights", action="store_true", help="measure published weights anew, train nothing")
     add_run_options(sub)
     folders(sub)
-    add_overnight_command(add("overnight", "run what two cores can in some nights, in order, and resumable"))
     sub = add("show", "print a rendered table, or where a figure lies")
     sub.add_argument("id")
     sub.add_argument("--profile", default="paper")
@@ -86,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("id")
     add("doctor", "what this machine and installation offer")
     add_status_command(add("status", "what an artifact's runs are doing, and why some failed"))
+    add_overnight_command(add("overnight", "run what two cores can in some nights, in order, and resumable"))
     add_data_commands(commands)
     add_weights_commands(commands)
     return parser

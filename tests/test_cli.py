@@ -110,11 +110,11 @@ def test_list_has_a_row_for_every_artifact(capsys: Capture, tmp_path: Path) -> N
         (["run", "gmrf_mcvae/tabel1"], "gmrf_mcvae has no artifact 'tabel1'; did you mean gmrf_mcvae/table1 or "),
         (
             ["run", "gmrf-table1", "--profile", "quik"],
-            "unknown profile 'quik'; one of paper, quick, smoke; did you mean quick",
+            "unknown profile 'quik'; one of paper, overnight, quick, smoke; did you mean quick",
         ),
         (
             ["show", "gmrf-table1", "--profile", "papre"],
-            "unknown profile 'papre'; one of paper, quick, smoke; did you mean pap",
+            "unknown profile 'papre'; one of paper, overnight, quick, smoke; did you mean pap",
         ),
         (["run", "gmrf-table1", "--executor", "lcoal"], "unknown choice 'lcoal'; did you mean local?"),
         (["run", "gmrf-table1", "--seeds", "two"], "invalid int value: 'two'"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from repro.records import Metric, Record, RecordError, RunSpec, canonical_json, digest
+from repro.records import Metric, NoProfileError, Record, RecordError, RunSpec, canonical_json, digest, of_profile
 
 SPEC = RunSpec(
     "gmrf_mcvae", "copula", "mvae", 3, "smoke", {"model": {"output": "linear", "beta": 0.001}, "list": (1, 2.5, None)}
@@ -64,6 +64,29 @@ def test_key_does_not_depend_on_the_order_of_settings_but_on_every_field() -> No
     assert len(keys | {SPEC.key}) == 7
 
 
+def test_converged_is_what_every_stage_with_a_rule_ended_by() -> None:
+    def after(*entries: dict[str, Any]) -> bool | None:
+        text = record(history=[{"stage": "a", "epoch": 1, "loss": 0.5}, *entries]).to_json()
+        return Record.from_json(text).converged
+
+    a, b = ({"stage": s, "epoch": 2, "validation_loss": 0.25, "converged": True} for s in "ab")
+    assert after() is None
+    assert record(history=[]).converged is None
+    assert record(history=[{"epoch": 1, "loss": 0.5}]).converged is None  # as some old records are
+    assert after(a) is True
+    assert after(a, b) is True
+    assert after(a, b | {"converged": False}) is False
+    assert after(a | {"converged": False}, b) is False
+    assert after(a, {"stage": "b", "epoch": 1, "loss": 0.1}) is True  # a stage of a fixed number of epochs
+    assert after(a | {"converged": False}, a | {"epoch": 3}) is True  # it went on
+
+
+def test_settings_of_a_profile() -> None:
+    assert of_profile({"paper": 1, "quick": 2}, "quick") == 2
+    with pytest.raises(NoProfileError, match=r"^has no profile 'overnight'; it has paper, quick$"):
+        of_profile({"paper": 1, "quick": 2}, "overnight")
+
+
 def test_specification_holds_a_copy_of_its_settings() -> None:
     params = {"model": {"beta": 0.1}}
     spec = RunSpec("gmrf_mcvae", "copula", "mvae", 0, "smoke", params)
@@ -76,7 +99,7 @@ def test_specification_holds_a_copy_of_its_settings() -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"profile": "papr"}, "unknown profile 'papr'; one of paper, quick, smoke"),
+        ({"profile": "papr"}, "unknown profile 'papr'; one of paper, overnight, quick, smoke"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": True}, "seed is True"),
         ({"seed": 1.0}, "seed is 1.0"),

@@ -22,8 +22,10 @@ FLOORS = {
         ("runs", "executors", "artifacts", "inventory", "gallery", "citation", "shipping", "hub", "bench", "compare"), 3
     ),
     **dict.fromkeys(("hub_card", "hub_manifest", "hub_models", "hub_pull", "hub_push", "loading", "reevaluation"), 3),
-    **dict.fromkeys(("store", "machine", "locks", "launch", "seats", "progress", "slurm", "status", "planning"), 3),
-    **dict.fromkeys(("cli", "cli_cluster", "cli_data", "cli_push", "cli_weights"), 4),
+    **dict.fromkeys(
+        ("store", "machine", "locks", "launch", "seats", "progress", "slurm", "status", "planning", "schedule"), 3
+    ),
+    **dict.fromkeys(("cli", "cli_cluster", "cli_data", "cli_overnight", "cli_push", "cli_weights"), 4),
 }
 # What fetches, caches and reads data; the loaders beside them read the files that these hand out.
 DATA_IO = {f"repro.datasets.{m}" for m in ("archive", "cache", "card", "download", "fetch", "places")}

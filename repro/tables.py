@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
-from repro.tables_cells import Cell, CellVerdict, ColumnVerdict, Verdict, rank_correlation
+from repro.tables_cells import Cell, CellVerdict, Claim, ColumnVerdict, Shown, Verdict, rank_correlation
 from repro.tables_plain import PlainTable
 
 __all__ = [
     "Cell",
     "CellVerdict",
+    "Claim",
     "Column",
     "ColumnVerdict",
     "Row",
     "RowGroup",
+    "Shown",
     "Table",
     "Verdict",
     "join_tables",
+    "make_command",
     "rank_correlation",
 ]
 
@@ -97,6 +100,7 @@ class Table:
         groups: Rows under the table, such as ablations.
         notes: Sentences under the table.
         published_seeds: Runs that each published value averages, None if unknown.
+        no_verdict: Why the table says nothing of agreement, of winners or of claims; empty where it does.
 
     Raises:
         ValueError: If a caption is empty, a key or label is repeated, or a row's cells are not the columns'.
@@ -110,6 +114,7 @@ class Table:
     groups: Sequence[RowGroup] = ()
     notes: Sequence[str] = ()
     published_seeds: int | None = None
+    no_verdict: str = ""
 
     def __post_init__(self) -> None:
         if not self.caption.strip() or not self.provenance.strip():
@@ -126,6 +131,10 @@ class Table:
         for row in self._all_rows():
             if set(row.cells) != set(keys):
                 raise ValueError(f"table {self.caption!r}, row {row.label!r}: cells {sorted(row.cells)}, not {keys}")
+
+    def without_verdict(self, reason: str) -> Table:
+        """The same numbers without any verdict, and why."""
+        return replace(self, no_verdict=reason)
 
     @property
     def _keys(self) -> list[str]:
@@ -240,7 +249,7 @@ class Table:
         blocks = [("", [line for row in self.rows for line in self._lines(row, best)])]
         blocks += [("", [line for row in self.floors for line in self._lines(row, {})])] if self.floors else []
         columns = self.verdict().columns
-        if any(column.num_rows > 1 for column in columns):
+        if any(column.num_rows > 1 for column in columns) and not self.no_verdict:
             expected = sum(any(cell.published is not None for cell in row.cells.values()) for row in self.rows)
             suffix = [f" ({c.num_rows} of {expected} rows)" if 0 < c.num_rows < expected else "" for c in columns]
             same = [{True: "yes", False: "no", None: "—"}[c.same_winner] for c in columns]
@@ -273,9 +282,8 @@ class Table:
             obtained.append((text, row.label in best.get(column.key, ())))
             text = "—" if cell.published is None else str(cell.published).replace("-", "−")
             if cell.difference is not None:
-                text += f" ({_number(cell.difference, digits, sign='+')})" + "†" * bool(
-                    cell.agrees(self.published_seeds)
-                )
+                marked = not self.no_verdict and cell.agrees(self.published_seeds)
+                text += f" ({_number(cell.difference, digits, sign='+')})" + "†" * bool(marked)
             published.append((text, False))
         has_published = any(cell.published is not None for cell in row.cells.values())
         return [obtained, published] if has_published else [obtained]
@@ -290,19 +298,29 @@ class Table:
             m = self.published_seeds
             error = "s/√n" if m is None else f"s √(1/n + 1/{m})"
             note = "In brackets: obtained − published"
-            if any(cell.agrees(m) is not None for cell in cells):
+            if any(cell.agrees(m) is not None for cell in cells) and not self.no_verdict:
                 note += f"; † it is within two standard errors, 2 {error} with s the standard deviation over seeds"
             notes.append(note + ".")
-        return [*notes, *(f"[{number}] {reason}" for reason, number in self._reasons().items()), *self.notes]
+        notes += [f"[{number}] {reason}" for reason, number in self._reasons().items()]
+        if self.no_verdict:
+            return [*notes, *(n for n in self.notes if not isinstance(n, Claim)), self.no_verdict]
+        return [*notes, *self.notes]
+
+
+def make_command(target: str, profile: str) -> str:
+    """What makes an artifact in a profile: ``make gmrf-table1``, ``make gmrf-table1 PROFILE=quick``."""
+    return f"make {target}" + ("" if profile == "paper" else f" PROFILE={profile}")
 
 
 def join_tables(tables: Sequence[Table | PlainTable], label: str) -> dict[str, str]:
     """Files of several tables of one artifact, one below the other: ``md`` and ``tex``, labels counted from the second.
 
     Arguments:
-        tables: From the first on the page.
+        tables: From the first on the page; no file where there are none.
         label: Of the first in LaTeX.
     """
+    if not tables:
+        return {}
     latex = [t.to_latex(label if i == 0 else f"{label}-{i + 1}") for i, t in enumerate(tables)]
     return {"md": "\n".join(t.to_markdown() for t in tables), "tex": "\n".join(latex)}
 

@@ -7,7 +7,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Cell", "CellVerdict", "ColumnVerdict", "Verdict", "rank_correlation"]
+__all__ = ["Cell", "CellVerdict", "Claim", "ColumnVerdict", "Shown", "Verdict", "agreement", "rank_correlation"]
+
+
+class Claim(str):
+    """A note under a table that is a verdict on a claim; left out where the runs cannot bear one."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,47 @@ class Cell:
             return None
         variance = 1.0 / self.n + (0.0 if published_seeds is None else 1.0 / published_seeds)
         return abs(self.difference) <= 2.0 * self.std * math.sqrt(variance)
+
+
+def agreement(recorded: Cell | None, yours: Cell | None) -> bool | None:
+    r"""Whether two means over seeds are within two standard errors of their difference.
+
+    .. math:: |\bar y - \bar r| \leq 2 \sqrt{s_y^2 / n_y + s_r^2 / n_r}
+
+    with s the standard deviation over each side's n seeds; a side of one seed takes the other side's. A yardstick
+    rather than a test: n is small.
+
+    Arguments:
+        recorded: The recorded values.
+        yours: The values to compare with them.
+
+    Returns:
+        None where a side has no value, or both have one seed, which tells of no spread.
+    """
+    if recorded is None or yours is None or recorded.mean is None or yours.mean is None:
+        return None
+    spreads = [s for s in (recorded.std, yours.std) if s is not None]
+    if not spreads:
+        return None
+    s_recorded, s_yours = spreads[0], spreads[-1]
+    return abs(yours.mean - recorded.mean) <= 2.0 * math.sqrt(s_yours**2 / yours.n + s_recorded**2 / recorded.n)
+
+
+class Shown(str):
+    """The text of a cell of a :class:`~repro.tables_plain.PlainTable`, with the numbers that it was made from.
+
+    Arguments:
+        text: What is printed.
+        cell: The numbers.
+    """
+
+    cell: Cell
+
+    def __new__(cls, text: str, cell: Cell) -> Shown:
+        """Makes the text, which carries its numbers."""
+        shown = super().__new__(cls, text)
+        shown.cell = cell
+        return shown
 
 
 @dataclass(frozen=True)

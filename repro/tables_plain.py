@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from repro.tables_cells import Claim
 
 __all__ = ["NONE", "PlainTable", "yes_no"]
 
@@ -29,8 +31,9 @@ class PlainTable:
     Arguments:
         title: One line.
         columns: Headings.
-        rows: Cells, as many in each row as there are headings.
+        rows: Cells, as many in each row as there are headings; measured ones are :class:`~repro.tables_cells.Shown`.
         notes: Sentences printed under the table.
+        named_by: Headings of the columns that tell a row from the others; the first if empty.
 
     Raises:
         ValueError: If a row has another number of cells.
@@ -40,11 +43,17 @@ class PlainTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    named_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"{self.title}: row {row} has {len(row)} cells for {len(self.columns)} columns")
+
+    def without_verdict(self, reason: str) -> PlainTable:
+        """The same cells without the notes that are verdicts, and why."""
+        kept = tuple(note for note in self.notes if not isinstance(note, Claim))
+        return replace(self, notes=(*kept, reason)) if kept != self.notes else self
 
     def column(self, name: str) -> tuple[str, ...]:
         """The cells of one column, from the top.

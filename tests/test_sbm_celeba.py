@@ -651,7 +651,8 @@ def test_specification_errors() -> None:
             celeba_spec(method, 0, "quick", missing=0.2)
     with pytest.raises(KeyError):
         celeba.plan("table5", "quick")
-    assert absent("celebamask_hq", "table1", recorded=True) == "not run: `make sbm-table1`"
+    assert absent("celebamask_hq", "table1", "paper", recorded=True) == "not run: `make sbm-table1`"
+    assert absent("celebamask_hq", "table1", "quick", recorded=True) == "not run: `make sbm-table1 PROFILE=quick`"
 
 
 def test_small_pixels_are_means_of_squares() -> None:

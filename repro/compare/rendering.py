@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from repro.compare.experiments import plan
 from repro.compare.settings import BETAS, LABELS, LATENTS, RHOS
@@ -13,7 +13,7 @@ from repro.tables import Cell, Column, Row, Table, join_tables
 if TYPE_CHECKING:
     from numpy import ndarray
 
-__all__ = ["correlated_table", "render"]
+__all__ = ["correlated_table", "render", "tables"]
 
 Lookup = Callable[[RunSpec], Record | None]
 
@@ -98,6 +98,22 @@ def correlated_table(profile: str, rho: float, records: Mapping[str, Sequence[Re
     return Table(caption, provenance(found), columns, rows, floors=[floor], notes=_notes(records))
 
 
+def tables(
+    artifact: str, profile: str, *, seeds: int | None, lookup: Lookup, rename: Mapping[str, str] | None = None
+) -> Sequence[Table]:
+    """The artifact's tables from records, one for each correlation; arguments as :func:`render`'s.
+
+    Raises:
+        KeyError: If there is no such artifact.
+    """
+    found: dict[float, dict[str, list[Record]]] = {rho: {m: [] for m in LABELS} for rho in RHOS[profile]}
+    for specs in plan(artifact, profile, seeds).values():
+        for spec in specs:
+            if (record := lookup(spec)) is not None:
+                found[spec.params["data"]["rho"]][spec.method].append(record)
+    return [correlated_table(profile, rho, records) for rho, records in found.items()]
+
+
 def render(
     artifact: str,
     profile: str,
@@ -120,10 +136,4 @@ def render(
     Raises:
         KeyError: If there is no such artifact.
     """
-    found: dict[float, dict[str, list[Record]]] = {rho: {m: [] for m in LABELS} for rho in RHOS[profile]}
-    for specs in plan(artifact, profile, seeds).values():
-        for spec in specs:
-            if (record := lookup(spec)) is not None:
-                found[spec.params["data"]["rho"]][spec.method].append(record)
-    tables: list[Any] = [correlated_table(profile, rho, records) for rho, records in found.items()]
-    return join_tables(tables, "tab:compare-correlated")
+    return join_tables(tables(artifact, profile, seeds=seeds, lookup=lookup), "tab:compare-correlated")

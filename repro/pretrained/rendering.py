@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from repro.pretrained.experiments import CLASSIFIERS, plan
 from repro.records import Metric, Record, RunSpec, provenance
+from repro.tables import Cell, Shown, join_tables
 from repro.tables_plain import NONE, PlainTable
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-__all__ = ["render"]
+__all__ = ["render", "tables"]
 
 Lookup = Callable[[RunSpec], Record | None]
 
@@ -35,61 +36,66 @@ def _page(images: ndarray) -> Any:
     return figure
 
 
-def _row(metric: Metric) -> tuple[str, str]:
-    return f"{metric.value:.4g}" + ("" if metric.unit == "1" else f" {metric.unit}"), metric.protocol
+def _row(record: Record, metric: Metric) -> tuple[str, str, str]:
+    text = f"{metric.value:.4g}" + ("" if metric.unit == "1" else f" {metric.unit}")
+    return str(record.spec.seed), Shown(text, Cell(None, [metric.value])), metric.protocol
 
 
-def _flow(profile: str, seeds: int | None, lookup: Lookup) -> dict[str, str]:
-    records = [r for s in plan("flow", profile, seeds)["flow"] if (r := lookup(s)) is not None]
-    rows = [(str(r.spec.seed), *_row(m)) for r in records for m in r.metrics]
+def _flow(records: Sequence[Record]) -> PlainTable:
+    rows = [_row(r, m) for r in records for m in r.metrics]
     title = "Masked autoregressive flow on the VAEGAN's encodings of MNIST"
-    table = PlainTable(title, ("seed", "value", "what"), tuple(rows), (provenance(records),))
-    return {"md": table.to_markdown(), "tex": table.to_latex("tab:pretrained-flow")}
+    return PlainTable(title, ("seed", "value", "what"), tuple(rows), (provenance(records),), ("seed", "what"))
 
 
-def _vaegan(profile: str, seeds: int | None, lookup: Lookup, samples: Any) -> dict[str, str | bytes]:
-    from repro.plotting import render as draw
-
-    specs = plan("vaegan", profile, seeds)["vaegan"]
-    records = [r for s in specs if (r := lookup(s)) is not None]
-    rows = [(str(r.spec.seed), *_row(m)) for r in records for m in r.metrics]
-    epochs = specs[0].params["training"]["epochs"]
+def _vaegan(records: Sequence[Record]) -> PlainTable:
+    rows = [_row(r, m) for r in records for m in r.metrics]
+    epochs = records[0].spec.params["training"]["epochs"]
     notes = (
         f"Trained for {epochs} epochs on the 60,000 training images (the paper: 50).",
         "Seeds 0 and 1 were started and given up early, without a record: the discriminator rested in nearly every "
         "step and samples were patterns of dots.",
         provenance(records),
     )
-    table = PlainTable("VAEGAN on MNIST", ("seed", "value", "what"), tuple(rows), notes)
-    figure = _page(samples(specs[0])["samples"])
-    files_ = {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
-    return {"md": table.to_markdown(), "tex": table.to_latex("tab:pretrained-vaegan"), **files_}
+    return PlainTable("VAEGAN on MNIST", ("seed", "value", "what"), tuple(rows), notes, ("seed", "what"))
 
 
-def _classifiers(profile: str, seeds: int | None, lookup: Lookup) -> dict[str, str]:
+def _classifiers(records: Mapping[str, Sequence[Record]]) -> PlainTable:
     published = tomllib.loads((files("repro.pretrained") / "published.toml").read_text())["classifiers"]
-    rows, used = [], []
-    for name, specs in plan("classifiers", profile, seeds).items():
-        for spec in specs:
-            record = lookup(spec)
-            if record is None:
-                continue
-            used.append(record)
+    rows = []
+    for name, found in records.items():
+        for record in found:
             prefix = "test/accuracy/"
             own = {m.name.removeprefix(prefix): m.value for m in record.metrics if m.name.startswith(prefix)}
             mean = own.pop("mean")
             networks = "one for all" if CLASSIFIERS[name]["shared"] else "one each"
             stated = f"{published[name]:.3f}" if name in published else NONE
             each = ", ".join(f"{m} {v:.4f}" for m, v in own.items()) if len(own) > 1 else NONE
-            rows.append((name, networks, f"{mean:.4f}", stated, each, str(spec.params["training"]["epochs"])))
+            shown = Shown(f"{mean:.4f}", Cell(published.get(name), [mean]))
+            rows.append((name, networks, shown, stated, each, str(record.spec.params["training"]["epochs"])))
     columns = ("dataset", "networks", "test accuracy, mean", "published", "by modality", "epochs")
     notes = (
         "Share of right digits on the test split, weights rounded to float16 as they ship with the package.",
         "PolyMNIST and Extended PolyMNIST are generated from MNIST and the backgrounds; see their cards.",
-        provenance(used),
+        provenance([r for found in records.values() for r in found]),
     )
-    table = PlainTable("Digit classifiers", columns, tuple(rows), notes)
-    return {"md": table.to_markdown(), "tex": table.to_latex("tab:pretrained-classifiers")}
+    return PlainTable("Digit classifiers", columns, tuple(rows), notes)
+
+
+def tables(
+    artifact: str, profile: str, *, seeds: int | None, lookup: Lookup, rename: Mapping[str, str] | None = None
+) -> Sequence[PlainTable]:
+    """An artifact's table from records; arguments as :func:`render`'s.
+
+    Raises:
+        KeyError: If the room has no such artifact.
+    """
+    rows = plan(artifact, profile, seeds)
+    records = {name: [r for s in specs if (r := lookup(s)) is not None] for name, specs in rows.items()}
+    if artifact == "classifiers":
+        return [_classifiers(records)]
+    if artifact not in ("flow", "vaegan"):
+        raise KeyError(artifact)
+    return [(_flow if artifact == "flow" else _vaegan)(records[artifact])]
 
 
 def render(
@@ -114,10 +120,10 @@ def render(
     Raises:
         KeyError: If the room has no such artifact.
     """
-    if artifact == "vaegan":
-        return _vaegan(profile, seeds, lookup, samples)
-    if artifact == "flow":
-        return dict(_flow(profile, seeds, lookup))
-    if artifact == "classifiers":
-        return dict(_classifiers(profile, seeds, lookup))
-    raise KeyError(artifact)
+    found = join_tables(tables(artifact, profile, seeds=seeds, lookup=lookup), f"tab:pretrained-{artifact}")
+    if artifact != "vaegan":
+        return dict(found)
+    from repro.plotting import render as draw
+
+    figure = _page(samples(plan("vaegan", profile, seeds)["vaegan"][0])["samples"])
+    return found | {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}

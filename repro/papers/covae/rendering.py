@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro.papers.covae.experiments import plan
 from repro.papers.covae.specs import LABELS
 from repro.records import Record, RunSpec
-from repro.tables import join_tables
+from repro.tables import Table, join_tables
+from repro.tables_plain import PlainTable
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-__all__ = ["render"]
+__all__ = ["render", "tables"]
 
 Lookup = Callable[[RunSpec], Record | None]
 Samples = Callable[[RunSpec], Mapping[str, "ndarray"]]
@@ -182,6 +183,27 @@ def _figure(artifact: str, profile: str, seeds: int | None, lookup: Lookup, samp
     return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
 
 
+def tables(
+    artifact: str, profile: str, *, seeds: int | None, lookup: Lookup, rename: Mapping[str, str] | None = None
+) -> Sequence[Table | PlainTable]:
+    """An artifact's tables from records, none for what is drawn alone; arguments as :func:`render`'s.
+
+    Raises:
+        KeyError: If the room has no such table.
+    """
+    if not artifact.startswith("table") and artifact != "multivae-nll":
+        return ()
+    if artifact == "tableD":
+        from repro.papers.covae.architecture import architectures
+
+        return architectures()
+    from repro.papers.covae.tables import multivae_nll, omics_table
+
+    if artifact == "multivae-nll":
+        return [multivae_nll(profile, seeds, lookup)]
+    return omics_table(artifact, profile, seeds, lookup)
+
+
 def render(
     artifact: str,
     profile: str,
@@ -204,15 +226,6 @@ def render(
     Raises:
         KeyError: If the room has no such artifact.
     """
-    if not artifact.startswith("table") and artifact != "multivae-nll":
-        return _figure(artifact, profile, seeds, lookup, samples)
-    label = f"tab:covae-{artifact}"
-    if artifact == "tableD":
-        from repro.papers.covae.architecture import architectures
-
-        return join_tables(architectures(), label)
-    from repro.papers.covae.tables import multivae_nll, omics_table
-
-    if artifact == "multivae-nll":
-        return join_tables([multivae_nll(profile, seeds, lookup)], label)
-    return join_tables(omics_table(artifact, profile, seeds, lookup), label)
+    if found := tables(artifact, profile, seeds=seeds, lookup=lookup):
+        return join_tables(found, f"tab:covae-{artifact}")
+    return _figure(artifact, profile, seeds, lookup, samples)

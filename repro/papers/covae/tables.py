@@ -12,7 +12,7 @@ from repro.datasets.card import not_at_hand
 from repro.papers.covae.experiments import plan
 from repro.papers.covae.specs import CONFIGURATIONS, LABELS, METHODS
 from repro.records import Record, RunSpec, provenance
-from repro.tables import Cell, Column, Row, RowGroup, Table
+from repro.tables import Cell, Column, Row, RowGroup, Table, make_command
 
 __all__ = ["NAMES", "multivae_nll", "omics_table"]
 
@@ -146,7 +146,7 @@ def omics_table(artifact: str, profile: str, seeds: int | None, lookup: Lookup) 
     }
     records = [r for m in METHODS for r in found[m]]
     published = not where
-    command = f"`make covae-{artifact}`"
+    command = f"`{make_command(f'covae-{artifact}', profile)}`"
     missing = f"not run: {command}" if records or where else f"{not_at_hand('mlomics')} Then {command}"
     rows = [_row(table, LABELS[m], found[m], published, missing) for m in METHODS]
     columns = [Column(k, label, better, decimals) for k, (label, better, decimals, _) in COLUMNS[table].items()]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from repro.papers.gmrf_mcvae.experiments import LABELS, plan
 from repro.papers.gmrf_mcvae.image_settings import ARTIFACTS
 from repro.records import Record, RunSpec
-from repro.tables import join_tables
+from repro.tables import Table, join_tables
+from repro.tables_plain import PlainTable
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-__all__ = ["render"]
+__all__ = ["render", "tables"]
 
+Lookup = Callable[[RunSpec], Record | None]
 Samples = Callable[[RunSpec], Mapping[str, "ndarray"]]
 
 
@@ -53,14 +55,49 @@ def _pictures(artifact: str, profile: str, samples: Samples) -> dict[str, bytes]
     return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
 
 
-def _scaling(profile: str, lookup: Callable[[RunSpec], Record | None]) -> dict[str, str | bytes]:
+def _scaling(profile: str, lookup: Lookup) -> dict[str, bytes]:
     from repro.papers.gmrf_mcvae import image_figures, scaling_tables
     from repro.plotting import render as draw
 
     costs = scaling_tables.costs(profile, lookup)
     figure = image_figures.scaling(costs.components, costs.seconds, costs.megabytes)
-    pictures = {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
-    return join_tables(scaling_tables.scaling(profile, lookup), "tab:gmrf-scaling") | pictures
+    return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
+
+
+def tables(
+    artifact: str, profile: str, *, seeds: int | None, lookup: Lookup, rename: Mapping[str, str] | None = None
+) -> Sequence[Table | PlainTable]:
+    """An artifact's tables from records, none for what is drawn alone; arguments as :func:`render`'s.
+
+    Raises:
+        KeyError: If the room has no such table.
+    """
+    if artifact.startswith("fig"):
+        return ()
+    if artifact == "scaling":
+        from repro.papers.gmrf_mcvae import scaling_tables
+
+        return scaling_tables.scaling(profile, lookup)
+    if artifact in ARTIFACTS:
+        from repro.papers.gmrf_mcvae import image_tables
+
+        if artifact == "table2":
+            return image_tables.table2(profile, seeds, lookup, rename)
+        if artifact == "table2-ablations":
+            from repro.papers.gmrf_mcvae.image_ablations import ablations
+
+            return [ablations(profile, seeds, lookup)]
+        return [image_tables.table3(artifact, profile, seeds, lookup)]
+    if artifact.startswith("table1"):
+        from repro.papers.gmrf_mcvae import tables as copula
+
+        if artifact == "table1":
+            return copula.table1(profile, seeds, lookup, rename)
+        return copula.sweep(profile, lookup) if artifact == "table1-sweep" else [copula.ablations(profile, lookup)]
+    from repro.papers.gmrf_mcvae import architecture
+
+    found = [getattr(architecture, artifact)()]
+    return [*found, architecture.capacities()] if artifact == "table9" else found
 
 
 def render(
@@ -68,7 +105,7 @@ def render(
     profile: str,
     *,
     seeds: int | None,
-    lookup: Callable[[RunSpec], Record | None],
+    lookup: Lookup,
     samples: Samples,
     rename: Mapping[str, str] | None = None,
 ) -> Mapping[str, str | bytes]:
@@ -87,30 +124,5 @@ def render(
     """
     if artifact.startswith("fig"):
         return (_pictures if artifact in ARTIFACTS else _figure)(artifact, profile, samples)
-    if artifact == "scaling":
-        return _scaling(profile, lookup)
-    label = f"tab:gmrf-{artifact}"
-    if artifact in ARTIFACTS:
-        from repro.papers.gmrf_mcvae import image_tables
-
-        if artifact == "table2":
-            return join_tables(image_tables.table2(profile, seeds, lookup, rename), label)
-        if artifact == "table2-ablations":
-            from repro.papers.gmrf_mcvae.image_ablations import ablations
-
-            return join_tables([ablations(profile, seeds, lookup)], label)
-        return join_tables([image_tables.table3(artifact, profile, seeds, lookup)], label)
-    if artifact.startswith("table1"):
-        from repro.papers.gmrf_mcvae import tables
-
-        if artifact == "table1":
-            return join_tables(tables.table1(profile, seeds, lookup, rename), label)
-        if artifact == "table1-sweep":
-            return join_tables(tables.sweep(profile, lookup), label)
-        return join_tables([tables.ablations(profile, lookup)], label)
-    from repro.papers.gmrf_mcvae import architecture
-
-    found = [getattr(architecture, artifact)()]
-    if artifact == "table9":
-        found.append(architecture.capacities())
-    return join_tables(found, label)
+    found = tables(artifact, profile, seeds=seeds, lookup=lookup, rename=rename)
+    return join_tables(found, f"tab:gmrf-{artifact}") | (_scaling(profile, lookup) if artifact == "scaling" else {})

@@ -20,7 +20,7 @@ from repro.papers.gmrf_mcvae.experiments import (
     plan,
 )
 from repro.records import Record, RunSpec, provenance
-from repro.tables import Cell, Column, Row, RowGroup, Table
+from repro.tables import Cell, Claim, Column, Row, RowGroup, Table, make_command
 
 __all__ = ["ablations", "choose_betas", "headline", "sweep", "table1"]
 
@@ -192,10 +192,10 @@ def _settings_note(records: Sequence[Record]) -> str:
 
 
 def _variant_rows(profile: str, lookup: Lookup, distance: str) -> list[Row]:
-    rows = []
+    rows, missing = [], f"not run: {make_command('gmrf-table1-ablations', profile)}"
     for name, specs in plan("table1-ablations", profile).items():
         records = [r for s in specs if (r := lookup(s)) is not None]
-        rows.append(Row(name, _cells(records, distance, reason="not run: make gmrf-table1-ablations")))
+        rows.append(Row(name, _cells(records, distance, reason=missing)))
     return rows
 
 
@@ -271,7 +271,7 @@ def sweep(profile: str, lookup: Lookup) -> list[Table]:
             found.append(Row(LABELS[m], {f"{b:g}": cell for b, cell in cells.items()}))
         return found
 
-    note = (
+    note = Claim(
         f"First rows: {rungs[0]} epochs. One seed, decoder means. Chosen by the first of these tables: "
         f"{', '.join(f'{LABELS[m]} {b:g}' for m, b in chosen.items())}; this {'agrees' if agree else 'DISAGREES'} with "
         "the package's betas.toml. No test data enters."

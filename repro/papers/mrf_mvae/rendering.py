@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro.papers.mrf_mvae.experiments import plan
 from repro.papers.mrf_mvae.triples import LABELS
 from repro.records import Record, RunSpec
+from repro.tables import Table, join_tables
+from repro.tables_plain import PlainTable
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-__all__ = ["render"]
+__all__ = ["render", "tables"]
 
 GIVEN = {"fig7": "m0", "fig8": "m1"}
 
@@ -55,6 +57,39 @@ def _figure(artifact: str, profile: str, lookup: Callable[[RunSpec], Record | No
     return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
 
 
+def tables(
+    artifact: str,
+    profile: str,
+    *,
+    seeds: int | None,
+    lookup: Callable[[RunSpec], Record | None],
+    rename: Mapping[str, str] | None = None,
+) -> Sequence[Table | PlainTable]:
+    """An artifact's tables from records, none for what is drawn alone; arguments as :func:`render`'s.
+
+    Raises:
+        KeyError: If the room has no such table.
+    """
+    if artifact == "tails-fig" or artifact.startswith("fig"):
+        return ()
+    from repro.papers.mrf_mvae import skewed_rendering
+    from repro.papers.mrf_mvae import tables as triples
+
+    if artifact == "tails":
+        return [skewed_rendering.tails(profile, seeds, lookup)]
+    if artifact == "tails-sweep":
+        return [skewed_rendering.sweep(profile, lookup)]
+    if artifact == "table4":
+        return [triples.table4(profile, seeds, lookup)]
+    if artifact == "table4-ablations":
+        return [triples.ablations(profile, lookup)]
+    if artifact == "table4-features":
+        return [triples.features(profile, seeds, lookup)]
+    if artifact == "table4-sweep":
+        return [triples.sweep(profile, lookup)]
+    raise KeyError(artifact)
+
+
 def render(
     artifact: str,
     profile: str,
@@ -77,22 +112,10 @@ def render(
     Raises:
         KeyError: If the room has no such artifact.
     """
-    if artifact.startswith("tails"):
-        from repro.papers.mrf_mvae.skewed_rendering import render as render_skewed
+    if found := tables(artifact, profile, seeds=seeds, lookup=lookup):
+        return dict(join_tables(found, f"tab:mrf-{artifact}"))
+    if artifact == "tails-fig":
+        from repro.papers.mrf_mvae.skewed_rendering import figure
 
-        return render_skewed(artifact, profile, seeds=seeds, lookup=lookup, samples=samples)
-    if artifact.startswith("fig"):
-        return _figure(artifact, profile, lookup, samples)
-    from repro.papers.mrf_mvae import tables
-
-    if artifact == "table4":
-        table = tables.table4(profile, seeds, lookup)
-    elif artifact == "table4-ablations":
-        table = tables.ablations(profile, lookup)
-    elif artifact == "table4-features":
-        table = tables.features(profile, seeds, lookup)
-    elif artifact == "table4-sweep":
-        table = tables.sweep(profile, lookup)
-    else:
-        raise KeyError(artifact)
-    return {"md": table.to_markdown(), "tex": table.to_latex(f"tab:mrf-{artifact}")}
+        return dict(figure(profile, samples))
+    return dict(_figure(artifact, profile, lookup, samples))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from repro.metrics.tails import CORNERS
 from repro.papers.mrf_mvae.skewed import BETAS, LABELS, chosen_betas, plan
 from repro.records import Record, RunSpec, provenance
-from repro.tables import Cell, Column, Row, RowGroup, Table
+from repro.tables import Cell, Claim, Column, Row, RowGroup, Shown, Table
 from repro.tables_plain import PlainTable
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-__all__ = ["choose_betas", "render", "sweep", "tails"]
+__all__ = ["choose_betas", "figure", "sweep", "tails"]
 
 Lookup = Callable[[RunSpec], Record | None]
 # Column to metric: of joint samples and of conditional ones.
@@ -93,7 +93,7 @@ def tails(profile: str, seeds: int | None, lookup: Lookup) -> Table:
         "coordinates and the four corners, tails beyond the true sample's quantiles; by own ranks: by the generated "
         "sample's ranks, which leaves its marginals out. Sliced Wasserstein distance x 1000. Conditional: given each "
         "modality in turn; ALMRF by its exact conditional.",
-        _verdict(rows),
+        Claim(_verdict(rows)),
         "Samples of the likelihood: of the scale at which the objective is an ELBO. ALMRF's surrogate is none at any "
         "scale; the unit scale of its reconstruction term is taken, wide against data in [0, 1].",
         _corners(rows),
@@ -151,50 +151,31 @@ def sweep(profile: str, lookup: Lookup) -> PlainTable:
             for task in ("unconditional", "conditional")
             for m in SCORED
         ]
-        cells = [f"{v:.4f}" if k % 2 == 0 else f"{v:.1f}" for k, v in enumerate(values)]
-        lines.append((LABELS[spec.method], name.rsplit(" ", 1)[1], *cells, f"{_score(record):.3f}"))
+        cells = [Shown(f"{v:.4f}" if k % 2 == 0 else f"{v:.1f}", Cell(None, [v])) for k, v in enumerate(values)]
+        score = Shown(f"{_score(record):.3f}", Cell(None, [_score(record)]))
+        lines.append((LABELS[spec.method], name.rsplit(" ", 1)[1], *cells, score))
     chosen = choose_betas(profile, lookup)
     agree = chosen == {m: chosen_betas()[m] for m in BETAS}
     notes = (
-        f"{records[0].spec.params['training']['epochs']} epochs, one seed, decoder means. Score: geometric mean of the "
-        f"four. Chosen: {', '.join(f'{LABELS[m]} {b:g}' for m, b in chosen.items())}; this "
-        f"{'agrees' if agree else 'DISAGREES'} with the package's betas.toml. No test data enters.",
+        Claim(
+            f"{records[0].spec.params['training']['epochs']} epochs, one seed, decoder means. Score: geometric mean of "
+            f"the four. Chosen: {', '.join(f'{LABELS[m]} {b:g}' for m, b in chosen.items())}; this "
+            f"{'agrees' if agree else 'DISAGREES'} with the package's betas.toml. No test data enters."
+        ),
         provenance(records),
     )
     columns = ("variant", "beta", "uncond. tails", "uncond. sliced", "cond. tails", "cond. sliced", "score")
-    return PlainTable("Asymmetric Laplace copula: choice of beta", columns, tuple(lines), notes)
+    named = ("variant", "beta")
+    return PlainTable("Asymmetric Laplace copula: choice of beta", columns, tuple(lines), notes, named)
 
 
-def _figure(profile: str, samples: Callable[[RunSpec], Mapping[str, ndarray]]) -> dict[str, bytes]:
+def figure(profile: str, samples: Callable[[RunSpec], Mapping[str, ndarray]]) -> dict[str, bytes]:
+    """The variants' joint samples beside true ones, suffix to content."""
     from repro.datasets import load_dataset
     from repro.papers.gmrf_mcvae.figures import joint_scatter
     from repro.plotting import render as draw
 
     truth = {m: x.numpy() for m, x in load_dataset("skewed_copula", split="test").data.items()}
     drawn = {LABELS[m]: samples(specs[0]) for m, specs in plan("tails-fig", profile).items()}
-    figure = joint_scatter(truth, drawn, max_points=1500)
-    return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
-
-
-def render(
-    artifact: str,
-    profile: str,
-    *,
-    seeds: int | None,
-    lookup: Lookup,
-    samples: Callable[[RunSpec], Mapping[str, ndarray]],
-) -> Mapping[str, str | bytes]:
-    """An artifact's files, suffix to content; see :func:`repro.papers.mrf_mvae.rendering.render`.
-
-    Raises:
-        KeyError: If there is no such artifact.
-    """
-    if artifact == "tails-fig":
-        return dict(_figure(profile, samples))
-    if artifact == "tails":
-        table = tails(profile, seeds, lookup)
-    elif artifact == "tails-sweep":
-        table = sweep(profile, lookup)
-    else:
-        raise KeyError(artifact)
-    return {"md": table.to_markdown(), "tex": table.to_latex(f"tab:mrf-{artifact}")}
+    scatter = joint_scatter(truth, drawn, max_points=1500)
+    return {suffix: draw(scatter, suffix) for suffix in ("pdf", "png")}

@@ -13,7 +13,7 @@ from typing import Any
 from repro.metrics.inception import unavailable_reason
 from repro.papers.mrf_mvae.triples import BETAS, FIGURE9, LABELS, chosen_betas, plan
 from repro.records import Record, RunSpec, provenance
-from repro.tables import Cell, Column, Row, RowGroup, Table
+from repro.tables import Cell, Claim, Column, Row, RowGroup, Shown, Table, make_command
 from repro.tables_plain import NONE, PlainTable
 
 __all__ = ["ablations", "choose_betas", "features", "sweep", "table4"]
@@ -22,7 +22,6 @@ Lookup = Callable[[RunSpec], Record | None]
 TASKS = {"uncond": "unconditional", "cond": "conditional"}
 NOT_CONDITIONED = "its samples of the prior are those above"
 DIGITS = "test/unconditional/digits"
-NOT_RUN = "not run: make mrf-table4-ablations"
 
 # MNIST's own mean and deviation, as images are often standardised by: an affine map of pixels scales the distance.
 STANDARD_DEVIATION = 0.3081
@@ -73,6 +72,7 @@ def _cells(
     tasks: Mapping[str, str | None],
     published: Mapping[str, float] | None = None,
     split: str = "test",
+    missing: str = "not run",
 ) -> dict[str, Cell]:
     metrics = {"coherence": "coherence", "frechet": "frechet/classifier/mean", "fid": "frechet/inception/mean"}
     cells = {}
@@ -81,7 +81,7 @@ def _cells(
             key = f"{task}_{column}"
             known = (published or {}).get(key)
             values = [] if name is None else _values(records, f"{split}/{name}/{metric}")
-            reason = NOT_CONDITIONED if name is None else unavailable_reason() if column == "fid" else NOT_RUN
+            reason = NOT_CONDITIONED if name is None else unavailable_reason() if column == "fid" else missing
             cells[key] = Cell(known, values) if values else Cell(known, (), reason)
     return cells
 
@@ -94,8 +94,9 @@ def _changed_rows(profile: str, lookup: Lookup) -> list[Row]:
     """Rows of the variants with one setting changed; Figure 9 prints two values of the first."""
     known = {k: _published("figure9")[k] for k in ("uncond_coherence", "cond_coherence")}
     rows = plan("table4-ablations", profile)
+    missing = f"not run: {make_command('mrf-table4-ablations', profile)}"
     return [
-        Row(name, _cells(_found(specs, lookup), TASKS, known if name == FIGURE9 else None))
+        Row(name, _cells(_found(specs, lookup), TASKS, known if name == FIGURE9 else None, missing=missing))
         for name, specs in rows.items()
     ]
 
@@ -139,7 +140,7 @@ def table4(profile: str, seeds: int | None, lookup: Lookup) -> Table:
         rows=[Row(LABELS[v], _cells(found, TASKS, _printed(LABELS[v]))) for v, found in main.items()],
         floors=[floor],
         groups=[RowGroup("Other settings, seed 0 unless stated", [exact, *_changed_rows(profile, lookup)])],
-        notes=[DEFINITION, _settings(records), _chains(main["nnmrf"]), _reconstructions(main), _order(main)],
+        notes=[DEFINITION, _settings(records), _chains(main["nnmrf"]), _reconstructions(main), Claim(_order(main))],
         published_seeds=3,
     )
 
@@ -224,15 +225,17 @@ def features(profile: str, seeds: int | None, lookup: Lookup) -> PlainTable:
             continue
         ratios = [p / x for p, x in zip(printed, values, strict=True)]
         spreads[label] = (geometric_mean(ratios), max(ratios) / min(ratios))
-        cells = (f"{x:,.1f}" if x >= 10 else f"{x:.2f}" for x in values)
+        cells = (Shown(f"{x:,.1f}" if x >= 10 else f"{x:.2f}", Cell(None, [x])) for x in values)
         lines.append((label, *cells, f"{spreads[label][0]:.3g}", f"{spreads[label][1]:.2f}"))
     nearest = min(spreads, key=lambda k: abs(math.log(spreads[k][0])))
     within = [k for k, (ratio, spread) in spreads.items() if abs(math.log(ratio)) + math.log(spread) < math.log(1.5)]
     heads = [f"{LABELS[v].split()[0]} {task}" for v in LABELS for task in ("uncond.", "cond.")]
     verdict = f"explains the published values: {', '.join(within)}" if within else "explains the published values: none"
     notes = (
-        f"Of the spaces that could be measured, what {verdict}. Nearest in scale: {nearest}, with published over "
-        f"obtained {spreads[nearest][0]:.3g}.",
+        Claim(
+            f"Of the spaces that could be measured, what {verdict}. Nearest in scale: {nearest}, with published over "
+            f"obtained {spreads[nearest][0]:.3g}."
+        ),
         "Ratio: geometric mean of published over obtained in the six cells. Spread: the largest of the six ratios over "
         "the smallest; a space that differs from the paper's by a factor alone has 1. Samples of this package's own "
         "models enter, so that neither can be 1 exactly.",
@@ -279,7 +282,8 @@ def sweep(profile: str, lookup: Lookup) -> PlainTable:
             for metric in ("coherence", "frechet/classifier/mean")
         ]
         digits, score = record.metric("validation/unconditional/digits").value, _score(record)
-        cells = (f"{own[0]:.3f}", f"{own[1]:.1f}", f"{own[2]:.3f}", f"{own[3]:.1f}", f"{digits:.0f}")
+        texts = (f"{own[0]:.3f}", f"{own[1]:.1f}", f"{own[2]:.3f}", f"{own[3]:.1f}", f"{digits:.0f}")
+        cells = [Shown(text, Cell(None, [v])) for text, v in zip(texts, (*own, digits), strict=True)]
         lines.append((LABELS[spec.method], name.split()[1], *cells, f"{score:.0f}" if math.isfinite(score) else NONE))
     chosen = choose_betas(profile, lookup)
     agree = chosen == {v: chosen_betas()[v] for v in BETAS}
@@ -287,11 +291,13 @@ def sweep(profile: str, lookup: Lookup) -> PlainTable:
     notes = (
         f"Measured on {settings['data']['held_out']:,} training triples that were not trained on; their images occur "
         f"in other triples, in another modality. {settings['training']['epochs']} epochs, one seed.",
-        "Score: geometric mean over both tasks of the Frechet distance (classifier features) over coherence; none "
-        "where samples show fewer than ten digits. Chosen: "
-        f"{', '.join(f'{LABELS[v]} {b:g}' for v, b in chosen.items())}; this {'agrees' if agree else 'DISAGREES'} with "
-        "the package's betas.toml. No test data enters.",
+        Claim(
+            "Score: geometric mean over both tasks of the Frechet distance (classifier features) over coherence; none "
+            "where samples show fewer than ten digits. Chosen: "
+            f"{', '.join(f'{LABELS[v]} {b:g}' for v, b in chosen.items())}; this {'agrees' if agree else 'DISAGREES'} "
+            "with the package's betas.toml. No test data enters."
+        ),
         provenance(records),
     )
     columns = ("variant", "beta", "uncond. coherence", "uncond. Frechet", "cond. coherence", "cond. Frechet", "digits")
-    return PlainTable("Table 4: choice of beta", (*columns, "score"), tuple(lines), notes)
+    return PlainTable("Table 4: choice of beta", (*columns, "score"), tuple(lines), notes, ("variant", "beta"))

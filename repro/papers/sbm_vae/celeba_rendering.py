@@ -62,7 +62,7 @@ def _faces(artifact: str, profile: str, lookup: Lookup, samples: Samples) -> Fig
     names = list(load_card("celebamask_hq").generation["attributes"])
     planned = {row: specs[0] for row, specs in celeba.plan(artifact, profile).items()}
     recorded = {row: lookup(spec) is not None for row, spec in planned.items()}
-    reason = absent("celebamask_hq", artifact, recorded=any(recorded.values()))
+    reason = absent("celebamask_hq", artifact, profile, recorded=any(recorded.values()))
     rows: dict[str, dict[str, Any]] = {}
     given = ""
     for row, spec in planned.items():
@@ -88,7 +88,7 @@ def _digits(profile: str, lookup: Lookup, samples: Samples) -> Figure:
     }
     planned = {row: specs[0] for row, specs in mhd.plan("fig-mhd", profile).items()}
     recorded = {row: lookup(spec) is not None for row, spec in planned.items()}
-    reason = absent("mhd", "fig-mhd", recorded=any(recorded.values()))
+    reason = absent("mhd", "fig-mhd", profile, recorded=any(recorded.values()))
     rows: dict[str, dict[str, Any]] = {}
     for row, spec in planned.items():
         stored = samples(spec) if recorded[row] else {}

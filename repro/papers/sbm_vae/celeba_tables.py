@@ -8,7 +8,7 @@ from repro.datasets.card import not_at_hand
 from repro.papers.sbm_vae.celeba import FACE_ROWS, MISSING, SUPERVISED, plan
 from repro.papers.sbm_vae.tables import _each_once, _found, _published, _values
 from repro.records import Record, RunSpec, provenance
-from repro.tables import Cell, Column, Row, RowGroup, Table
+from repro.tables import Cell, Column, Row, RowGroup, Table, make_command
 
 __all__ = ["absent", "face_table", "published_cells"]
 
@@ -60,15 +60,16 @@ FLOOR = "No model: the training split's most common values; true validation and 
 SUPERVISED_ONLY = "predicts attributes and masks from images alone"
 
 
-def absent(dataset: str, artifact: str, *, recorded: bool) -> str:
+def absent(dataset: str, artifact: str, profile: str, *, recorded: bool) -> str:
     """What a cell says where its run has no record.
 
     Arguments:
         dataset: The dataset's name.
         artifact: The artifact's id, for the command.
+        profile: The profile, for the command.
         recorded: Whether other runs of the artifact have records, so that the data cannot be what lacks.
     """
-    command = f"`make sbm-{artifact}`"
+    command = f"`{make_command(f'sbm-{artifact}', profile)}`"
     if recorded:
         return f"not run: {command}"
     return f"{not_at_hand(dataset)} Then {command}"
@@ -166,7 +167,7 @@ def face_table(artifact: str, profile: str, seeds: int | None, lookup: Lookup) -
     columns = [column for column, _ in COLUMNS[artifact].values()]
     rows = _found(plan(artifact, profile, seeds), lookup)
     records = _each_once(rows)
-    missing = absent("celebamask_hq", artifact, recorded=bool(records))
+    missing = absent("celebamask_hq", artifact, profile, recorded=bool(records))
     body = {row: _row(artifact, row, found, missing) for row, found in rows.items()}
     apart = [row for row in body if artifact == "table3" and FACE_ROWS[row][0] == SUPERVISED]
     return Table(

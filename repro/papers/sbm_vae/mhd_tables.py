@@ -38,7 +38,7 @@ def table8(profile: str, seeds: int | None, lookup: Lookup) -> Table:
     """
     rows = _found(plan("table8", profile, seeds), lookup)
     records = _each_once(rows)
-    missing = absent("mhd", "table8", recorded=bool(records))
+    missing = absent("mhd", "table8", profile, recorded=bool(records))
     body = []
     for row, found in rows.items():
         known = published_cells("table8", row)

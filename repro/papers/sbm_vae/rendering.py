@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from repro.papers.sbm_vae import celeba, celeba_rendering, mhd, timing_tables
 from repro.papers.sbm_vae.experiments import BETAS, COUNTS, PICTURES, PLAIN, plan
 from repro.papers.sbm_vae.settings import ROWS
 from repro.papers.sbm_vae.timing import ARTIFACT
 from repro.records import Record, RunSpec
+from repro.tables import Table, join_tables
+from repro.tables_plain import PlainTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy import ndarray
 
-__all__ = ["WITHOUT_RECORDS", "render"]
+__all__ = ["WITHOUT_RECORDS", "render", "tables"]
 
 Lookup = Callable[[RunSpec], Record | None]
 Samples = Callable[[RunSpec], Mapping[str, "ndarray"]]
@@ -240,6 +242,29 @@ def _guided(rows: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]
     return {row: r for row, r in rows.items() if f"{row}-C" in rows or ROWS[row][1] == "guided"}
 
 
+def tables(
+    artifact: str, profile: str, *, seeds: int | None, lookup: Lookup, rename: Mapping[str, str] | None = None
+) -> Sequence[Table | PlainTable]:
+    """An artifact's tables from records, none for what is drawn alone; arguments as :func:`render`'s.
+
+    Raises:
+        KeyError: If the room has no such table.
+    """
+    if artifact == ARTIFACT:
+        return [timing_tables.timing_table(_records(artifact, profile, seeds, lookup)["seconds"])]
+    if artifact.startswith("fig"):
+        return ()
+    if artifact in WITHOUT_RECORDS:
+        return [celeba_rendering.table(artifact, profile, seeds, lookup)]
+    from repro.papers.sbm_vae import tables as digits
+
+    if artifact in PLAIN:
+        return [digits.settings_table(artifact)]
+    if artifact not in BETAS and artifact not in ("table5", "table7"):
+        raise KeyError(artifact)
+    return [getattr(digits, artifact)(profile, seeds, lookup)]
+
+
 def render(
     artifact: str,
     profile: str,
@@ -262,24 +287,13 @@ def render(
     Raises:
         KeyError: If the room has no such artifact.
     """
+    files = join_tables(tables(artifact, profile, seeds=seeds, lookup=lookup), f"tab:sbm-{artifact}")
     if artifact.startswith("fig"):
         from repro.plotting import render as draw
 
         if artifact == ARTIFACT:
-            records = _records(artifact, profile, seeds, lookup)["seconds"]
-            table = timing_tables.timing_table(records)
-            pictures = {suffix: draw(timing_tables.draw_timing(records), suffix) for suffix in ("pdf", "png")}
-            return {"md": table.to_markdown(), "tex": table.to_latex(f"tab:sbm-{artifact}")} | pictures
-        figure = _figure(artifact, profile, seeds, lookup, samples)
-        return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
-    if artifact in WITHOUT_RECORDS:
-        table = celeba_rendering.table(artifact, profile, seeds, lookup)
-        return {"md": table.to_markdown(), "tex": table.to_latex(f"tab:sbm-{artifact}")}
-    from repro.papers.sbm_vae import tables
-
-    if artifact not in BETAS and artifact not in PLAIN and artifact not in ("table5", "table7"):
-        raise KeyError(artifact)
-    found: Any = (
-        tables.settings_table(artifact) if artifact in PLAIN else getattr(tables, artifact)(profile, seeds, lookup)
-    )
-    return {"md": found.to_markdown(), "tex": found.to_latex(f"tab:sbm-{artifact}")}
+            figure = timing_tables.draw_timing(_records(artifact, profile, seeds, lookup)["seconds"])
+        else:
+            figure = _figure(artifact, profile, seeds, lookup, samples)
+        return files | {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
+    return dict(files)

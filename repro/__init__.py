@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "load_dataset": "repro.datasets",
     "load_model": "repro.loading",
-    "run": "repro.artifacts",
+    "run": "repro.results",
     "cite": "repro.citation",
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,8 +14,12 @@ from typing import Any
 from repro.inventory import KINDS, PAPERS, ROOMS, Artifact, UsageError, artifacts, find, nearest
 from repro.records import PRECISIONS, PROFILES, NoProfileError, Record, RunSpec, with_precision
 from repro.runs import RunError, RunStore, read_record, room, room_package, write_atomically
+from repro.store import figures_root
+from repro.tables import Table, join_tables
+from repro.tables_plain import PlainTable
 
 __all__ = [
+    "NO_VERDICT",
     "PAPERS",
     "ROOMS",
     "Artifact",
@@ -30,10 +33,14 @@ __all__ = [
     "is_unrecorded",
     "missing_runs",
     "plan",
+    "record_path",
     "render",
-    "run",
     "state",
+    "tables",
 ]
+
+
+NO_VERDICT = "No verdict: runs of the smoke profile train for an epoch or two, which only shows that everything works."
 
 
 class NotOfferedError(UsageError, NoProfileError):
@@ -49,11 +56,6 @@ def check_profile(profile: str) -> str:
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; one of {', '.join(PROFILES)}{nearest(profile, PROFILES)}")
     return profile
-
-
-def figures_root() -> Path:
-    """``REPRO_FIGURES`` if set, else ``figures`` in the working directory."""
-    return Path(os.environ.get("REPRO_FIGURES", "figures"))
 
 
 def output_folder(artifact: Artifact, profile: str, figures: Path, precision: str | None = None) -> Path:
@@ -135,18 +137,24 @@ def estimate(specs: Sequence[RunSpec], workers: int) -> tuple[float, float]:
     return max(loads), sum(largest)
 
 
-def _record_path(spec: RunSpec, figures: Path, suffix: str = "json") -> Path:
+def record_path(spec: RunSpec, figures: Path, suffix: str = "json") -> Path:
     return figures / spec.paper / "records" / f"{spec.key}.{suffix}"
 
 
 def export_records(specs: Sequence[RunSpec], store: RunStore, figures: Path) -> None:
-    """Copies records, and the samples that pictures are drawn from, beside the figures."""
+    """Copies records, and the samples that pictures are drawn from, beside the figures.
+
+    Raises:
+        RecordError: If a file there is not the record of its run; nothing is written then.
+    """
+    for spec in specs:
+        read_record(record_path(spec, figures), spec)
     for spec in specs:
         if (record := store.record(spec)) is not None:
-            write_atomically(_record_path(spec, figures), record.to_json())
+            write_atomically(record_path(spec, figures), record.to_json())
             samples = store.directory(spec) / "samples.safetensors"
             if samples.exists() and _is_pictured(spec):
-                write_atomically(_record_path(spec, figures, "safetensors"), samples.read_bytes())
+                write_atomically(record_path(spec, figures, "safetensors"), samples.read_bytes())
 
 
 def _is_pictured(spec: RunSpec) -> bool:
@@ -179,13 +187,13 @@ class Sources:
     def record(self, spec: RunSpec) -> Record | None:
         spec = with_precision(spec, self.precision)
         found = None if self.store is None else self.store.record(spec)
-        return found or read_record(_record_path(spec, self.figures), spec)
+        return found or read_record(record_path(spec, self.figures), spec)
 
     def samples(self, spec: RunSpec) -> dict[str, Any]:
         from safetensors.numpy import load_file
 
         spec = with_precision(spec, self.precision)
-        paths = [_record_path(spec, self.figures, "safetensors")]
+        paths = [record_path(spec, self.figures, "safetensors")]
         if self.store is not None:
             paths.insert(0, self.store.directory(spec) / "samples.safetensors")
         for path in paths:
@@ -231,13 +239,23 @@ def render(
     absent = [s.label for s in specs if sources.record(s) is None]
     if absent and not (artifact.unrecorded and len(absent) == len(specs)):
         more = "" if len(absent) <= 3 else f" and {len(absent) - 3} more"
-        raise RunError(f"{artifact.name} lacks the records of {', '.join(absent[:3])}{more}; `make {artifact.target}`")
+        raise RunError(
+            f"{artifact.name} lacks the records of {', '.join(absent[:3])}{more}; `{artifact.command(profile)}`"
+        )
     source = _source(artifact)
     rendering = importlib.import_module(f"{room_package(source.paper)}.rendering")
-    rename = _rename(artifact)
-    contents = rendering.render(
-        source.id, profile, seeds=seeds, lookup=sources.record, samples=sources.samples, rename=rename
+    contents = dict(
+        rendering.render(
+            source.id,
+            profile,
+            seeds=seeds,
+            lookup=sources.record,
+            samples=sources.samples,
+            rename=_rename(artifact),
+        )
     )
+    if profile == "smoke":
+        contents |= join_tables(tables(artifact, profile, sources, seeds), f"tab:{source.target}")
     folder = output_folder(artifact, profile, figures, precision)
     paths = []
     for suffix, content in contents.items():
@@ -246,67 +264,23 @@ def render(
     return paths
 
 
+def tables(artifact: Artifact, profile: str, sources: Sources, seeds: int | None = None) -> list[Table | PlainTable]:
+    """An artifact's tables from records, none for one that is drawn alone; without verdicts in the smoke profile.
+
+    Arguments:
+        artifact: What to tabulate.
+        profile: The profile of its records.
+        sources: Where they lie; all that the artifact's plan names are there.
+        seeds: Number of seeds; the profile's if None.
+    """
+    source = _source(artifact)
+    rendering = importlib.import_module(f"{room_package(source.paper)}.rendering")
+    found = rendering.tables(source.id, profile, seeds=seeds, lookup=sources.record, rename=_rename(artifact))
+    return [t.without_verdict(NO_VERDICT) if profile == "smoke" else t for t in found]
+
+
 def _rename(artifact: Artifact) -> dict[str, str]:
     if not artifact.same_as:
         return {}
     published = tomllib.loads((files(f"repro.papers.{artifact.paper}") / "published.toml").read_text())
     return published.get(artifact.id, {}).get("rename", {})
-
-
-def run(
-    name: str,
-    *,
-    profile: str = "paper",
-    seeds: int | None = None,
-    workers: int | None = None,
-    device: str | None = None,
-    runs: Path | None = None,
-    figures: Path | None = None,
-    force: bool = False,
-    precision: str | None = None,
-) -> list[Path]:
-    """Carries out what an artifact needs and renders it: the command ``repro run``.
-
-    Arguments:
-        name: The artifact, such as ``"gmrf_mcvae/table1"``.
-        profile: ``"paper"``, ``"overnight"``, ``"quick"`` or ``"smoke"``.
-        seeds: Number of seeds; the profile's if None.
-        workers: Processes; one a core if None.
-        device: Where to train; a GPU if there is one, else the CPU, if None.
-        runs: Folder of the run directories.
-        figures: Folder of the rendered files and exported records.
-        force: Whether to discard what these runs left and start them anew.
-        precision: Of the hidden layers, as :func:`plan` takes it.
-
-    Returns:
-        The rendered files.
-
-    Raises:
-        UsageError: If the artifact or the profile is unknown, or it is not computed here.
-        RunError: If a run failed; it names each failed run and why.
-    """
-    from repro.executors import Progress, count_epochs, describe, run_all
-    from repro.runs import default_runs_root
-
-    artifact = find(name)
-    rows = plan(artifact, profile, seeds, precision)
-    store = RunStore(runs or default_runs_root())
-    figures = figures or figures_root()
-    specs = unique(rows)
-    if force:
-        for spec in specs:
-            store.discard(spec)
-    if todo := missing_runs(specs, store):
-        if device is None:
-            import torch
-
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        progress = Progress(sum(map(count_epochs, todo)), len(todo))
-        try:
-            failures = run_all(todo, store, workers=workers, device=device, progress=progress)
-        finally:
-            progress.close()
-        if failures:
-            raise RunError(describe(failures, len(todo)))
-    export_records(specs, store, figures)
-    return render(artifact, profile, figures, store=store, seeds=seeds, precision=precision)

@@ -1,4 +1,4 @@
-"""The command ``repro``: list, run, overnight, status, show, report, cite, doctor, data, weights."""
+"""The command ``repro``: list, run, overnight, status, show, record, report, cite, doctor, data, weights."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ from repro.cli_cluster import (
 )
 from repro.cli_data import add_data_commands, run_data
 from repro.cli_overnight import add_overnight_command, run_overnight
+from repro.cli_results import (
+    add_folder_options,
+    add_record_options,
+    add_show_options,
+    print_outcome,
+    record_runs,
+    show,
+)
 from repro.cli_weights import add_weights_commands, run_from_weights, run_weights
 
 __all__ = ["main"]
@@ -54,10 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text)
 
-    def folders(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--figures", type=Path, metavar="DIR", help="rendered files (REPRO_FIGURES, or figures)")
-        sub.add_argument("--runs", type=Path, metavar="DIR", help="run directories (REPRO_RUNS, or runs)")
-
     sub = add("list", "every table and figure of the four papers, with data, cost and state")
     sub.add_argument("paper", nargs="?", help="one paper alone")
     sub.add_argument("--figures", type=Path, metavar="DIR")
@@ -74,13 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--long", action="store_true", help="start on the CPU what would take over an hour")
     sub.add_argument("--from-weights", action="store_true", help="measure published weights anew, train nothing")
     add_run_options(sub)
-    folders(sub)
-    sub = add("show", "print a rendered table, or where a figure lies")
-    sub.add_argument("id")
-    sub.add_argument("--profile", default="paper")
-    sub.add_argument("--figures", type=Path, metavar="DIR")
-    sub = add("report", "redraw every artifact from exported records, without training")
-    sub.add_argument("--figures", type=Path, metavar="DIR")
+    add_folder_options(sub, "runs", "results")
+    add_show_options(add("show", "a table: yours, recorded, published; or where a figure lies"))
+    add_record_options(add("record", "for maintainers: put runs on record, and redraw what they feed"))
+    sub = add("report", "for maintainers: redraw every artifact from the recorded runs, without training")
+    add_folder_options(sub, "figures")
     sub = add("cite", "BibTeX of a paper, artifact or model, its data and this package")
     sub.add_argument("id")
     add("doctor", "what this machine and installation offer")
@@ -117,7 +119,9 @@ def _list(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     from repro import artifacts as a
     from repro.executors import available_cores
+    from repro.results import check_results, write_results
     from repro.runs import RunStore, default_runs_root
+    from repro.store import default_results_root
 
     check_options(options)
     if options.key is not None:
@@ -135,6 +139,7 @@ def _run(options: argparse.Namespace) -> None:
     a.check_profile(options.profile)
     specs = a.unique(a.plan(artifact, options.profile, options.seeds, options.precision))
     store = RunStore(options.runs or default_runs_root())
+    results = options.results or default_results_root()
     workers = 1 if options.executor == "inline" else options.workers or available_cores()
     todo = specs if options.force else a.missing_runs(specs, store)
     seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
@@ -148,6 +153,7 @@ def _run(options: argparse.Namespace) -> None:
             print(f"{spec.key}  {spec.label:60s} {left:8s} {_duration(a.estimate([spec], 1)[0])}")
         print(summary)
         return
+    check_results(artifact, options.profile, specs, results, options.precision)
     if todo and options.executor == "slurm":
         submit_array(specs if options.force else todo, store, options)
         return
@@ -162,20 +168,8 @@ def _run(options: argparse.Namespace) -> None:
             for spec in specs:
                 store.discard(spec)
         carry_out(todo, store, options, total=len(specs))
-    paths = a.run(  # nothing is left to be trained: it exports the records and renders
-        artifact.name,
-        profile=options.profile,
-        seeds=options.seeds,
-        workers=workers,
-        device=options.device,
-        runs=store.root,
-        figures=options.figures,
-        precision=options.precision,
-    )
-    for path in paths:
-        if path.suffix == ".md":
-            print(path.read_text())
-    print("\n".join(str(p) for p in paths), file=sys.stderr)
+    choices = {"seeds": options.seeds, "precision": options.precision}
+    print_outcome(artifact, options, write_results(artifact, options.profile, specs, results, store=store, **choices))
 
 
 def _overnight(options: argparse.Namespace) -> None:
@@ -195,22 +189,22 @@ def _on_gpu(device: str | None) -> bool:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from repro import artifacts as a
+    show(options)
 
-    artifact = a.find(options.id)
-    folder = a.output_folder(artifact, a.check_profile(options.profile), options.figures or a.figures_root())
-    paths = sorted(folder.glob(f"{artifact.id}.*"))
-    if not paths:
-        raise a.UsageError(f"{artifact.name} is not rendered for profile {options.profile}; `make {artifact.target}`")
-    for path in paths:
-        print(path.read_text() if path.suffix == ".md" else path)
+
+def _record(options: argparse.Namespace) -> None:
+    record_runs(options)
 
 
 def _report(options: argparse.Namespace) -> None:
-    from repro.artifacts import figures_root
+    from repro.artifacts import UsageError
     from repro.gallery import report
+    from repro.store import figures_root, in_checkout
 
-    for line in report(options.figures or figures_root()):
+    figures = options.figures or figures_root()
+    if not in_checkout(figures):
+        raise UsageError(f"{figures} is inside an installed package; --figures names a copy of it to redraw")
+    for line in report(figures):
         print(line)
 
 
@@ -256,13 +250,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from repro.artifacts import UsageError
     from repro.records import RecordError
     from repro.runs import RunError
+    from repro.store import UnreadableError
 
     options = _parser().parse_args(arguments)
     command = globals()[f"_{options.command}"]
     try:
         command(options)
-    except UsageError as error:
-        print(f"repro: {error}", file=sys.stderr)
+    except UnreadableError as error:
+        print(f"repro: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except (UsageError, RecordError) as error:
+        print(f"repro: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except StoppedError as stopped:
         print(f"repro: {stopped}", file=sys.stderr)
@@ -272,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of a pipe went away
         return 1
-    except (RunError, RecordError, ValueError, OSError) as error:
+    except (RunError, ValueError, OSError) as error:
         print(f"repro: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0

@@ -245,14 +245,14 @@ def run_everything(options: argparse.Namespace) -> None:
     """
     from repro import artifacts as a
     from repro.planning import all_runs, read_measured, render_plan
-    from repro.store import RunStore, default_runs_root
+    from repro.store import RunStore, default_runs_root, figures_root
 
     if options.id is not None:
         raise a.UsageError(f"--all or {options.id}, not both")
     runs = all_runs(a.check_profile(options.profile), options.seeds)
     store = RunStore(options.runs or default_runs_root())
     if options.dry_run:
-        print(render_plan(runs, store, read_measured(store, options.figures or a.figures_root())))
+        print(render_plan(runs, store, read_measured(store, figures_root())))
         return
     specs = [s for some in runs.values() for s in some]
     todo = specs if options.force else a.missing_runs(specs, store)

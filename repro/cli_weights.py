@@ -175,7 +175,7 @@ def run_from_weights(options: argparse.Namespace) -> None:
         workers=1 if options.executor == "inline" else options.workers,
         device=options.device,
         runs=options.runs,
-        figures=options.figures,
+        results=options.results,
     )
     for path in paths:
         if path.suffix == ".md":

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from repro.runs import room_package
+from repro.tables import make_command
 
 __all__ = ["KINDS", "PAPERS", "ROOMS", "Artifact", "UsageError", "artifacts", "find", "nearest"]
 
@@ -68,6 +70,12 @@ class Artifact:
     def target(self) -> str:
         """The Make target."""
         return f"{ROOMS[self.paper]}-{self.id}"
+
+    def command(self, profile: str) -> str:
+        """The command that makes it in a profile; without make where there is no checkout."""
+        if (Path(__file__).resolve().parent.parent / "Makefile").exists():
+            return make_command(self.target, profile)
+        return f"repro run {self.target}" + ("" if profile == "paper" else f" --profile {profile}")
 
 
 @cache

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.artifacts import figures_root, find, plan, render, unique
+from repro.artifacts import find, plan, render, unique
 from repro.hub_manifest import entries, find_entry, package_folder, packaged_files
 from repro.hub_models import Model, model_of
 from repro.records import Record, RunSpec
+from repro.results import check_results
 from repro.runs import RunError, RunStore, default_runs_root, file_sha256, read_record, write_atomically
+from repro.store import default_results_root, figures_root
 
 __all__ = ["ABSOLUTE", "RELATIVE", "Comparison", "compare", "reevaluate"]
 
@@ -133,13 +135,14 @@ def reevaluate(
     workers: int | None = None,
     device: str | None = None,
     runs: Path | None = None,
-    figures: Path | None = None,
+    results: Path | None = None,
 ) -> tuple[list[Path], list[Comparison], list[RunSpec]]:
     """Measures an artifact's runs anew from published weights, and renders it: ``repro run ID --from-weights``.
 
     Nothing is trained. Models come from the package, the cache or the Hub, verified; their runs are evaluated and
     compared with the records that came with them. Runs whose weights are not published keep their exported record.
-    Everything is written below ``from-weights`` of the folders, so that no trained run and no committed file changes.
+    Everything is written below ``from-weights`` of the folders of runs and of results, so that no trained run and none
+    of its results changes.
 
     Arguments:
         name: The artifact, such as ``"gmrf_mcvae/table1"``.
@@ -148,13 +151,13 @@ def reevaluate(
         workers: Processes; one a core if None.
         device: Where to evaluate; the CPU if None.
         runs: Folder of the run directories.
-        figures: Folder of the rendered files and exported records.
+        results: Folder that is written to; that of ``REPRO_RESULTS`` or ``results`` if None.
 
     Returns:
         The rendered files, a comparison for each model that was measured, and the runs whose record was taken over.
 
     Raises:
-        UsageError: If the artifact is unknown or not computed here.
+        UsageError: If the artifact is unknown or not computed here, or the folder of results cannot be written to.
         RunError: If none of its runs has published weights, an evaluation failed, or a record is missing.
         HubError: If weights cannot be had.
     """
@@ -167,7 +170,8 @@ def reevaluate(
     if not found:
         raise RunError(f"no weights of {artifact.name} ({profile}) are published; `repro weights list` shows which are")
     store = RunStore((runs or default_runs_root()) / FOLDER)
-    exported = figures or figures_root()
+    into = (results or default_results_root()) / FOLDER
+    check_results(artifact, profile, specs, into)
     recorded = {spec: _place(model, store) for spec, model in found.items()}
     if failures := run_all(list(found), store, workers=workers, device=device or "cpu"):
         listed = "; ".join(f"{f.spec.label}: {f.reason}" for f in failures)
@@ -178,17 +182,17 @@ def reevaluate(
         assert record is not None
         compared.append(compare(model.name, record, recorded[spec]))
     left = [spec for spec in specs if spec not in found]
-    _take_over(left, exported)
-    return render(artifact, profile, exported / FOLDER, store=store, seeds=seeds or 1), compared, left
+    _take_over(left, figures_root(), into)
+    return render(artifact, profile, into, store=store, seeds=seeds or 1), compared, left
 
 
-def _take_over(specs: Sequence[RunSpec], exported: Path) -> None:
+def _take_over(specs: Sequence[RunSpec], exported: Path, into: Path) -> None:
     """Copies exported records beside the new figures; what is missing is for the rendering to name."""
     for spec in specs:
         relative = Path(spec.paper) / "records" / f"{spec.key}.json"
         record = read_record(exported / relative, spec)
         if record is not None:
-            write_atomically(exported / FOLDER / relative, record.to_json())
+            write_atomically(into / relative, record.to_json())
             samples = (exported / relative).with_suffix(".safetensors")
             if samples.exists():
-                write_atomically((exported / FOLDER / relative).with_suffix(".safetensors"), samples.read_bytes())
+                write_atomically((into / relative).with_suffix(".safetensors"), samples.read_bytes())

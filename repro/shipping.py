@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repro.artifacts import figures_root
 from repro.hub_manifest import Entry, manifest_path, manifest_text, package_folder, read_manifest, write_manifest
 from repro.records import Record, RunSpec
 from repro.runs import RunError, RunStore, file_sha256, read_record, write_atomically
+from repro.store import figures_root
 
 __all__ = ["MOST_BYTES", "SHIPMENTS", "Shipment", "contents_of", "new_entry", "package_folder", "ship", "sound_record"]
 
@@ -79,7 +79,7 @@ def ship(
         store: Where the run's directory lies.
         folder: The folder of weights; the package's own if None.
         manifest: The manifest of the models; the package's own if None.
-        figures: Where committed records lie; ``figures`` if None.
+        figures: Where committed records lie; the package's own if None.
 
     Returns:
         The folder of these weights.
@@ -118,7 +118,7 @@ def contents_of(name: str, store: RunStore, figures: Path | None = None) -> tupl
     Arguments:
         name: The model, not a building block.
         store: Where the run's directory lies.
-        figures: Where committed records lie; ``figures`` if None.
+        figures: Where committed records lie; the package's own if None.
 
     Raises:
         RunError: As :func:`ship`.

@@ -17,8 +17,13 @@ from repro.records import Record, RecordError, RunSpec, canonical_json
 __all__ = [
     "RunError",
     "RunStore",
+    "UnreadableError",
+    "default_results_root",
     "default_runs_root",
+    "figures_root",
     "file_sha256",
+    "folder_of",
+    "in_checkout",
     "read_record",
     "read_spec",
     "room",
@@ -32,9 +37,39 @@ class RunError(RuntimeError):
     """A run that could not be carried out; the message is one line that says what to do."""
 
 
+class UnreadableError(RecordError):
+    """A record's file that the operating system does not give."""
+
+
+def folder_of(variable: str, default: str | Path) -> Path:
+    """The folder that an environment variable names, ``~`` expanded; the default where it is unset or empty."""
+    return Path(os.environ.get(variable) or default).expanduser()
+
+
 def default_runs_root() -> Path:
     """``REPRO_RUNS`` if set, else ``runs`` in the working directory."""
-    return Path(os.environ.get("REPRO_RUNS", "runs"))
+    return folder_of("REPRO_RUNS", "runs")
+
+
+def default_results_root() -> Path:
+    """``REPRO_RESULTS`` if set, else ``results`` in the working directory: what ``repro run`` writes."""
+    return folder_of("REPRO_RESULTS", "results")
+
+
+def figures_root() -> Path:
+    """Where recorded material lies: records, their samples, and the tables and figures drawn from them.
+
+    ``REPRO_FIGURES`` if set; else inside the package where it was installed from a wheel; else ``figures`` of the
+    checkout that the package lies in.
+    """
+    package = Path(__file__).resolve().parent
+    shipped = package / "figures"
+    return folder_of("REPRO_FIGURES", shipped if shipped.is_dir() else package.parent / "figures")
+
+
+def in_checkout(figures: Path) -> bool:
+    """Whether a folder of recorded material may be written to: not that inside an installed package."""
+    return figures.resolve() != Path(__file__).resolve().parent / "figures"
 
 
 def room_package(paper: str) -> str:
@@ -123,7 +158,9 @@ def read_record(path: Path, spec: RunSpec | None = None) -> Record | None:
         text = path.read_text()
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UnreadableError(f"{path}: cannot be read ({error})") from None
+    except UnicodeDecodeError as error:
         raise RecordError(f"{path}: cannot be read ({error})") from None
     record = Record.from_json(text, str(path))
     if spec is not None and record.spec != spec:

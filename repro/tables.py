@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from repro.tables_cells import Cell, CellVerdict, Claim, ColumnVerdict, Shown, Verdict, rank_correlation
-from repro.tables_plain import PlainTable
+from repro.tables_cells import Cell, CellVerdict, Claim, ColumnVerdict, Number, Shown, Verdict, rank_correlation
+from repro.tables_plain import PlainTable, make_command
 
 __all__ = [
     "Cell",
@@ -142,6 +142,20 @@ class Table:
 
     def _all_rows(self) -> list[Row]:
         return [*self.rows, *self.floors, *(row for group in self.groups for row in group.rows)]
+
+    @property
+    def measured_with(self) -> str:
+        """What its numbers were measured with."""
+        return self.provenance
+
+    def numbers(self) -> Iterator[Number]:
+        """Every cell, and where it stands: the table's own rows in a block without a title."""
+        blocks = [("", self.rows), ("floors", self.floors), *((group.title, group.rows) for group in self.groups)]
+        for block, rows in blocks:
+            for row in rows:
+                for c in self.columns:
+                    heading = f"{c.group} {c.label}".strip()
+                    yield Number((self.caption, block, row.label, c.key), heading, c.decimals, row.cells[c.key])
 
     def winners(self, key: str, *, published: bool, comparable: bool = False) -> tuple[str, ...]:
         """Returns the labels of the rows with the best value of a column, published or obtained.
@@ -305,11 +319,6 @@ class Table:
         if self.no_verdict:
             return [*notes, *(n for n in self.notes if not isinstance(n, Claim)), self.no_verdict]
         return [*notes, *self.notes]
-
-
-def make_command(target: str, profile: str) -> str:
-    """What makes an artifact in a profile: ``make gmrf-table1``, ``make gmrf-table1 PROFILE=quick``."""
-    return f"make {target}" + ("" if profile == "paper" else f" PROFILE={profile}")
 
 
 def join_tables(tables: Sequence[Table | PlainTable], label: str) -> dict[str, str]:

@@ -7,7 +7,17 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Cell", "CellVerdict", "Claim", "ColumnVerdict", "Shown", "Verdict", "agreement", "rank_correlation"]
+__all__ = [
+    "Cell",
+    "CellVerdict",
+    "Claim",
+    "ColumnVerdict",
+    "Number",
+    "Shown",
+    "Verdict",
+    "agreement",
+    "rank_correlation",
+]
 
 
 class Claim(str):
@@ -120,6 +130,23 @@ class Shown(str):
         shown = super().__new__(cls, text)
         shown.cell = cell
         return shown
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measured or published cell of a table, and where it stands.
+
+    Arguments:
+        place: Caption of the table, title of the block of rows, label of the row, key of the column.
+        heading: The column's heading, with that of its group.
+        decimals: Digits after the point, None where the table does not say.
+        cell: The numbers.
+    """
+
+    place: tuple[str, str, str, str]
+    heading: str
+    decimals: int | None
+    cell: Cell
 
 
 @dataclass(frozen=True)

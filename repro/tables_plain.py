@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-from repro.tables_cells import Claim
+from repro.tables_cells import Claim, Number, Shown
 
-__all__ = ["NONE", "PlainTable", "yes_no"]
+__all__ = ["NONE", "PlainTable", "make_command", "yes_no"]
 
 NONE = "—"  # a cell with nothing to say
 
@@ -14,6 +18,16 @@ _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
     | {"<": "$<$", ">": "$>$", "×": r"$\times$", "·": r"$\cdot$", "→": r"$\to$", "²": "$^2$", "σ": r"$\sigma$"}
+    | {
+        "−": "$-$",
+        "±": r"$\pm$",
+        "≤": r"$\leq$",
+        "√": r"$\surd$",
+        "ρ": r"$\rho$",
+        "β": r"$\beta$",
+        "†": r"$^{\dagger}$",
+    }
+    | {"↓": r"$\downarrow$", "↑": r"$\uparrow$"}
     | {NONE: "---", "[": "{[}", "*": "{*}"}  # "[" and "*" at the start of a row would be read as arguments of \\
 )
 _MARKDOWN = str.maketrans({"|": r"\|", "*": r"\*", "_": r"\_", "<": "&lt;"})
@@ -22,6 +36,11 @@ _MARKDOWN = str.maketrans({"|": r"\|", "*": r"\*", "_": r"\_", "<": "&lt;"})
 def yes_no(value: bool) -> str:
     """The cell of a column of truth values."""
     return "yes" if value else "no"
+
+
+def make_command(target: str, profile: str) -> str:
+    """What makes an artifact in a profile: ``make gmrf-table1``, ``make gmrf-table1 PROFILE=quick``."""
+    return f"make {target}" + ("" if profile == "paper" else f" PROFILE={profile}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,21 @@ class PlainTable:
         kept = tuple(note for note in self.notes if not isinstance(note, Claim))
         return replace(self, notes=(*kept, reason)) if kept != self.notes else self
 
+    @property
+    def measured_with(self) -> str:
+        """What its numbers were measured with: the last note, by this package's custom."""
+        return self.notes[-1] if self.notes else ""
+
+    def numbers(self) -> Iterator[Number]:
+        """Every cell that carries its numbers, and where it stands."""
+        named = self.named_by or self.columns[:1]
+        for row in self.rows:
+            parts = dict(zip(self.columns, row, strict=True))
+            label = ", ".join(parts[name] for name in named)
+            for heading, text in parts.items():
+                if isinstance(text, Shown):
+                    yield Number((self.title, "", label, heading), heading, None, text.cell)
+
     def column(self, name: str) -> tuple[str, ...]:
         """The cells of one column, from the top.
 
@@ -73,6 +107,16 @@ class PlainTable:
         table = ["| " + " | ".join(line) + " |" for line in lines]
         notes = ["", *(f"- {note.translate(_MARKDOWN)}" for note in self.notes)] if self.notes else []
         return "\n".join([f"**{self.title.translate(_MARKDOWN)}**", "", *table, *notes]) + "\n"
+
+    def to_csv(self) -> str:
+        """Headings and rows as comma-separated text."""
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([self.columns, *self.rows])
+        return out.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Title, headings, rows and notes as plain JSON values."""
+        return {"table": self.title, "columns": self.columns, "rows": self.rows, "notes": self.notes}
 
     def to_latex(self, label: str | None = None) -> str:
         """A ``table`` environment with the rules of the booktabs package.

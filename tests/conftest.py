@@ -24,9 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """All tests share a cache of their own and stay off the network."""
+    """All tests share a cache of their own, stay off the network, and see no runs or results of a reader's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REPRO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("REPRO_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setenv("REPRO_RESULTS", str(tmp_path_factory.mktemp("results")))
+        patch.delenv("REPRO_FIGURES", raising=False)
         patch.setenv("REPRO_OFFLINE", "1")
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.setenv("no_proxy", "127.0.0.1")

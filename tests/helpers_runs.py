@@ -27,7 +27,7 @@ class Smoke:
 
     command: list[str]
     runs: Path
-    figures: Path
+    results: Path
     code: int
     printed: str
 
@@ -54,7 +54,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, FileLock(root / "lock"):
         patch.setenv("REPRO_RUNS", str(root / "runs"))
-        patch.setenv("REPRO_FIGURES", str(root / "figures"))
+        patch.setenv("REPRO_RESULTS", str(root / "results"))
         with redirect_stdout(printed):
             code = main(COMMAND)
-    return Smoke(COMMAND, root / "runs", root / "figures", code, printed.getvalue())
+    return Smoke(COMMAND, root / "runs", root / "results", code, printed.getvalue())

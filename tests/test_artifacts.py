@@ -30,7 +30,6 @@ from repro.artifacts import (
     output_folder,
     plan,
     render,
-    run,
     state,
     unique,
 )
@@ -38,6 +37,7 @@ from repro.cli import main
 from repro.gallery import SHOWN, gallery, recorded_seeds, report
 from repro.papers.gmrf_mcvae.experiments import LABELS
 from repro.records import PROFILES, Record, RecordError, RunSpec
+from repro.results import run
 from repro.runs import RunError, RunStore
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def data_rows(text: str) -> list[str]:
 
 def test_table1_through_the_command_line(smoke: Smoke) -> None:
     assert smoke.code == 0
-    folder = smoke.figures / "gmrf_mcvae" / "smoke"
+    folder = smoke.results / "gmrf_mcvae" / "smoke"
     text, latex = (folder / "table1.md").read_text(), (folder / "table1.tex").read_text()
     assert text in smoke.printed
     for label in LABELS.values():
@@ -268,36 +268,36 @@ def test_table1_through_the_command_line(smoke: Smoke) -> None:
 
 
 def test_second_run_renders_without_training(smoke: Smoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = smoke.figures / "gmrf_mcvae" / "smoke"
+    folder = smoke.results / "gmrf_mcvae" / "smoke"
     before = {name: (folder / name).read_bytes() for name in ("table1.md", "table1.tex")}
     (folder / "table1.md").unlink()
     monkeypatch.setattr(executors, "run_all", lambda *a, **k: pytest.fail("runs were started"))
-    folders = {"runs": smoke.runs, "figures": smoke.figures}
+    folders = {"runs": smoke.runs, "results": smoke.results}
     paths = run("gmrf_mcvae/table1", profile="smoke", seeds=1, **folders)
     assert sorted(p.name for p in paths) == ["table1.md", "table1.tex"]
     assert {p.name: p.read_bytes() for p in paths} == before
-    assert main([*smoke.command, "--runs", str(smoke.runs), "--figures", str(smoke.figures)]) == 0
+    assert main([*smoke.command, "--runs", str(smoke.runs), "--results", str(smoke.results)]) == 0
 
 
 def test_exported_records_render_the_same_without_run_directories(smoke: Smoke, tmp_path: Path) -> None:
-    shutil.copytree(smoke.figures / "gmrf_mcvae" / "records", tmp_path / "gmrf_mcvae" / "records")
+    shutil.copytree(smoke.results / "gmrf_mcvae" / "records", tmp_path / "gmrf_mcvae" / "records")
     for spec in smoke.specs:
         exported = (tmp_path / "gmrf_mcvae" / "records" / f"{spec.key}.json").read_text()
         assert exported == (smoke.store.directory(spec) / "record.json").read_text()
     (markdown, latex) = render(find("gmrf_mcvae/table1"), "smoke", tmp_path, seeds=1)
-    folder = smoke.figures / "gmrf_mcvae" / "smoke"
+    folder = smoke.results / "gmrf_mcvae" / "smoke"
     assert markdown.read_bytes() == (folder / "table1.md").read_bytes()
     assert latex.read_bytes() == (folder / "table1.tex").read_bytes()
 
 
 def test_the_other_paper_s_table_is_the_same_under_its_name(smoke: Smoke, tmp_path: Path) -> None:
-    shutil.copytree(smoke.figures / "gmrf_mcvae" / "records", tmp_path / "gmrf_mcvae" / "records")
+    shutil.copytree(smoke.results / "gmrf_mcvae" / "records", tmp_path / "gmrf_mcvae" / "records")
     (markdown, _) = render(find("mrf_mvae/table2"), "smoke", tmp_path, seeds=1)
     assert markdown == tmp_path / "mrf_mvae" / "smoke" / "table2.md"
     first = {r.split("|")[1].strip(): r for r in data_rows(markdown.read_text().split("Decoder means that")[0])}
     assert "MRF MVAE" in first
     assert "GMRF MCVAE" not in first
-    original = (smoke.figures / "gmrf_mcvae" / "smoke" / "table1.md").read_text()
+    original = (smoke.results / "gmrf_mcvae" / "smoke" / "table1.md").read_text()
     assert first["MVAE"] in original
     assert first["MRF MVAE"].split("|")[2:] in [r.split("|")[2:] for r in data_rows(original)]
 
@@ -305,7 +305,7 @@ def test_the_other_paper_s_table_is_the_same_under_its_name(smoke: Smoke, tmp_pa
 @pytest.mark.parametrize("artifact", ["fig2", "fig5", "fig6"])
 def test_figures_from_stored_samples(artifact: str, smoke: Smoke, tmp_path: Path) -> None:
     command = ["run", f"gmrf_mcvae/{artifact}", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
-    assert main([*command, "--runs", str(smoke.runs), "--figures", str(tmp_path)]) == 0
+    assert main([*command, "--runs", str(smoke.runs), "--results", str(tmp_path)]) == 0
     folder = tmp_path / "gmrf_mcvae"
     pdf, png = (folder / "smoke" / f"{artifact}.{suffix}" for suffix in ("pdf", "png"))
     assert pdf.read_bytes().startswith(b"%PDF-")
@@ -327,17 +327,17 @@ def test_figures_from_stored_samples(artifact: str, smoke: Smoke, tmp_path: Path
 def test_rendering_names_the_missing_runs(smoke: Smoke, tmp_path: Path) -> None:
     table = find("gmrf_mcvae/table1")
     with pytest.raises(
-        RunError, match=r"gmrf_mcvae/table1 lacks the records of .* and 2 more; `make gmrf-table1`"
+        RunError, match=r"gmrf_mcvae/table1 lacks the records of .* and 2 more; `make gmrf-table1 PROFILE=smoke`"
     ) as caught:
         render(table, "smoke", tmp_path, seeds=1)
     assert all(s.label in str(caught.value) for s in smoke.specs[:3])
     assert list(tmp_path.iterdir()) == []
     folder = tmp_path / "gmrf_mcvae" / "records"
-    shutil.copytree(smoke.figures / "gmrf_mcvae" / "records", folder)
+    shutil.copytree(smoke.results / "gmrf_mcvae" / "records", folder)
     (folder / f"{smoke.specs[2].key}.json").unlink()
     with pytest.raises(RunError) as caught:
         render(table, "smoke", tmp_path, seeds=1)
-    assert str(caught.value) == f"{table.name} lacks the records of {smoke.specs[2].label}; `make gmrf-table1`"
+    assert str(caught.value) == f"{table.name} lacks the records of {smoke.specs[2].label}; `make gmrf-table1 PROFILE=smoke`"
 
 
 def test_records_of_one_profile_never_fill_another_s_cells(smoke: Smoke, tmp_path: Path) -> None:
@@ -345,11 +345,11 @@ def test_records_of_one_profile_never_fill_another_s_cells(smoke: Smoke, tmp_pat
     for profile in ("paper", "quick"):
         assert missing_runs(unique(plan(table, profile, 1)), smoke.store)
         with pytest.raises(RunError, match="lacks the records"):
-            render(table, profile, smoke.figures, store=smoke.store, seeds=1)
+            render(table, profile, smoke.results, store=smoke.store, seeds=1)
     folder = tmp_path / "gmrf_mcvae" / "records"
     folder.mkdir(parents=True)
     for ours, theirs in zip(unique(plan(table, "paper", 1)), smoke.specs, strict=True):
-        shutil.copy(smoke.figures / "gmrf_mcvae" / "records" / f"{theirs.key}.json", folder / f"{ours.key}.json")
+        shutil.copy(smoke.results / "gmrf_mcvae" / "records" / f"{theirs.key}.json", folder / f"{ours.key}.json")
     with pytest.raises(RecordError, match=r"is the record of .*\(smoke, .*, not of .*\(paper, "):
         render(table, "paper", tmp_path, seeds=1)
 

@@ -104,7 +104,7 @@ def test_list_has_a_row_for_every_artifact(capsys: Capture, tmp_path: Path) -> N
     [
         (["lst"], "unknown command 'lst'; did you mean list?"),
         (["rnu", "gmrf-table1"], "unknown command 'rnu'; did you mean run?"),
-        (["qqqq"], "unknown command 'qqqq'; one of list, run, show, report, cite, doctor, status"),
+        (["qqqq"], "unknown command 'qqqq'; one of list, run, show, record, report, cite, doctor, status"),
         ([], "the following arguments are required: COMMAND"),
         (["list", "gmrf_mcvea"], "unknown paper 'gmrf_mcvea'; did you mean gmrf_mcvae"),
         (["run", "gmrf_mcvae/tabel1"], "gmrf_mcvae has no artifact 'tabel1'; did you mean gmrf_mcvae/table1 or "),
@@ -133,7 +133,7 @@ def test_wrong_calls(arguments: list[str], message: str, capsys: Capture) -> Non
 
 def test_dry_run_prints_the_runs_and_starts_nothing(capsys: Capture, smoke: Smoke, tmp_path: Path) -> None:
     command = ["run", "gmrf-table1", "--profile", "smoke", "--dry-run", "--workers", "2"]
-    code, out, error = call(capsys, *command, "--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures"))
+    code, out, error = call(capsys, *command, "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"))
     assert (code, error) == (0, "")
     lines = out.splitlines()
     specs = unique(plan(find("gmrf_mcvae/table1"), "smoke"))
@@ -161,14 +161,14 @@ def test_failed_runs_are_named_and_end_in_1(capsys: Capture, tmp_path: Path, mon
 
     monkeypatch.setattr(experiments, "load_data", no_data)
     options = ["--profile", "smoke", "--seeds", "1", "--executor", "inline", "--device", "cpu"]
-    folders = ["--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
+    folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     code, out, error = call(capsys, "run", "gmrf-table1", *options, *folders)
     assert (code, out) == (1, "")
     last = error.splitlines()[-1]
     assert last.startswith("repro: 5 of 5 runs failed: gmrf_mcvae/")
     assert last.count("gmrf_mcvae/") == 5
     assert last.count(": the data is not there") == 1  # a reason is told once
-    assert not (tmp_path / "figures").exists()
+    assert not (tmp_path / "results").exists()
 
 
 def test_folder_that_cannot_be_written_to_ends_in_1(capsys: Capture, tmp_path: Path) -> None:

@@ -38,12 +38,13 @@ def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSpec]:
     monkeypatch.setattr(artifacts, "plan", lambda artifact, profile, seeds=None, precision=None: {"row": specs})
     monkeypatch.setattr(artifacts, "render", lambda *arguments, **options: [])
     monkeypatch.setattr(artifacts, "export_records", lambda *arguments: None)
+    monkeypatch.setattr(artifacts, "tables", lambda *arguments: [])
     return specs
 
 
 def run(tmp_path: Path, *options: str) -> int:
     command = ["run", "gmrf-table1", "--executor", "inline", "--device", "cpu", "--runs", str(tmp_path / "runs")]
-    return main([*command, "--figures", str(tmp_path / "figures"), *options])
+    return main([*command, "--results", str(tmp_path / "results"), *options])
 
 
 def test_minutes_are_kept_and_the_same_command_continues(

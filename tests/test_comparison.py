@@ -291,7 +291,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "load_data", lambda spec: splits(160, 80, spec.params["data"]["rho"]))
         command = ["run", "compare/correlated", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
-        assert main([*command, "--runs", str(root / "runs"), "--figures", str(root / "figures")]) == 0
+        assert main([*command, "--runs", str(root / "runs"), "--results", str(root / "results")]) == 0
     return root
 
 
@@ -303,7 +303,7 @@ def records(root: Path) -> dict[str, list[Record]]:
 
 
 def test_table_through_the_command_line(smoke: Path) -> None:
-    folder = smoke / "figures" / "compare"
+    folder = smoke / "results" / "compare"
     text = (folder / "smoke" / "correlated.md").read_text()
     latex = (folder / "smoke" / "correlated.tex").read_text()
     for label in (*LABELS.values(), "True images"):

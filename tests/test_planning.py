@@ -118,7 +118,8 @@ def test_runs_of_several_artifacts_are_counted_once(monkeypatch: pytest.MonkeyPa
 
 def test_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> None:
     monkeypatch.setattr(planning, "all_runs", lambda profile, seeds: {"toy/one": [toy_spec(s) for s in range(3)]})
-    folders = ["--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
+    monkeypatch.setenv("REPRO_FIGURES", str(tmp_path / "figures"))
+    folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     assert main(["run", "--all", "--dry-run", *folders]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-5].split()[:3] == ["all", "3", "0"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,8 +53,11 @@ def smoke(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Record:
 
 
 def test_a_table_is_measured_anew(
-    smoke: Record, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    smoke: Record, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
 ) -> None:
+    results = tmp_path / "results"
+    monkeypatch.setenv("REPRO_RESULTS", str(results))
+    recorded = {p: p.read_bytes() for p in shelf.figures.rglob("*") if p.is_file()}
     trained = {p: p.read_bytes() for p in shelf.store.directory(smoke.spec).iterdir()}
     monkeypatch.setattr("repro.training.train", None)  # nothing is trained
     assert main(COMMAND) == 0
@@ -63,9 +67,10 @@ def test_a_table_is_measured_anew(
         f"{NAME}: {count} metrics equal to their record within 0.001 of the value + 0.001 of its unit\n" in printed.out
     )
     assert printed.out.count("its weights are not published, its record was taken over") == 4
-    folder = shelf.figures / "from-weights" / "gmrf_mcvae" / "smoke"
+    folder = results / "from-weights" / "gmrf_mcvae" / "smoke"
     assert sorted(p.name for p in folder.iterdir()) == ["fig2.pdf", "fig2.png"]
-    assert not (shelf.figures / "gmrf_mcvae" / "smoke").exists()
+    assert not (results / "gmrf_mcvae").exists()
+    assert {p: p.read_bytes() for p in shelf.figures.rglob("*") if p.is_file()} == recorded
     again = read_record(shelf.store.root / "from-weights" / "gmrf_mcvae" / smoke.spec.key / "record.json", smoke.spec)
     assert again is not None
     assert (again.weights_sha256, again.training_seconds) == (smoke.weights_sha256, smoke.training_seconds)

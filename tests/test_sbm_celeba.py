@@ -429,12 +429,12 @@ def test_a_figure_through_the_command_line(miniature: Callable[[str], None], tmp
     """Weights with the judge's among them are stored and read again, and the figure is drawn from what was exported."""
     miniature("celebamask_hq")
     command = ["run", "sbm-fig10", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
-    command += ["--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
+    command += ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     assert main(command) == 0
     (spec,) = celeba.plan("fig10", "smoke")["SBM-VAE"]
-    drawn = tmp_path / "figures" / "sbm_vae" / "smoke" / "fig10.png"
+    drawn = tmp_path / "results" / "sbm_vae" / "smoke" / "fig10.png"
     before = drawn.read_bytes()
-    assert (tmp_path / "figures" / "sbm_vae" / "records" / f"{spec.key}.safetensors").stat().st_size < 300_000
+    assert (tmp_path / "results" / "sbm_vae" / "records" / f"{spec.key}.safetensors").stat().st_size < 300_000
     folder = RunStore(tmp_path / "runs").directory(spec)
     assert any(k.startswith("judge.") for k in load_file(folder / "weights.safetensors"))
     first = (folder / "record.json").read_text()

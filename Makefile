@@ -62,5 +62,5 @@ bench: $(STAMP) ## Speed of training against multivae's own trainer, and of the 
 faults: $(STAMP) ## Kills, full disks, damaged files, second machines: faults tried, survived, lost (needs root)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/faults.py $(ARGS)
 
-clean: ## Remove run directories and caches, keep .venv and figures
+clean: ## Remove run directories and caches, keep .venv, figures and results
 	rm -rf runs .pytest_cache .ruff_cache

@@ -63,12 +63,13 @@ def _standing(artifact: Artifact, options: argparse.Namespace, figures: Path, **
 
 def print_outcome(artifact: Artifact, options: argparse.Namespace, paths: Sequence[Path]) -> None:
     """Prints what ``repro run`` ends with: the rendered tables, yours beside the recorded ones, and where they lie."""
+    from repro.artifacts import plan, unique
     from repro.store import figures_root
 
     for path in paths:
         if path.suffix == ".md":
             print(path.read_text())
-    if artifact.kind == "T":
+    if artifact.kind == "T" and unique(plan(artifact, options.profile)):
         found = _standing(artifact, options, figures_root(), seeds=options.seeds, precision=options.precision)
         if found.joint is not None:
             print(found.joint.to_text())
@@ -108,9 +109,9 @@ def show(options: argparse.Namespace) -> None:
     profile = a.check_profile(options.profile)
     figures, results = options.figures or figures_root(), options.results or default_results_root()
     form = next((name for name in FORMATS if getattr(options, name)), None)
-    a.plan(artifact, profile)  # says why where it is not computed
+    runs = a.unique(a.plan(artifact, profile))  # says why where it is not computed
     files = [p for root in (figures, results) for p in _files(artifact, profile, root)]
-    if artifact.kind != "T" and form is None and files:  # settings, and tables under a figure, are read as they lie
+    if (artifact.kind != "T" or not runs) and form is None and files:  # as it lies: settings, a table under a figure
         pages = [p for p in files if p.suffix == ".md"]
         if pages:
             print(pages[-1].read_text())

@@ -59,10 +59,15 @@ def record(name: str, profile: str, store: RunStore, figures: Path) -> Iterator[
 def _write(artifact: Artifact, profile: str, new: list[RunSpec], store: RunStore, figures: Path) -> Iterator[str]:
     export_records(new, store, figures)
     yield f"{len(new)} record{'s' * (len(new) > 1)} of {artifact.name} ({profile})"
+    sources = Sources(None, figures)
     for fed in _fed(artifact, profile, set(new)):
         try:
-            paths = render(fed, profile, figures, seeds=recorded_seeds(fed, profile, Sources(None, figures)))
-        except (RunError, OSError) as error:  # further runs that have no record, or data that cannot be fetched
+            seeds = recorded_seeds(fed, profile, sources)
+        except RunError:  # further runs of it are not on record
+            continue
+        try:
+            paths = render(fed, profile, figures, seeds=seeds)
+        except (RunError, OSError) as error:  # samples or data that are not there
             yield f"{fed.name} ({profile}): not drawn, {' '.join(str(error).split())}"
         else:
             yield f"{fed.name} ({profile}): {', '.join(p.name for p in paths)}"

@@ -337,7 +337,10 @@ def test_rendering_names_the_missing_runs(smoke: Smoke, tmp_path: Path) -> None:
     (folder / f"{smoke.specs[2].key}.json").unlink()
     with pytest.raises(RunError) as caught:
         render(table, "smoke", tmp_path, seeds=1)
-    assert str(caught.value) == f"{table.name} lacks the records of {smoke.specs[2].label}; `make gmrf-table1 PROFILE=smoke`"
+    assert (
+        str(caught.value)
+        == f"{table.name} lacks the records of {smoke.specs[2].label}; `make gmrf-table1 PROFILE=smoke`"
+    )
 
 
 def test_records_of_one_profile_never_fill_another_s_cells(smoke: Smoke, tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ WITHOUT_TORCH = """
 import sys
 from repro.cli import main
 for arguments in (["list"], ["list", "covae"], ["cite", "gmrf_mcvae/table1"],
-                  ["run", "gmrf-table1", "--dry-run"], ["show", "gmrf-table1"], ["--version"], ["--help"]):
+                  ["run", "gmrf-table1", "--dry-run"], ["show", "gmrf-table1"],
+                  ["show", "gmrf-table2", "--profile", "quick", "--json"], ["--version"], ["--help"]):
     try:
         main(arguments)
     except SystemExit as end:
@@ -147,12 +148,25 @@ def test_dry_run_prints_the_runs_and_starts_nothing(capsys: Capture, smoke: Smok
 
 
 def test_show_prints_tables_and_names_pictures(capsys: Capture, smoke: Smoke, tmp_path: Path) -> None:
-    code, out, _ = call(capsys, "show", "gmrf-table1", "--profile", "smoke", "--figures", str(smoke.figures))
+    folders = ["--runs", str(smoke.runs), "--results", str(smoke.results)]
+    code, out, _ = call(capsys, "show", "gmrf-table1", "--profile", "smoke", *folders)
     assert code == 0
-    assert (smoke.figures / "gmrf_mcvae" / "smoke" / "table1.md").read_text() in out
+    value = smoke.record("mvae").metric("test/unconditional/mean/histogram/mean").value
+    (row,) = (line for line in out.splitlines() if line.split()[:3] == ["Unconditional", "Mean", "2.9"])
+    assert row.split()[3:] == [f"{value:.2f}", "(n", "=", "1)"]
     assert out.splitlines()[-1].endswith("table1.tex")
+    assert "figures" not in out.splitlines()[-1]
     message = refused(capsys, "show", "gmrf-table1", "--figures", str(tmp_path))
-    assert "gmrf_mcvae/table1 is not rendered for profile paper; `make gmrf-table1`" in message
+    assert (
+        "gmrf_mcvae/table1 has no runs in the profile paper, neither recorded nor yours; `make gmrf-table1` " in message
+    )
+    message = refused(capsys, "show", "gmrf-table2", "--figures", str(tmp_path), "--profile", "quick")
+    assert "`make gmrf-table2 PROFILE=quick` makes them" in message
+    code, out, _ = call(capsys, "show", "gmrf-table4")
+    assert code == 0
+    assert (Path(cli.__file__).parent.parent / "figures" / "gmrf_mcvae" / "table4.md").read_text() in out
+    code, out, _ = call(capsys, "show", "gmrf-fig2")
+    assert [Path(line).name for line in out.splitlines()] == ["fig2.pdf", "fig2.png"]
 
 
 def test_failed_runs_are_named_and_end_in_1(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def _list(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     from repro import artifacts as a
     from repro.executors import available_cores
-    from repro.results import check_results, write_results
+    from repro.results import check_results, refusing_damaged_records, write_results
     from repro.runs import RunStore, default_runs_root
     from repro.store import default_results_root
 
@@ -141,7 +141,8 @@ def _run(options: argparse.Namespace) -> None:
     store = RunStore(options.runs or default_runs_root())
     results = options.results or default_results_root()
     workers = 1 if options.executor == "inline" else options.workers or available_cores()
-    todo = specs if options.force else a.missing_runs(specs, store)
+    with refusing_damaged_records():
+        todo = specs if options.force else a.missing_runs(specs, store)
     seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
     summary = (
         f"{artifact.name}, profile {options.profile}: {len(specs)} runs, {len(specs) - len(todo)} recorded; "
@@ -153,7 +154,8 @@ def _run(options: argparse.Namespace) -> None:
             print(f"{spec.key}  {spec.label:60s} {left:8s} {_duration(a.estimate([spec], 1)[0])}")
         print(summary)
         return
-    check_results(artifact, options.profile, specs, results, options.precision)
+    with refusing_damaged_records():
+        check_results(artifact, options.profile, specs, results, options.precision)
     if todo and options.executor == "slurm":
         submit_array(specs if options.force else todo, store, options)
         return
@@ -169,7 +171,9 @@ def _run(options: argparse.Namespace) -> None:
                 store.discard(spec)
         carry_out(todo, store, options, total=len(specs))
     choices = {"seeds": options.seeds, "precision": options.precision}
-    print_outcome(artifact, options, write_results(artifact, options.profile, specs, results, store=store, **choices))
+    with refusing_damaged_records():
+        paths = write_results(artifact, options.profile, specs, results, store=store, **choices)
+        print_outcome(artifact, options, paths)
 
 
 def _overnight(options: argparse.Namespace) -> None:
@@ -189,11 +193,17 @@ def _on_gpu(device: str | None) -> bool:
 
 
 def _show(options: argparse.Namespace) -> None:
-    show(options)
+    from repro.results import refusing_damaged_records
+
+    with refusing_damaged_records():
+        show(options)
 
 
 def _record(options: argparse.Namespace) -> None:
-    record_runs(options)
+    from repro.results import refusing_damaged_records
+
+    with refusing_damaged_records():
+        record_runs(options)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -250,16 +260,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from repro.artifacts import UsageError
     from repro.records import RecordError
     from repro.runs import RunError
-    from repro.store import UnreadableError
 
     options = _parser().parse_args(arguments)
     command = globals()[f"_{options.command}"]
     try:
         command(options)
-    except UnreadableError as error:
-        print(f"repro: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except (UsageError, RecordError) as error:
+    except UsageError as error:
         print(f"repro: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except StoppedError as stopped:
@@ -270,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of a pipe went away
         return 1
-    except (RunError, ValueError, OSError) as error:
+    except (RunError, RecordError, ValueError, OSError) as error:
         print(f"repro: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0

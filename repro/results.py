@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,20 +14,45 @@ from pathlib import Path
 from repro import artifacts as a
 from repro.gallery import RESULTS_HEADING, gallery, recorded_seeds
 from repro.inventory import Artifact, UsageError, artifacts, find
-from repro.records import FORMAT, PRECISIONS, RunSpec, with_precision
+from repro.records import FORMAT, PRECISIONS, RecordError, RunSpec, with_precision
 from repro.runs import RunError, RunStore, read_record, write_atomically
-from repro.store import default_results_root, default_runs_root
+from repro.store import UnreadableError, default_results_root, default_runs_root
 from repro.tables import Table
 from repro.tables_joined import Joint, join
 from repro.tables_plain import PlainTable
 
-__all__ = ["ResultsError", "Standing", "check_results", "run", "standing", "write_results"]
+__all__ = [
+    "ResultsError",
+    "Standing",
+    "check_results",
+    "check_versions",
+    "refusing_damaged_records",
+    "run",
+    "standing",
+    "write_results",
+]
 
 ELSEWHERE = "--results or REPRO_RESULTS names another folder"
 
 
 class ResultsError(UsageError):
     """A folder of results that cannot be used; the message is one line, and nothing in it was changed."""
+
+
+@contextmanager
+def refusing_damaged_records() -> Iterator[None]:
+    """Makes a damaged record a refusal of the call, as other results that cannot be used are.
+
+    Raises:
+        ResultsError: If a record was altered, cut off, or is that of another run.
+    """
+    try:
+        yield
+    except UnreadableError:  # the disk's fault, not the record's
+        raise
+    except RecordError as error:
+        advice = "" if " move " in str(error) else "; move the file away"
+        raise ResultsError(f"{error}{advice}") from None
 
 
 def _check_writable(folder: Path) -> None:

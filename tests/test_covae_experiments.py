@@ -334,7 +334,7 @@ def test_tables_show_all_models_and_claim_no_published_value(artifact: str, runs
 def test_tables_of_mlomics_stand_beside_the_published_values_without_records(artifact: str, value: str) -> None:
     files = draw(artifact, {})
     assert "data not at hand: `repro data fetch mlomics`" in files["md"]
-    assert f"Then `make covae-{artifact}`" in files["md"]
+    assert f"Then `make covae-{artifact} PROFILE=smoke`" in files["md"]
     assert value in files["md"]
     assert files["md"].count("| published |") == 2 * len(LABELS)  # the values and their ranks
 

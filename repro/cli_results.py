@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def add_folder_options(sub: argparse.ArgumentParser, *names: str) -> None:
 def add_show_options(sub: argparse.ArgumentParser) -> None:
     """Adds the options of ``repro show``."""
     sub.add_argument("id", help="such as gmrf_mcvae/table1 or gmrf-table1")
-    sub.add_argument("--profile", default="paper", help="paper (default), quick or smoke")
+    sub.add_argument("--profile", default="paper", help="paper (default), overnight, quick or smoke")
     group = sub.add_mutually_exclusive_group()
     group.add_argument("--latex", action="store_true", help="the table in LaTeX, for a document with booktabs")
     group.add_argument("--csv", action="store_true", help="every cell of every table of the artifact, a line each")
@@ -43,7 +44,7 @@ def add_show_options(sub: argparse.ArgumentParser) -> None:
 def add_record_options(sub: argparse.ArgumentParser) -> None:
     """Adds the options of ``repro record``."""
     sub.add_argument("id", help="such as gmrf_mcvae/table1 or gmrf-table1")
-    sub.add_argument("--profile", default="paper", help="paper (default) or quick")
+    sub.add_argument("--profile", default="paper", help="paper (default), overnight or quick")
     add_folder_options(sub, "runs", "figures")
 
 
@@ -151,7 +152,7 @@ def _print(artifact: Artifact, profile: str, found: Standing) -> None:
 
 def _nothing(artifact: Artifact, profile: str, unfinished: str, figures: Path) -> str:
     """Why nothing of an artifact can be shown, and what can be done."""
-    from repro.artifacts import Sources, plan, unique
+    from repro.artifacts import NotOfferedError, Sources, plan, unique
     from repro.gallery import recorded_seeds
     from repro.records import PROFILES
     from repro.runs import RunError
@@ -161,13 +162,10 @@ def _nothing(artifact: Artifact, profile: str, unfinished: str, figures: Path) -
     text = f"{artifact.name} has no runs in the profile {profile}, neither recorded nor yours; "
     text += f"`{artifact.command(profile)}` makes them"
     for other in PROFILES:
-        if other != profile and unique(plan(artifact, other)):
-            try:
+        with suppress(RunError, NotOfferedError):
+            if other != profile and unique(plan(artifact, other)):
                 recorded_seeds(artifact, other, Sources(None, figures))
-            except RunError:
-                continue
-            text += f"; recorded in {other}: `repro show {artifact.target} --profile {other}`"
-            break
+                return f"{text}; recorded in {other}: `repro show {artifact.target} --profile {other}`"
     return text
 
 

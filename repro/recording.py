@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from repro.artifacts import Sources, artifacts, check_profile, export_records, find, plan, record_path, render, unique
+from repro.artifacts import (
+    NotOfferedError,
+    Sources,
+    artifacts,
+    check_profile,
+    export_records,
+    find,
+    plan,
+    record_path,
+    render,
+    unique,
+)
 from repro.gallery import recorded_seeds, renew_pages
 from repro.inventory import Artifact, UsageError
 from repro.records import RunSpec
@@ -80,9 +92,9 @@ def _fed(artifact: Artifact, profile: str, new: set[RunSpec]) -> list[Artifact]:
     for other in artifacts().values():
         if not other.built or other is artifact:
             continue
-        room = find(other.same_as).paper if other.same_as else other.paper
-        if room == find(artifact.same_as or artifact.name).paper and (
-            other.kind == "T" or new & set(unique(plan(other, profile)))
-        ):
-            found.append(other)
+        if find(other.same_as or other.name).paper != find(artifact.same_as or artifact.name).paper:
+            continue
+        with suppress(NotOfferedError):
+            if new & set(unique(plan(other, profile))) or other.kind == "T":
+                found.append(other)
     return found

@@ -66,12 +66,12 @@ def _check_writable(folder: Path) -> None:
 
 @cache
 def _planned(paper: str, profile: str, seeds: int | None) -> frozenset[RunSpec]:
-    plans = [
-        a.plan(artifact, profile, seeds)
-        for artifact in artifacts().values()
-        if artifact.paper == paper and artifact.built and not artifact.same_as
-    ]
-    return frozenset(spec for rows in plans for spec in a.unique(rows))
+    found: set[RunSpec] = set()
+    for artifact in artifacts().values():
+        if artifact.paper == paper and artifact.built and not artifact.same_as:
+            with suppress(a.NotOfferedError):
+                found |= set(a.unique(a.plan(artifact, profile, seeds)))
+    return frozenset(found)
 
 
 def _is_planned(spec: RunSpec) -> bool:
@@ -181,7 +181,7 @@ def run(
 
     Arguments:
         name: The artifact, such as ``"gmrf_mcvae/table1"``.
-        profile: ``"paper"``, ``"quick"`` or ``"smoke"``.
+        profile: ``"paper"``, ``"overnight"``, ``"quick"`` or ``"smoke"``.
         seeds: Number of seeds; the profile's if None.
         workers: Processes; one a core if None.
         device: Where to train; a GPU if there is one, else the CPU, if None.

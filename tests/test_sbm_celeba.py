@@ -456,7 +456,7 @@ def test_a_run_with_missing_modalities_goes_through_and_renders(miniature: Calla
     text = files_["md"]
     value = record.metric("test/both/plain/f1/attributes").value
     assert f"{value:.3f}" in text
-    assert "not run: `make sbm-table11`" in text
+    assert "not run: `make sbm-table11 PROFILE=smoke`" in text
     assert "data not at hand" not in text
 
 

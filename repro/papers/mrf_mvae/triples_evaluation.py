@@ -29,6 +29,7 @@ from repro.model import MultimodalModel
 from repro.networks.shipped import load_classifier
 from repro.papers.mrf_mvae.almrf import ALMRFMVAE
 from repro.papers.mrf_mvae.nnmrf import NNMRFMVAE
+from repro.papers.mrf_mvae.triples import reading
 from repro.records import Metric, RunSpec
 
 __all__ = ["ALIKE", "FEATURES", "INCEPTION", "evaluate", "picture_samples"]
@@ -269,7 +270,7 @@ def picture_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") 
         return {}
     from repro.datasets import load_dataset
 
-    test = load_dataset(spec.dataset, split="test")
+    test = load_dataset(spec.dataset, split="test", alike=reading(spec))
     rows = [int((test.labels == digit).nonzero()[0]) for digit in range(PICTURED)]
     true = {m: x[rows].to(device) for m, x in test.data.items()}
     seed = spec.params["evaluation"]["seed"]

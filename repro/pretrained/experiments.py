@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # CoVAE, section 3: 50 epochs of AdamW at 1e-4, batch 64. The reduced profile is what a CPU trains in two hours.
-VAEGAN_EPOCHS = {"paper": 50, "overnight": 50, "quick": 6, "smoke": 1}
+VAEGAN_EPOCHS = {"paper": 50, "quick": 6, "smoke": 1}
 VAEGAN_TRAINING = {"batch_size": 64, "learning_rate": 1e-4, "optimizer": "adamw"}
 # Adversarial scale, margin and equilibrium of section 3; features are those of the third of the discriminator's layers.
 VAEGAN_MODEL = {"latent_dim": 10, "adversarial_scale": 0.8, "margin": 0.4, "equilibrium": 0.68}
@@ -65,7 +65,7 @@ def vaegan_spec(profile: str, seed: int = VAEGAN_SEED) -> RunSpec:
     """The specification of the VAEGAN's run."""
     params = {
         "model": VAEGAN_MODEL | {"compute_dtype": "bfloat16"},
-        "training": VAEGAN_TRAINING | {"epochs": VAEGAN_EPOCHS[profile]},
+        "training": VAEGAN_TRAINING | {"epochs": of_profile(VAEGAN_EPOCHS, profile)},
         "data": {"options": {}, "samples": SIZES[profile]},
         "evaluation": {"num_samples": 10_000 if profile != "smoke" else 200, "confidence": 0.9, "seed": 0},
     }

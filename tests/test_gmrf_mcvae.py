@@ -433,8 +433,7 @@ def test_conditional_likelihood_is_the_exact_one(linear: Linear, points: dict[st
         ({"scale": -1.0}, "scale is -1.0, must be positive"),
         ({"kept": 0.0}, r"kept is 0.0, must be in \(0, 1\]"),
         ({"kept": 1.5}, r"kept is 1.5, must be in \(0, 1\]"),
-        ({"kept": 0.5, "posterior": "block_dominant"}, "1 where a covariance is block-dominant"),
-        ({"kept": 0.5, "prior": "block_dominant"}, "1 where a covariance is block-dominant"),
+        ({"variance": "linear"}, "variance is 'linear', must be one of"),
         (
             {"encoders": {"a": FixedEncoder(2, 2, 0.0)}},
             r"encoders are for \['a'\], the modalities are \['a', 'b', 'c'\]",

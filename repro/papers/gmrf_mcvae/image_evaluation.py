@@ -6,6 +6,7 @@ Metric names are ``test/<task>/<measure>``, and ``test/floor/<measure>`` for the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -40,11 +41,22 @@ INCEPTION_DIM = 2048
 MEANS = "decoder means, clipped to [0, 1]"
 UNCONDITIONAL = f"unconditional: z from the prior, {MEANS}"
 CONDITIONAL = f"conditional on one modality, averaged over which one, one sample for each test image, {MEANS}"
+# Task to the options of GMRF MCVAE's conditional sampling that are measured beside the draw.
+PROTOCOLS: Mapping[str, Mapping[str, str | float]] = {
+    "conditional-componentwise": {"protocol": "componentwise"},
+    "conditional-covariance-as-scale": {"protocol": "componentwise_covariance_as_scale"},
+    "conditional-mean": {"protocol": "mean"},
+    "conditional-temperature-0.5": {"temperature": 0.5},
+}
 PALUMBO = "share of generated images with the observed digit, over all pairs of an observed and a generated modality"
 
 
 def generated_images(
-    model: MultimodalModel, number: int, generator: torch.Generator, given: Mapping[str, Tensor] | None = None, **o: str
+    model: MultimodalModel,
+    number: int,
+    generator: torch.Generator,
+    given: Mapping[str, Tensor] | None = None,
+    **o: str | float,
 ) -> Images:
     """Decoder means clipped to [0, 1], drawn in chunks: jointly, or one for each row of what is given.
 
@@ -134,7 +146,7 @@ class _Evaluation:
         found["fid"] = _Features(FID_FEATURE, {"": inception}, self.number <= INCEPTION_DIM)
         return found, []
 
-    def drawn(self, stream: int, given: str | None = None, **options: str) -> Images:
+    def drawn(self, stream: int, given: str | None = None, **options: str | float) -> Images:
         known = None if given is None else {given: self.true[given]}
         images = generated_images(self.model, self.number, self.generator(stream), known, **options)
         if self.bikes:
@@ -179,9 +191,15 @@ class _Evaluation:
             )
         return found
 
-    def conditional(self, name: str = "conditional", protocol: str = "") -> list[Metric]:
-        text = CONDITIONAL + (f", {protocol.replace('_', ' ')}" if protocol else "")
-        options = {"protocol": protocol} if protocol else {}
+    def conditional(self, name: str = "conditional", **options: str | float) -> list[Metric]:
+        """All measures under a protocol of the model's conditional sampling; its own by default.
+
+        Arguments:
+            name: The task's name in the metrics.
+            options: Of the model's ``generate``.
+        """
+        said = (v.replace("_", " ") if isinstance(v, str) else f"{k} {v:g}" for k, v in options.items())
+        text, protocol = ", ".join((CONDITIONAL, *said)), bool(options)
         labels: dict[tuple[str, ...], dict[str, Tensor]] = {}
         # Of a further protocol, what costs little: no Inception features, and SSIM in its own reading.
         used = {k: f for k, f in self.features.items() if not protocol or k != "fid"}
@@ -317,7 +335,7 @@ def _images(data: Dataset, device: str) -> Images:
 def evaluate_images(
     model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
 ) -> list[Metric]:
-    """All metrics of an image run on the test split.
+    """All metrics of an image run on the test split, of a pilot on the held-out training images.
 
     Unconditional: Frechet distances and, for digits, coherence. Conditional on each modality alone: the same, SSIM by
     both data ranges and, for bicycles, distances of centres of mass; for GMRF MCVAE also with the further protocols of
@@ -328,9 +346,15 @@ def evaluate_images(
         ValueError: If there are too few samples for the features, or a generated image is not finite.
     """
     model.to(device).eval()
+    split = spec.params["evaluation"].get("split", "test")
+    if split != "test":  # a pilot: the held-out training images in the place of the test split, which it never loads
+        data = {"train": data["train"], "test": data[split]}
     evaluation = _Evaluation(model, data, spec, device)
     found = evaluation.unconditional() + evaluation.conditional()
     if isinstance(model, GMRFMCVAE):
-        found += evaluation.conditional("conditional-componentwise", "componentwise")
-        found += evaluation.conditional("conditional-covariance-as-scale", "componentwise_covariance_as_scale")
-    return [*found, *evaluation.latents(data["train"]), *evaluation.floor(), *evaluation.missing]
+        for name, options in PROTOCOLS.items():
+            found += evaluation.conditional(name, **options)
+    found += [*evaluation.latents(data["train"]), *evaluation.floor(), *evaluation.missing]
+    if split == "test":
+        return found
+    return [replace(m, name=m.name.replace("test/", f"{split}/", 1), protocol=f"{split}: {m.protocol}") for m in found]

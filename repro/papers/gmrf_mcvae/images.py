@@ -12,11 +12,16 @@ from repro.papers.gmrf_mcvae.copula import METHODS
 from repro.papers.gmrf_mcvae.image_settings import (
     ARTIFACTS,
     BASELINE_BETA,
+    CONSTRUCTIONS,
     COSTS,
     EXPERIMENTS,
     GMRF_BETA,
     LONGER,
+    OPTIONAL,
     PICTURED_CLASSES,
+    PILOT_EPOCHS,
+    PILOT_HELD_OUT,
+    PILOTS,
     REDUCED_BASELINE_BETA,
     REDUCED_GMRF_BETA,
     REDUCED_LATENTS,
@@ -43,7 +48,9 @@ __all__ = [
 ]
 
 
-def image_spec(dataset: str, method: str, seed: int, profile: str, *, longer: int = 1, **changes: Any) -> RunSpec:
+def image_spec(
+    dataset: str, method: str, seed: int, profile: str, *, longer: int = 1, pilot: bool = False, **changes: Any
+) -> RunSpec:
     """The specification of one image run, every hyper-parameter resolved.
 
     Arguments:
@@ -52,6 +59,7 @@ def image_spec(dataset: str, method: str, seed: int, profile: str, *, longer: in
         seed: Seed of initialisation and training; the data's seed is always 0.
         profile: ``"paper"``, ``"overnight"``, ``"quick"`` or ``"smoke"``.
         longer: How many times the profile's epochs.
+        pilot: Whether it is one of the choice of settings: few epochs, measured on held-out training images.
         changes: Model settings that differ from the table's.
 
     Raises:
@@ -82,11 +90,20 @@ def image_spec(dataset: str, method: str, seed: int, profile: str, *, longer: in
         latents = unfactorised if whole else min(unfactorised, REDUCED_LATENTS)
         model |= {"beta": beta, "scale": e.baseline_scale, "latent_dim": latents, "specific_dim": 0}
         model |= {"subsampling": method == "mvae"}
-    if unknown := sorted(set(changes) - set(model)):
+    optional = OPTIONAL if method == "gmrf_mcvae" else ()
+    if unknown := sorted(set(changes) - {*model, *optional}):
         raise ValueError(f"{method} has no setting {unknown}; it has {sorted(model)}")
+    training = settings["training"] | {"epochs": longer * settings["training"]["epochs"]}
+    if pilot:
+        training = {k: v for k, v in training.items() if k != "patience"} | {"epochs": PILOT_EPOCHS[profile]}
+        settings = settings | {"held_out": PILOT_HELD_OUT[profile]}
+    if "ramp" in changes:  # as many epochs in all, of which each beta has its share
+        each = max(1, training["epochs"] // (len(changes["ramp"]) + 1))
+        stages = {f"beta {b:g}": {"epochs": each, "patience": None} for b in changes["ramp"]}
+        training |= {"epochs": max(1, training["epochs"] - each * len(stages)), "stages": stages}
     params = {
         "model": model | changes,
-        "training": settings["training"] | {"epochs": longer * settings["training"]["epochs"]},
+        "training": training,
         "data": {"options": e.options, "size": settings["size"]}
         | {k: settings[k] for k in ("train_samples", "held_out") if k in settings},
         "evaluation": {
@@ -96,7 +113,8 @@ def image_spec(dataset: str, method: str, seed: int, profile: str, *, longer: in
             "inception": profile == "paper",
             "condition": e.condition,
             "seed": 0,
-        },
+        }
+        | ({"split": "validation"} if pilot else {}),
     }
     return RunSpec("gmrf_mcvae", dataset, method, seed, profile, params)
 
@@ -118,7 +136,12 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
             longer = LONGER if profile in ("quick", "smoke") and i == len(VARIANTS) - 1 else 1
             row = name if longer == 1 else f"{name}, {longer} times the epochs"
             rows[row] = [image_spec(dataset, "gmrf_mcvae", s, profile, longer=longer, **changes) for s in range(number)]
+        if profile in ("paper", "overnight"):
+            for row, changes in CONSTRUCTIONS.items():
+                rows[row] = [image_spec(dataset, "gmrf_mcvae", s, profile, **changes) for s in range(number)]
         return rows
+    if artifact == "table2-sweep":
+        return {name: [image_spec(dataset, "gmrf_mcvae", 0, profile, pilot=True, **c)] for name, c in PILOTS.items()}
     return {m: [image_spec(dataset, m, s, profile) for s in range(number)] for m in METHODS}
 
 
@@ -151,6 +174,8 @@ def load_data(spec: RunSpec) -> dict[str, Dataset]:
         found[split] = _shrunk(part, data["size"])
     if "held_out" in data:
         found["train"], found["validation"] = hold_out(found["train"], data["held_out"])
+    if spec.params["evaluation"].get("split", "test") != "test":
+        del found["test"]
     return found
 
 
@@ -239,7 +264,10 @@ def picture_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") 
     from repro.datasets.base import first_of_each_class
     from repro.datasets.biked_rendered import overlay
 
-    test, evaluation = load_data(spec)["test"], spec.params["evaluation"]
+    evaluation = spec.params["evaluation"]
+    if evaluation.get("split", "test") != "test":
+        return {}
+    test = load_data(spec)["test"]
     if test.labels is None:
         rows = list(range(min(PICTURED_CLASSES, len(test))))
     else:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
+from torch.nn.functional import softplus
 
 from repro.distributions import BlockGaussian
-from repro.distributions.covariance import block_dominant_scale_tril, cholesky_scale_tril, off_diagonal_mask
+from repro.distributions.covariance import (
+    block_dominant_scale_tril,
+    cholesky_scale_tril,
+    num_cross_entries,
+    off_diagonal_mask,
+    random_mask,
+)
 from repro.metrics.likelihood import gaussian_log_prob, importance_weighted, laplace_log_prob
 from repro.model import Loss, ModalitySpec, MultimodalModel, Stage
 from repro.networks import MLP, GaussianMLPEncoder, output_linear
@@ -18,7 +25,8 @@ from repro.papers.gmrf_mcvae.prior import COVARIANCES, BlockGaussianPrior, num_o
 
 __all__ = ["CONDITIONAL_PROTOCOLS", "GMRFMCVAE"]
 
-CONDITIONAL_PROTOCOLS = ("joint", "componentwise", "componentwise_covariance_as_scale")
+CONDITIONAL_PROTOCOLS = ("joint", "componentwise", "componentwise_covariance_as_scale", "mean")
+VARIANCES = ("exponential", "softplus_plus_one")
 
 
 class GMRFMCVAE(MultimodalModel):
@@ -50,9 +58,14 @@ class GMRFMCVAE(MultimodalModel):
         dominance: ``"element"`` or ``"block"``, the form of the block-dominant construction.
         epsilon: Its epsilon (erratum E9: 0.9 to 0.95 in float32).
         delta: Its delta.
-        kept: Share of the entries beside the diagonal that are free in the factor of the posterior and in that of the
-            prior, in (0, 1]; the others are zero in both. Under 1 for ``"cholesky"`` alone.
+        kept: Share of the entries beside the diagonal that are free, in (0, 1], in posterior and prior each: of a
+            Cholesky factor's, or of the cross-block ones of the block-dominant construction; the others are zero.
         mask_seed: Which entries: a uniform draw by this seed.
+        variance: How an encoder's output u becomes the variance of its block: ``"exponential"``, e^u, or
+            ``"softplus_plus_one"``, ln(1 + e^u) + 1, as in the author's later code.
+        prior_start: Value at which the prior's entries beside the diagonal start, 0.1 in the author's later code; None
+            draws them near zero.
+        ramp: Betas of the stages of training that go before that of ``beta``, in order; none by default.
         encoders: Modules with ``features``, ``heads`` and ``feature_dim``; Table IV's if None.
         decoders: Modules from ``(batch, d)`` to the flattened modality; Table IV's if None.
         hidden_dtype: Type of Table IV's hidden layers, such as ``torch.bfloat16``.
@@ -80,6 +93,9 @@ class GMRFMCVAE(MultimodalModel):
         delta: float = 1e-6,
         kept: float = 1.0,
         mask_seed: int = 0,
+        variance: str = "exponential",
+        prior_start: float | None = None,
+        ramp: Sequence[float] = (),
         encoders: Mapping[str, nn.Module] | None = None,
         decoders: Mapping[str, nn.Module] | None = None,
         hidden_dtype: torch.dtype | None = None,
@@ -90,6 +106,7 @@ class GMRFMCVAE(MultimodalModel):
             "likelihood": (likelihood, ("gaussian", "laplace")),
             "reduction": (reduction, ("sum", "mean")),
             "dominance": (dominance, ("element", "block")),
+            "variance": (variance, VARIANCES),
         }
         for name, (value, allowed) in choices.items():
             if value not in allowed:
@@ -97,12 +114,16 @@ class GMRFMCVAE(MultimodalModel):
         for name, number in {"latent_dim": latent_dim, "beta": beta, "scale": scale}.items():
             if not number > 0:
                 raise ValueError(f"{name} is {number}, must be positive")
-        if not 0 < kept <= 1 or (kept < 1 and (posterior != "cholesky" or prior == "block_dominant")):
-            raise ValueError(f"kept is {kept}, must be in (0, 1], and 1 where a covariance is block-dominant")
+        if not all(b > 0 for b in ramp) or len({*ramp, beta}) <= len(ramp):
+            raise ValueError(f"ramp is {list(ramp)}, must be different positive betas, none of them {beta}")
+        if not 0 < kept <= 1:
+            raise ValueError(f"kept is {kept}, must be in (0, 1]")
         self.block_sizes = dict.fromkeys(self.modalities, latent_dim)
         self.posterior_covariance = posterior
         self.beta, self.likelihood, self.scale, self.reduction = beta, likelihood, scale, reduction
         self.dominance, self.epsilon, self.delta = dominance, epsilon, delta
+        self.variance = variance
+        self.ramp = {f"beta {b:g}": float(b) for b in ramp}
         self.encoders = nn.ModuleDict(
             encoders
             or {m: GaussianMLPEncoder(s.numel, latent_dim, hidden_dtype=hidden_dtype) for m, s in modalities.items()}
@@ -121,11 +142,27 @@ class GMRFMCVAE(MultimodalModel):
         self.global_encoder = MLP(
             latent_dim * len(self.modalities), (128, 128, 128), num_off_diagonal(posterior, self.block_sizes)
         )
-        mask = None if kept == 1 else off_diagonal_mask(self.block_sizes, kept, mask_seed, entries="all")
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", self._mask(posterior, kept, mask_seed), persistent=False)
         self.prior = BlockGaussianPrior(
-            self.block_sizes, prior, dominance=dominance, epsilon=epsilon, delta=delta, mask=mask
+            self.block_sizes,
+            prior,
+            dominance=dominance,
+            epsilon=epsilon,
+            delta=delta,
+            mask=self._mask(prior, kept, mask_seed),
+            start=prior_start,
         )
+
+    def _mask(self, covariance: str, kept: float, seed: int) -> Tensor | None:
+        if kept == 1 or covariance == "standard":
+            return None
+        if covariance == "cholesky":
+            return off_diagonal_mask(self.block_sizes, kept, seed, entries="all")
+        return random_mask(num_cross_entries(self.block_sizes), kept, seed)
+
+    def stages(self) -> Sequence[Stage]:
+        """One stage for each beta of the ramp, then that of ``beta``."""
+        return (*(Stage(name) for name in self.ramp), Stage())
 
     def capacity(self) -> int:
         """Free numbers of one posterior: means and covariance entries (erratum E10)."""
@@ -148,15 +185,17 @@ class GMRFMCVAE(MultimodalModel):
         means, log_diagonals, embedded = [], [], []
         for m, encoder in self.encoders.items():
             features = encoder.features(batch[m])
-            mean, log_variance = encoder.heads(features)
+            mean, raw = encoder.heads(features)
             means.append(mean)
-            log_diagonals.append(log_variance / 2)
+            log_diagonals.append(self._log_variance(raw) / 2)
             embedded += output_linear(features, self.embeddings[m])
         mean, log_diagonal = torch.cat(means, -1), torch.cat(log_diagonals, -1)
         off_diagonal = self.global_encoder(torch.cat(embedded, -1))
         if self.posterior_covariance == "cholesky":
             tril = cholesky_scale_tril(log_diagonal, off_diagonal, self.mask)
         else:
+            if self.mask is not None:
+                off_diagonal = off_diagonal.masked_fill(~self.mask, 0.0)
             tril = block_dominant_scale_tril(
                 (2 * log_diagonal).exp(),
                 off_diagonal,
@@ -167,9 +206,17 @@ class GMRFMCVAE(MultimodalModel):
             )
         return BlockGaussian(mean, tril, self.block_sizes, validate_args=False)
 
+    def _log_variance(self, raw: Tensor) -> Tensor:
+        return raw if self.variance == "exponential" else (softplus(raw) + 1).log()
+
+    def _encoded(self, modality: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of a block from its own encoder."""
+        mean, raw = self.encoders[modality](x)
+        return mean, self._log_variance(raw)
+
     def unary_posterior(self, modality: str, x: Tensor) -> BlockGaussian:
         """q(z_j | x_j) from encoder j alone, which conditional generation starts from (section III-C5)."""
-        mean, log_variance = self.encoders[modality](x)
+        mean, log_variance = self._encoded(modality, x)
         sizes = {modality: self.block_sizes[modality]}
         return BlockGaussian(mean, torch.diag_embed((log_variance / 2).exp()), sizes, validate_args=False)
 
@@ -183,7 +230,7 @@ class GMRFMCVAE(MultimodalModel):
         return density(x, mean, scale, event_dims=len(self.modalities[modality].shape))
 
     def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
-        """Negative log-likelihood plus beta times the closed-form KL divergence."""
+        """Negative log-likelihood plus the stage's beta times the closed-form KL divergence."""
         self.check_batch(batch)
         posterior = self.posterior(batch)
         means = self.decode(posterior.split(posterior.rsample()))
@@ -193,7 +240,8 @@ class GMRFMCVAE(MultimodalModel):
             reconstruction = reconstruction + (term / self.modalities[m].numel if self.reduction == "mean" else term)
         kl = kl_divergence(posterior, self.prior()).mean()
         terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach()}
-        return Loss(reconstruction + self.beta * kl, terms)
+        beta = self.beta if stage is None else self.ramp.get(stage.name, self.beta)
+        return Loss(reconstruction + beta * kl, terms)
 
     @torch.no_grad()
     def generate(
@@ -204,6 +252,7 @@ class GMRFMCVAE(MultimodalModel):
         generator: torch.Generator | None = None,
         sample_likelihood: bool = False,
         protocol: str = "joint",
+        temperature: float = 1.0,
     ) -> dict[str, Tensor]:
         """Samples all modalities from the prior, or given some of them through the prior's conditional.
 
@@ -216,23 +265,29 @@ class GMRFMCVAE(MultimodalModel):
                 ``"componentwise"``: each alone, from its own conditional (eq. 9), so that they are independent of one
                 another given the observed. ``"componentwise_covariance_as_scale"``: the same, with z_j drawn with the
                 diagonal covariance in the place of the standard deviation, as the author's released code does.
+                ``"mean"``: none is drawn, they are at the mean of the prior's conditional given the drawn z_j.
+            temperature: Factor of the deviation of what is drawn from the prior, or from its conditional, from its
+                mean, positive; 1 for the distribution itself.
 
         Returns:
             Name to ``(num_samples, *shape)``, or ``(num_samples, batch, *shape)`` under ``given``.
 
         Raises:
-            ValueError: If the protocol is unknown, or names or shapes of ``given`` do not fit.
+            ValueError: If the protocol is unknown, the temperature is not positive, or names or shapes of ``given`` do
+                not fit.
         """
         if protocol not in CONDITIONAL_PROTOCOLS:
             raise ValueError(f"protocol is {protocol!r}, must be one of {CONDITIONAL_PROTOCOLS}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}, must be positive")
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}, must be at least 1")
         prior = self.prior()
         if given is None:
-            z = prior.split(prior.rsample((num_samples,), generator=generator))
+            z = prior.split(_tempered(prior, (num_samples,), temperature, generator))
         else:
             self.check_batch(given, subset=True)
-            z = self._conditional_latents(prior, given, num_samples, protocol, generator)
+            z = self._conditional_latents(prior, given, num_samples, protocol, temperature, generator)
         out = self.decode({m: z[m] for m in self.modalities})
         if sample_likelihood:
             out = {m: x + self._noise(m, x, generator) for m, x in out.items()}
@@ -244,21 +299,24 @@ class GMRFMCVAE(MultimodalModel):
         given: Mapping[str, Tensor],
         num_samples: int,
         protocol: str,
+        temperature: float,
         generator: torch.Generator | None,
     ) -> dict[str, Tensor]:
         z: dict[str, Tensor] = {}
         for m, x in given.items():
-            mean, log_variance = self.encoders[m](x)
+            mean, log_variance = self._encoded(m, x)
             exponent = 1.0 if protocol == "componentwise_covariance_as_scale" else 0.5
             noise = torch.randn(num_samples, *mean.shape, generator=generator, device=mean.device)
             z[m] = mean + (exponent * log_variance).exp() * noise
         if len(z) == len(self.modalities):
             return z
         conditional = prior.condition(z)
+        if protocol == "mean":
+            return z | conditional.split(conditional.mean)
         if protocol == "joint":
-            return z | conditional.split(conditional.rsample(generator=generator))
+            return z | conditional.split(_tempered(conditional, (), temperature, generator))
         for m in conditional.block_sizes:
-            z[m] = conditional.marginal([m]).rsample(generator=generator)
+            z[m] = _tempered(conditional.marginal([m]), (), temperature, generator)
         return z
 
     def _noise(self, modality: str, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -312,3 +370,11 @@ class GMRFMCVAE(MultimodalModel):
             return log_p + prior.log_prob(z) - log_q
 
         return importance_weighted(log_weight, num)
+
+
+def _tempered(
+    p: BlockGaussian, shape: tuple[int, ...], temperature: float, generator: torch.Generator | None
+) -> Tensor:
+    """Draws whose deviation from the mean is that of the distribution times the temperature."""
+    z = p.rsample(shape, generator=generator)
+    return z if temperature == 1 else torch.lerp(p.mean.expand_as(z), z, temperature)

@@ -32,7 +32,9 @@ class BlockGaussianPrior(nn.Module):
         dominance: ``"element"`` or ``"block"``, the form of the block-dominant construction.
         epsilon: Its :math:`\epsilon < 1`.
         delta: Its :math:`\delta > 0`.
-        mask: Boolean over the entries beside the diagonal of a Cholesky factor, False where they are zero.
+        mask: Boolean over the entries beside the diagonal, those of the factor or the cross-block ones, False where
+            they are zero.
+        start: Value at which the entries beside the diagonal start; None draws them near zero.
 
     Raises:
         ValueError: If ``covariance`` is none of the three.
@@ -47,6 +49,7 @@ class BlockGaussianPrior(nn.Module):
         epsilon: float = 0.9,
         delta: float = 1e-6,
         mask: Tensor | None = None,
+        start: float | None = None,
     ) -> None:
         super().__init__()
         if covariance not in (*COVARIANCES, "standard"):
@@ -63,7 +66,8 @@ class BlockGaussianPrior(nn.Module):
         self.mean = nn.Parameter(torch.zeros(total))
         self.log_diagonal = nn.Parameter(torch.zeros(total))
         # Away from zero, where the gradient of the construction's norms vanishes.
-        self.off_diagonal = nn.Parameter(0.01 * torch.randn(num_off_diagonal(covariance, self.block_sizes)))
+        number = num_off_diagonal(covariance, self.block_sizes)
+        self.off_diagonal = nn.Parameter(0.01 * torch.randn(number) if start is None else torch.full((number,), start))
 
     def forward(self) -> BlockGaussian:
         """The prior as a distribution without batch shape."""
@@ -72,9 +76,10 @@ class BlockGaussianPrior(nn.Module):
         elif self.covariance == "cholesky":
             tril = cholesky_scale_tril(self.log_diagonal, self.off_diagonal, self.mask)
         else:
+            cross = self.off_diagonal if self.mask is None else self.off_diagonal.masked_fill(~self.mask, 0.0)
             tril = block_dominant_scale_tril(
                 (2 * self.log_diagonal).exp(),
-                self.off_diagonal,
+                cross,
                 self.block_sizes,
                 epsilon=self.epsilon,
                 delta=self.delta,

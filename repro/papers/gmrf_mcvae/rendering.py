@@ -87,6 +87,10 @@ def tables(
             from repro.papers.gmrf_mcvae.image_ablations import ablations
 
             return [ablations(profile, seeds, lookup)]
+        if artifact == "table2-sweep":
+            from repro.papers.gmrf_mcvae.image_ablations import sweep
+
+            return [sweep(profile, lookup)]
         return [image_tables.table3(artifact, profile, seeds, lookup)]
     if artifact.startswith("table1"):
         from repro.papers.gmrf_mcvae import tables as copula

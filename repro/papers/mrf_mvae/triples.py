@@ -41,8 +41,8 @@ EVALUATION = "triples_evaluation"
 LABELS = {"nnmrf": "NN-MRF MVAE", "almrf": "ALMRF MVAE", "gmrf": "GMRF MVAE"}
 NN_BETAS = (0.0078, 0.0085)  # appendix D.2: of Table 4, and of Figure 9
 
-# What the first two modalities, which the paper calls similar, are taken to show: the same image (Table 4's own rows) or
-# two images of one digit (rows under it); erratum M7.
+# What the first two modalities, which the paper calls similar, are taken to show: the same image (Table 4's own rows)
+# or two images of one digit (rows under it); erratum M7.
 ALIKE = {"image": "the same image", "digit": "two images of one digit"}
 
 # Rows under Table 4, one seed each: the variant, and what differs from its row of the table.
@@ -59,8 +59,8 @@ BETAS = {"gmrf": (0.03, 0.1, 0.3, 1.0), "almrf": (3.0, 10.0, 30.0, 100.0)}
 FORMER_BETAS = {"gmrf": (0.1, 0.3, 1.0), "almrf": (10.0, 30.0, 100.0)}
 
 # "paper": four layers of 1024, latent 8, 60,000 triples, 100 epochs, three seeds (appendices C and D.2). The batch, the
-# optimiser and the numbers of samples are this package's, the paper has none. "overnight": the networks of "quick" on all
-# triples but the held-out ones, until their loss has stopped improving; the epochs are the most that it takes.
+# optimiser and the numbers of samples are this package's, the paper has none. "overnight": the networks of "quick" on
+# all triples but the held-out ones, until their loss has stopped improving; the epochs are the most that it takes.
 PROFILES: dict[str, dict[str, Any]] = {
     "paper": {"width": 1024, "epochs": 100, "train_samples": 60_000, "num_samples": 10_000, "seeds": 3, "sweep": 20},
     "overnight": {"width": 256, "epochs": 100, "train_samples": 60_000, "num_samples": 10_000, "seeds": 3, "sweep": 20},

@@ -354,6 +354,8 @@ def test_protocols_state_numbers_and_data_range(copied: dict[str, Any]) -> None:
         "conditional",
         "conditional-componentwise",
         "conditional-covariance-as-scale",
+        "conditional-mean",
+        "conditional-temperature-0.5",
         "reconstruction",
         *(f"latents-{how}" for how in ("sample", "mean", "nearest")),
         "floor",

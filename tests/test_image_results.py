@@ -118,6 +118,33 @@ def test_ablations_set_what_latents_hold_beside_the_prior() -> None:
     assert not any(n.startswith(note) for n in main.notes)
 
 
+def test_pilots_are_measured_on_held_out_images_alone() -> None:
+    specs = plan("table2-sweep", "overnight")
+    assert all(s.params["evaluation"]["split"] == "validation" for (s,) in specs.values())
+    assert {s.params["training"].get("patience") for (s,) in specs.values()} == {None}
+    lookup = made_up("table2-sweep", {}, [f"validation/{name}" for _, name in image_ablations.ABLATIONS.values()])
+    table = image_ablations.sweep("overnight", lookup)
+    assert [r.label for r in table.rows] == list(specs)
+    assert all(cell.n == 1 for row in table.rows for cell in row.cells.values())
+    assert "No test data enters" in table.to_markdown()
+
+
+def test_the_nearest_reading_of_conditional_coherence_is_named() -> None:
+    later = [f"test/{n}/coherence" for n in image_tables.LATER_PROTOCOLS.values()]
+    lookup = made_up("table2", image_tables.TABLE2, (*EXTRA2, *later))
+    main, _ = image_tables.table2("paper", 1, lookup)
+    (group,) = main.groups
+    assert len(group.rows) == 4
+    own = lookup(plan("table2", "paper")["gmrf_mcvae"][0])
+    values = {n: own.metric(f"test/{n}/coherence").value for n in ("conditional", "conditional-mean")}
+    values["conditional-temperature-0.5"] = own.metric("test/conditional-temperature-0.5/coherence").value
+    (note,) = (n for n in main.notes if "Nearest to the published 0.869" in n)
+    labels = {v: k for k, v in image_tables.LATER_PROTOCOLS.items()}
+    labels["conditional"] = "together, from the prior's conditional"
+    best = min(values, key=lambda k: abs(values[k] - 0.869))
+    assert note.endswith(f"Nearest to the published 0.869: {labels[best]}.")
+
+
 def test_missing_protocol_rows_say_so() -> None:
     main, _ = image_tables.table2("paper", 1, made_up("table2", image_tables.TABLE2, EXTRA2))
     (group,) = main.groups

@@ -23,6 +23,9 @@ UNCONDITIONAL, CONDITIONAL = "Unconditional", "Conditional"
 PROTOCOLS = {
     "one component at a time, eq. 9": "conditional-componentwise",
     "the same, z_j's variance as its scale (released code)": "conditional-covariance-as-scale",
+}
+# Shown where they were measured: the first records are of before they were there.
+LATER_PROTOCOLS = {
     "at the conditional's mean, none is drawn": "conditional-mean",
     "together, at half the conditional's deviation (temperature 0.5)": "conditional-temperature-0.5",
 }
@@ -145,21 +148,21 @@ def _rows(rows: Mapping[str, Sequence[Record]], metrics: Metrics, table: str, re
 def _protocol_rows(records: Sequence[Record], metrics: Metrics) -> list[Row]:
     """GMRF MCVAE's further protocols of conditional sampling."""
     found = []
-    for label, name in PROTOCOLS.items():
+    for label, name in (PROTOCOLS | LATER_PROTOCOLS).items():
         own = {
             k: m.replace("conditional/", f"{name}/") if m and m.startswith("conditional/") else None
             for k, m in metrics.items()
         }
         own = {k: None if m and ("/fid" in m or "/byte" in m) else m for k, m in own.items()}
         row = Row(label, _cells(records, own))
-        if any(cell.n for cell in row.cells.values()):  # a record of before the protocol was there lacks it
+        if label in PROTOCOLS or any(cell.n for cell in row.cells.values()):
             found.append(row)
     return found
 
 
 def _nearest_reading(records: Sequence[Record], published: float) -> list[str]:
     """Which way to draw the unobserved latents gives the conditional coherence nearest to the published one."""
-    tasks = {"together, from the prior's conditional": "conditional"} | PROTOCOLS
+    tasks = {"together, from the prior's conditional": "conditional"} | PROTOCOLS | LATER_PROTOCOLS
     means = {k: fmean(v) for k, n in tasks.items() if (v := _values(records, f"test/{n}/coherence"))}
     if len(means) < 2:
         return []

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import repro
 from repro import __version__
+from repro.cli_claims import add_claims_options, print_claims
 from repro.cli_cluster import (
     StoppedError,
     add_run_options,
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_folder_options(sub, "figures")
     sub = add("cite", "BibTeX of a paper, artifact or model, its data and this package")
     sub.add_argument("id")
+    add_claims_options(add("claims", "each claim of the papers, its evidence and its verdict"))
     add("doctor", "what this machine and installation offer")
     add_status_command(add("status", "what an artifact's runs are doing, and why some failed"))
     add_overnight_command(add("overnight", "run what two cores can in some nights, in order, and resumable"))
@@ -216,6 +218,10 @@ def _report(options: argparse.Namespace) -> None:
         raise UsageError(f"{figures} is inside an installed package; --figures names a copy of it to redraw")
     for line in report(figures):
         print(line)
+
+
+def _claims(options: argparse.Namespace) -> None:
+    print_claims(options)
 
 
 def _cite(options: argparse.Namespace) -> None:

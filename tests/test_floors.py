@@ -16,7 +16,7 @@ FLOOR_0 = ("metrics", "datasets", "networks", "distributions")
 FLOORS = {
     **dict.fromkeys((*FLOOR_0, "weights"), 0),
     **dict.fromkeys(("checkpoints", "distributed"), 1),
-    **dict.fromkeys(("model", "training", "records", "tables", "tables_cells", "plotting"), 1),
+    **dict.fromkeys(("model", "training", "records", "evidence", "tables", "tables_cells", "plotting"), 1),
     **dict.fromkeys(("tables_joined", "tables_plain"), 1),
     **dict.fromkeys(("papers", "pretrained", "baselines", "baselines_inference", "baselines_joint"), 2),
     **dict.fromkeys(
@@ -26,8 +26,10 @@ FLOORS = {
     **dict.fromkeys(
         ("store", "machine", "locks", "launch", "seats", "progress", "slurm", "status", "planning", "schedule"), 3
     ),
-    **dict.fromkeys(("results", "recording"), 3),
-    **dict.fromkeys(("cli", "cli_cluster", "cli_data", "cli_overnight", "cli_push", "cli_results", "cli_weights"), 4),
+    **dict.fromkeys(("results", "recording", "claims"), 3),
+    **dict.fromkeys(
+        ("cli", "cli_cluster", "cli_claims", "cli_data", "cli_overnight", "cli_push", "cli_results", "cli_weights"), 4
+    ),
 }
 # What fetches, caches and reads data; the loaders beside them read the files that these hand out.
 DATA_IO = {f"repro.datasets.{m}" for m in ("archive", "cache", "card", "download", "fetch", "places")}

@@ -1,0 +1,101 @@
+"""What records say of one thing that a claim needs: values of rows, and comparisons beyond their errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Any
+
+from repro.records import Record
+
+__all__ = ["Comparison", "Evidence"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One thing that a claim needs.
+
+    Arguments:
+        text: The two sides with their values.
+        holds: Whether it holds beyond two standard errors; False if the opposite does; None if neither.
+        seeds: The smaller number of seeds of the two sides; 0 where seeds have no part in it.
+    """
+
+    text: str
+    holds: bool | None
+    seeds: int = 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The records of an artifact's rows in one profile.
+
+    Arguments:
+        artifact: Name of the artifact.
+        profile: The profile.
+        rows: Row to its records.
+        lookup: A run's record, None if there is none.
+    """
+
+    artifact: str
+    profile: str
+    rows: Mapping[str, Sequence[Record]]
+    lookup: Callable[[Any], Record | None] = field(repr=False, default=lambda spec: None)
+
+    def values(self, row: str, metric: str) -> list[float]:
+        """A metric's values over the seeds of a row; ``{last}`` in its name is the largest number that there is.
+
+        Raises:
+            KeyError: If the row or the metric is not there.
+        """
+        if row not in self.rows:
+            raise KeyError(f"{self.artifact} has no row {row!r}; it has {list(self.rows)}")
+        found = []
+        for record in self.rows[row]:
+            names = {m.name: m.value for m in record.metrics}
+            found.append(names[_last(metric, names)])
+        return found
+
+    def named(self, row: str, metric: str) -> str:
+        """A metric's name for people, with the number that ``{last}`` stands for."""
+        names = {m.name: m.value for m in self.rows[row][0].metrics}
+        return _last(metric, names).removeprefix("test/")
+
+    def compare(self, left: tuple[str, str], op: str, right: tuple[str, str] | float, by: float = 0.0) -> Comparison:
+        """Whether one value is below or above another by more than two standard errors of their difference.
+
+        Arguments:
+            left: Row and metric.
+            op: ``"<"`` or ``">"``.
+            right: Row and metric, or a number.
+            by: How far it has to be, in the metric's unit.
+        """
+        a = self.values(*left)
+        b = [float(right)] if isinstance(right, int | float) else self.values(*right)
+        text = f"{_said(left[0], a)} {op} {right if isinstance(right, int | float) else _said(right[0], b)}"
+        difference = (fmean(b) - fmean(a)) * (1 if op == "<" else -1) - by
+        spread = [stdev(x) ** 2 / len(x) for x in (a, b) if len(x) > 1]
+        error = 2 * math.sqrt(sum(spread)) if spread else 0.0
+        holds = True if difference > error else False if difference < -error else None
+        return Comparison(text, holds, min(len(a), len(b) if isinstance(right, tuple) else len(a)))
+
+
+def _last(metric: str, names: Mapping[str, float]) -> str:
+    if "{last}" not in metric:
+        return metric
+    before, after = metric.split("{last}")
+    numbers = [
+        int(middle)
+        for n in names
+        if n.startswith(before) and n.endswith(after) and (middle := n[len(before) : len(n) - len(after)]).isdigit()
+    ]
+    if not numbers:
+        raise KeyError(metric)
+    return metric.replace("{last}", str(max(numbers)))
+
+
+def _said(row: str, values: Sequence[float]) -> str:
+    text = f"{row} {fmean(values):.4g}"
+    return text + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")

@@ -50,7 +50,7 @@ class Claim:
         artifact: Name of the artifact whose runs bear on it.
         rule: What has to hold, see :func:`assess`.
         headline: Whether it is one of the paper's main claims.
-        stand_in: An artifact on other data that is shown where the artifact's own data cannot be had; it settles nothing.
+        stand_in: An artifact on other data, shown where the artifact's own data cannot be had; it settles nothing.
         ceiling: Name of the metric that bounds what a model can reach, such as the share of right reconstructions.
         ceiling_rows: The rows that it is asked of; the rule's own row if empty.
         chains: Row whose Markov chains have to mix; empty for none.

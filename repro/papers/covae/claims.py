@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from statistics import fmean
 
 from repro.evidence import Comparison, Evidence
@@ -100,7 +101,7 @@ def tells_missing_from_observed(evidence: Evidence) -> list[Comparison]:
 def uncertainty_falls(evidence: Evidence) -> list[Comparison]:
     """CoVAE's deviation of the missing modality at each correlation, the first near 1."""
     values = [fmean(evidence.values(f"covae, rho {r:g}", "test/deviation/missing")) for r in _levels(evidence)]
-    falls = all(a > b for a, b in zip(values, values[1:], strict=False))
+    falls = all(a > b for a, b in pairwise(values))
     listed, seeds = " > ".join(f"{v:.3f}" for v in values), _seeds(evidence)
     near = f"{values[0]:.3f} at the smallest rho is within {NEAR} of 1"
     return [Comparison(listed, falls, seeds), Comparison(near, abs(values[0] - 1) <= NEAR, seeds)]

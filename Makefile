@@ -7,7 +7,7 @@ REPRO := $(VENV)/bin/repro
 STAMP := $(VENV)/.installed
 PAPERS := gmrf mrf sbm covae pretrained compare
 
-.PHONY: help setup table1 overnight report push-weights test lint bench faults list clean force
+.PHONY: help setup table1 overnight report push-weights test test-all lint bench faults list clean force
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 	@echo "<paper>-table<N>, <paper>-fig<N>   any table or figure; papers: gmrf mrf sbm covae; see '$(REPRO) list'"
@@ -44,20 +44,18 @@ push-weights: $(STAMP) ## Models with their cards to the Hub: HF_REPO=user/name;
 	@test -n "$(HF_REPO)" || { echo "push-weights: name the repository, HF_REPO=user/name" >&2; exit 2; }
 	$(REPRO) weights push $(HF_REPO) $(ARGS)
 
-test: $(STAMP) ## The tests
-	$(VENV)/bin/python -m pytest -q -n auto $(ARGS)
+test: $(STAMP) ## The tests but the slow ones, in five minutes
+	$(VENV)/bin/python -m pytest -q -n auto -m "not slow" $(ARGS)
 
+test-all: $(STAMP) ## All tests: SLURM, real kills, faulty servers, long chains too
+	$(VENV)/bin/python -m pytest -q -n auto $(ARGS)
 
 lint: $(STAMP) ## Style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-bench: $(STAMP) ## Speed of training against multivae's own trainer, and of the loaders, on this machine
-	TQDM_DISABLE=1 $(VENV)/bin/python tests/bench.py
-	$(VENV)/bin/python tests/bench_datasets.py
-	$(VENV)/bin/python tests/bench_distributions.py
-	$(VENV)/bin/python tests/bench_engine.py
-	$(VENV)/bin/python tests/bench_sampling.py
+bench: $(STAMP) ## Speed on this machine, in five minutes; ARGS=--long for the rest
+	$(VENV)/bin/python tests/benchmarks $(ARGS)
 
 faults: $(STAMP) ## Kills, full disks, damaged files, second machines: faults tried, survived, lost (needs root)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/faults.py $(ARGS)

@@ -10,16 +10,44 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import miniatures
 import pytest
 
 from repro.datasets import card
 
+# Tests with the marker `slow` that a run leaves out, and of how many; told by each worker process.
+LEFT_OUT = pytest.StashKey[list[int]]()
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing is left out yet."""
+    config.stash[LEFT_OUT] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that wait for a scheduler go first: another worker has all others to do meanwhile, not an empty tail."""
     items.sort(key=lambda item: item.path.name != "test_slurm.py")
+    if config.getoption("markexpr") == "not slow":
+        number = sum(item.get_closest_marker("slow") is not None for item in items)
+        config.stash[LEFT_OUT].append(number)
+        if hasattr(config, "workeroutput"):
+            config.workeroutput["left_out"] = number
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes from a worker process how many it left out."""
+    if "left_out" in getattr(node, "workeroutput", {}):
+        node.config.stash[LEFT_OUT].append(node.workeroutput["left_out"])
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Says what was left out, and what runs it."""
+    if (numbers := config.stash[LEFT_OUT]) and not hasattr(config, "workeroutput"):
+        text = f"left out: {max(numbers)} slow tests (SLURM, real kills, faulty servers, long chains and trainings)"
+        terminalreporter.write_line(f"{text}; `make test-all` runs them too")
 
 
 @pytest.fixture(autouse=True, scope="session")

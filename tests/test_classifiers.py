@@ -63,6 +63,7 @@ def trained(shared: bool) -> DigitClassifiers:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
 def test_classifiers_learn(shared: bool) -> None:
     model = trained(shared)

@@ -25,6 +25,7 @@ def test_files_of_the_mirror_are_those_of_the_cards(name: str) -> None:
     assert [(s.filename, p) for s in present if (p := problems_of(root / s.filename, s))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "split", "options"),
     [

@@ -19,6 +19,8 @@ from repro.records import Record, RunSpec
 from repro.runs import RunError, RunStore, execute
 from repro.training import CheckpointError, TrainingSettings, TrainingStopped, train
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["plugin_cluster"]
 
 MODALITIES = {"a": ModalitySpec((3,))}

@@ -60,6 +60,7 @@ class Told(Progress):
         self.retries.append((spec.key, reason))
 
 
+@pytest.mark.slow
 def test_workers_survive_failures_and_kills_and_agree_with_one_process(
     tmp_path: Path, smoke: Smoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +128,7 @@ def test_interrupt_reaches_the_caller(tmp_path: Path) -> None:
     assert RunStore(tmp_path).record(spec) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_stopped_runs_continue_and_are_those_of_one_go(workers: int, tmp_path: Path, smoke: Smoke) -> None:
     specs = [smoke.record(m).spec for m in ("gmrf_mcvae", "mvae")]

@@ -153,6 +153,7 @@ def loss_of(spec: RunSpec) -> float:
         return float(model_of(spec).loss({f"m{i}": torch.rand(shape, generator=g) for i in range(5)}).total.detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_setting_changes_key_and_loss(method: str) -> None:
     base = image_spec("polymnist", method, 0, "smoke", latent_dim=4, **({"kept": 0.4} if "gmrf" in method else {}))
@@ -238,6 +239,7 @@ def test_networks_compute_in_the_stated_precision_and_layout() -> None:
             assert all(p.dtype is torch.float32 for p in network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_bfloat16_and_channels_last_give_the_same_loss_within_rounding(method: str) -> None:
     spec = image_spec("polymnist", method, 0, "smoke", latent_dim=4)
@@ -246,6 +248,7 @@ def test_bfloat16_and_channels_last_give_the_same_loss_within_rounding(method: s
     assert loss_of(spec) == pytest.approx(loss_of(other), rel=0.01)
 
 
+@pytest.mark.slow
 def test_compiled_networks_give_the_same_loss() -> None:
     spec = image_spec("polymnist", "gmrf_mcvae", 0, "smoke", hidden_dtype="float32")
     compiled = image_spec("polymnist", "gmrf_mcvae", 0, "smoke", hidden_dtype="float32", compile="eager")

@@ -26,6 +26,7 @@ def test_the_code_is_short() -> None:
     assert len([line for line in block.splitlines() if line.strip()]) < 40
 
 
+@pytest.mark.slow
 def test_every_model_generates_all_three_modalities(space: dict[str, Any]) -> None:
     shapes = {m: s.shape for m, s in space["specs"].items()}
     assert len(shapes) == 3

@@ -11,6 +11,8 @@ import pytest
 from faults import Campaign, fill
 from helpers_toy import environment, small_disk
 
+pytestmark = pytest.mark.slow
+
 KINDS = (
     "SIGKILL at a random moment",
     "full disk during checkpoint",

@@ -314,6 +314,7 @@ def polymnist(mirror: Any, cards: Cards) -> None:
     cards(mnist=miniatures.write_mnist(mirror), polymnist=card)
 
 
+@pytest.mark.slow
 def test_a_scaling_run_has_so_many_modalities_and_measures_a_step(mirror: Any, cards: Cards) -> None:
     polymnist(mirror, cards)
     found = {}

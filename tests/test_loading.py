@@ -90,6 +90,7 @@ def test_building_blocks_that_ship() -> None:
     assert all(torch.equal(v, tensors[k].to(v.dtype)) for k, v in flow.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_cold_start_imports_little() -> None:
     """What `load_model` needs of a model inside the package: neither the Hub's client nor the baselines' library."""
     answer = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True)

@@ -129,6 +129,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("artifact", triples.ARTIFACTS)
 def test_smoke_runs_render(artifact: str, store: RunStore, tmp_path: Path) -> None:
     found = find(f"{ROOM}/{artifact}")
@@ -142,6 +143,7 @@ def test_smoke_runs_render(artifact: str, store: RunStore, tmp_path: Path) -> No
     assert all(p.stat().st_size < 300_000 for p in paths)
 
 
+@pytest.mark.slow
 def test_records_name_every_protocol(store: RunStore) -> None:
     for variant in triples.LABELS:
         record = store.record(triples.spec(variant, 0, "smoke"))
@@ -322,6 +324,7 @@ def test_pictures_refuse_what_is_no_row_of_pictures() -> None:
         figures.image_blocks({})
 
 
+@pytest.mark.slow
 def test_pictures_are_of_the_first_triple_of_each_digit(store: RunStore) -> None:
     from safetensors.torch import load_file
 
@@ -335,6 +338,7 @@ def test_pictures_are_of_the_first_triple_of_each_digit(store: RunStore) -> None
     assert all(x.shape == (10, 28, 28) and x.dtype is torch.uint8 for x in kept.values())
 
 
+@pytest.mark.slow
 def test_the_heavy_tailed_comparison_runs_and_renders(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
     wanted = [*unique(skewed.plan("tails", "smoke")), skewed.spec("gmrf", 0, "smoke", sweep=True, beta=0.01)]

@@ -340,6 +340,7 @@ def test_gradients_of_the_penalty_reach_posterior_and_prior() -> None:
         assert float(max(norms)) > 0
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_likelihood_of_asymmetric_laplace_latents_by_quadrature() -> None:
     """x_j = z_j + noise, marginal over W by quadrature: given W the observation is Gaussian."""
@@ -405,6 +406,7 @@ def quadratic(log_variance: float = -40.0, coupling: float = 0.5, **options: Any
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["metropolis", "mala"])
 def test_quadratic_potentials_generate_the_known_gaussian(sampler: str) -> None:
     model = quadratic(chains=ChainSettings(sampler, 2000, 150, 24 if sampler == "mala" else 75, 4))
@@ -425,6 +427,7 @@ def test_several_draws_of_a_chain_serve_where_more_samples_than_chains_are_asked
     assert len(torch.unique(z, dim=0)) == 120
 
 
+@pytest.mark.slow
 def test_clamping_generates_the_known_conditional() -> None:
     model = quadratic()
     x = {"b": torch.tensor([[0.3, 0.8], [-1.0, 2.0]])}
@@ -476,6 +479,7 @@ def test_potentials_learn_and_a_constant_added_to_them_is_not_seen() -> None:
         assert float(network.rest.linear.bias.grad.abs()) < 1e-6  # -psi and ln Z move together
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_log_partition_and_likelihood_of_the_known_gaussian() -> None:
     """x_j = z_j + noise with a Gaussian field: all likelihoods in closed form."""

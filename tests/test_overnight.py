@@ -92,6 +92,7 @@ def test_schedule_has_the_steps_that_the_package_can_run_in_a_night_each() -> No
     assert {s.params["training"]["epochs"] for s in seen if s.method == "vaegan"} == {50}
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_continues_and_repeats_no_record(steps: Path, tmp_path: Path, smoke: Smoke) -> None:
     runs, kills = tmp_path / "runs", 0
     for number in (1, 3):
@@ -116,6 +117,8 @@ def test_killed_at_any_moment_it_continues_and_repeats_no_record(steps: Path, tm
     assert (again.returncode, again.stderr) == (0, "")
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_second_queue_on_the_same_runs_is_refused(steps: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     queue = subprocess.Popen(
@@ -139,6 +142,7 @@ def test_second_queue_on_the_same_runs_is_refused(steps: Path, tmp_path: Path) -
     assert "stopped by SIGTERM" in said.decode()
 
 
+@pytest.mark.slow
 def test_a_failure_stops_no_other_run_and_is_told_at_the_end(steps: Path, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
     store.directory(SPECS[1]).mkdir(parents=True)
@@ -151,6 +155,7 @@ def test_a_failure_stops_no_other_run_and_is_told_at_the_end(steps: Path, tmp_pa
     assert set(recorded(store.root)) == set(SPECS) - {SPECS[1]}
 
 
+@pytest.mark.slow
 def test_full_disk_is_one_line_and_nothing_is_lost(steps: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 20_000) as disk:
         filling = fill(disk, leave=60)
@@ -192,6 +197,7 @@ def test_a_step_waits_until_what_its_data_need_has_shipped(
     assert unoffered.waits == f"{TABLE} has no profile 'overnight'; it has paper, quick, smoke"
 
 
+@pytest.mark.slow
 def test_waiting_steps_are_told_after_the_others_have_run(tmp_path: Path) -> None:
     path = tmp_path / "steps.toml"
     path.write_text(f'{STEPS}\n[[step]]\nartifact = "{TABLE}"\n')

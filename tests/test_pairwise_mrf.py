@@ -111,6 +111,7 @@ def test_conditioning_twice_is_conditioning_once_and_positions_stay():
     assert repr(once) == "PairwiseMRF(batch_shape=(4,), block_sizes={'b': 1}, clamped=['a', 'c'])"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["metropolis", "mala"])
 def test_samples_have_the_gaussian_s_moments(sampler):
     field = quadratic_field(SIZES, coupling=0.4)
@@ -134,6 +135,7 @@ def test_samples_have_the_gaussian_s_moments(sampler):
     assert abs(diagnostics.acceptance_rate.mean() - target) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["metropolis", "mala"])
 def test_samples_of_the_clamped_field_follow_each_observation(sampler):
     field = quadratic_field(SIZES, coupling=0.4)
@@ -156,6 +158,7 @@ def test_samples_of_the_clamped_field_follow_each_observation(sampler):
     assert_moments(draws, diagnostics, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["metropolis", "mala"])
 def test_samples_of_a_bimodal_field_agree_with_quadrature(sampler):
     """Two wells in each of two blocks, coupled; no Gaussian has this."""

@@ -62,6 +62,7 @@ def test_files_are_deterministic_and_carry_no_date(tmp_path: Path) -> None:
     assert "Software" not in Image.open(first[1]).info
 
 
+@pytest.mark.slow
 def test_resolution_falls_until_the_file_fits() -> None:
     figure = new_figure(2, 2)
     generator = np.random.default_rng(0)

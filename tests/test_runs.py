@@ -204,6 +204,7 @@ execute(spec, RunStore(Path(sys.argv[1])), on_epoch=wait)
 """
 
 
+@pytest.mark.slow
 def test_killed_process_loses_one_epoch_and_nothing_else(tmp_path: Path, whole: tuple[Record, RunStore]) -> None:
     store = RunStore(tmp_path / "runs")
     folder = store.directory(SPEC)

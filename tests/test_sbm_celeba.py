@@ -32,6 +32,8 @@ from repro.records import Metric, Record, RunSpec
 from repro.runs import RunStore
 from repro.training import TrainingSettings, TrainingStopped, train
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "image": ModalitySpec((3, 8, 8), "image", (0.0, 1.0)),
     "mask": ModalitySpec((1, 8, 8), "binary", (0.0, 1.0)),

@@ -22,6 +22,8 @@ from repro.papers.sbm_vae.settings import BASELINES, METHODS, PROFILES, ROWS, sb
 from repro.records import Metric, Record, RunSpec
 from repro.training import train
 
+pytestmark = pytest.mark.slow
+
 
 def run(spec: RunSpec) -> tuple[Record, dict[str, np.ndarray]]:
     data = experiments.load_data(spec)

@@ -22,6 +22,8 @@ from repro.papers.sbm_vae.supervised import JUDGE, DigitJudges, WithJudge
 from repro.records import Metric, Record, RunSpec
 from repro.training import TrainingSettings, train
 
+pytestmark = pytest.mark.slow
+
 SHAPES = {"image": ModalitySpec((1, 28, 28), "image", (0.0, 1.0)), "audio": ModalitySpec((1, 32, 128), "audio")}
 ENVIRONMENT = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "test", "versions": {"torch": "0"}}
 

@@ -112,6 +112,7 @@ def test_the_loop_caches_latents_and_standardises_them():
     assert int(made.score.updates) == 9  # three epochs of three steps
 
 
+@pytest.mark.slow
 def test_a_stopped_training_continues_bit_for_bit(tmp_path: Path):
     whole, data = model(energy=True), dataset()
     train(whole, data, SETTINGS, seed=5)
@@ -186,6 +187,7 @@ def test_likelihood_samples():
     assert spread == pytest.approx(math.sqrt(0.1), abs=4 * math.sqrt(0.1) / math.sqrt(2 * 1200))
 
 
+@pytest.mark.slow
 def test_the_score_model_learns_a_dependence_and_samples_it():
     """Two latents with correlation 0.8: joint samples have it, and conditional ones follow what is observed."""
     torch.manual_seed(0)
@@ -224,6 +226,7 @@ class _Affine(nn.Module):
         return found if self.log_variance is None else torch.cat([found, torch.full_like(found, self.log_variance)], -1)
 
 
+@pytest.mark.slow
 def test_the_likelihood_of_a_linear_gaussian_model():
     torch.manual_seed(0)
     modalities = {m: ModalitySpec((2,)) for m in "xy"}

@@ -254,6 +254,7 @@ def test_guidance_moves_one_unobserved_modality_and_needs_something_observed():
             guided_score(plain, made, 1.0, known)
 
 
+@pytest.mark.slow
 def test_the_energy_learns_the_pointwise_mutual_information():
     """At the optimum of eq. 7 the energy is ln p(a) p(b) - ln p(a, b) of the diffused latents."""
     torch.manual_seed(0)

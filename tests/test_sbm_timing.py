@@ -19,6 +19,8 @@ from repro.papers.sbm_vae.timing_tables import points, slope, timing_table
 from repro.records import Metric, Record, RunSpec
 from repro.training import train
 
+pytestmark = pytest.mark.slow
+
 PLACE = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "a machine", "versions": {"torch": "2"}}
 
 

@@ -137,6 +137,7 @@ def test_a_large_skew_cancels_nothing() -> None:
     assert marginal_cdf(-y, -1e6) == pytest.approx(np.exp(-y * 1e-6), rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
 def test_tails_are_those_of_the_asymmetric_laplace_copula(level: float) -> None:
     n = 50_000
@@ -231,6 +232,7 @@ def test_table_of_the_card() -> None:
     assert f"({spearman['concordant']:.3f} for concordant pairs; {spearman['opposed']:.3f} in magnitude" in body
 
 
+@pytest.mark.slow
 def test_further_numbers_of_the_card() -> None:
     body = " ".join(load_card("skewed_copula").body.split())
     far, near = 1 - 1e-6, 0.999

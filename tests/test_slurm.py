@@ -23,6 +23,8 @@ from repro.runs import RunError, RunStore, execute
 from repro.slurm import Cluster, Task, check_cluster, minutes, queue, submissions, submit
 from repro.status import states, summary
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from helpers_slurm import Slurm
 

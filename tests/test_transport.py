@@ -142,6 +142,7 @@ def test_optimal_transport_takes_the_first_samples(true, second) -> None:
     assert optimal_transport(true, second, num_samples=150) == expected
 
 
+@pytest.mark.slow
 def test_optimal_transport_at_2000_samples_has_the_recorded_scale(true, second) -> None:
     # One pair of the six; all twelve give 16 to 25 for two true samples and about 200 for independent components.
     a, b, u = ({m: x[:, 1:] for m, x in list(s.items())[:2]} for s in (true, second, uniform(2_000, 2)))

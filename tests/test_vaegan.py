@@ -131,6 +131,7 @@ def test_losses_are_pythae_s() -> None:
     assert (out.update_encoder, out.update_decoder, out.update_discriminator) == (True, True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equilibrium", [0.68, 2.0, 0.1], ids=["all learn", "discriminator rests", "decoder rests"])
 def test_accumulated_gradients_are_those_of_pythae_s_trainer(equilibrium: float) -> None:
     own, reference = with_reference("accumulated")
@@ -151,6 +152,7 @@ def test_accumulated_gradients_are_those_of_pythae_s_trainer(equilibrium: float)
             assert difference < 1e-4, name
 
 
+@pytest.mark.slow
 def test_separate_gradients_are_of_each_loss_alone() -> None:
     own, reference = with_reference("separate")
     with isolated_rng(3):
@@ -178,6 +180,7 @@ def test_who_rests(equilibrium: float, margin: float, parts: set[str]) -> None:
     assert set(loss.parts) == parts
 
 
+@pytest.mark.slow
 def test_resting_parameters_keep_their_values() -> None:
     model = build(equilibrium=2.0)
     before = {n: p.clone() for n, p in model.named_parameters()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -78,7 +77,7 @@ def overhead(folder: Path) -> None:
     length = record.training_seconds / EPOCHS
     share = (fixed + epoch * SECONDS / length) / SECONDS
     print(
-        f"engine: {1000 * epoch:.1f} ms an epoch of {length:.2f} s and {1000 * fixed:.0f} ms a run, "
+        f"  engine: {1000 * epoch:.1f} ms an epoch of {length:.2f} s and {1000 * fixed:.0f} ms a run, "
         f"{100 * share:.2f} % of a run of {SECONDS:.0f} s (the target is 2 %)",
         flush=True,
     )
@@ -109,14 +108,15 @@ def status(folder: Path) -> None:
     seconds, after = time.perf_counter() - start, os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     print(
-        f"status: {done.stdout.strip()}, in {seconds:.2f} s, {used:.2f} of a processor (the target is 2 s)", flush=True
+        f"  status: {done.stdout.strip()}, in {seconds:.2f} s, {used:.2f} of a processor (the target is 2 s)",
+        flush=True,
     )
 
 
 def submission(folder: Path) -> None:
     """One array of many tasks, to a partition that starts none."""
     if missing := missing_programs():
-        print(f"submission: not measured, {', '.join(missing)} not installed (slurm-wlm, munge)")
+        print(f"  submission: not measured, {', '.join(missing)} not installed (slurm-wlm, munge)")
         return
     cluster = Slurm(Path(tempfile.mkdtemp(prefix="slurm")))
     os.environ |= environment(SLURM_CONF=str(cluster.configuration))
@@ -129,11 +129,11 @@ def submission(folder: Path) -> None:
         seconds, used = time.perf_counter() - start, sum(os.times()[:4]) - before
         assert found is not None
         said = f"{seconds:.2f} s, {used:.2f} of a processor (the target is 10 s)"
-        print(f"submission: {len(found.tasks)} runs in {said}", flush=True)
+        print(f"  submission: {len(found.tasks)} runs in {said}", flush=True)
         start = time.perf_counter()
         again, queued = submit(specs, store, Cluster(partition="gpu"))
         assert again is None
-        print(f"  again: {len(queued)} found in the queue in {time.perf_counter() - start:.2f} s", flush=True)
+        print(f"    again: {len(queued)} found in the queue in {time.perf_counter() - start:.2f} s", flush=True)
     finally:
         cluster.stop()
         shutil.rmtree(cluster.folder, ignore_errors=True)
@@ -141,7 +141,6 @@ def submission(folder: Path) -> None:
 
 def main() -> None:
     """Runs every figure."""
-    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         status(Path(folder))
         submission(Path(folder))

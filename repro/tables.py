@@ -169,6 +169,8 @@ class Table:
         pairs = [(row.label, row.cells[key]) for row in self.rows]
         if comparable:
             pairs = [(label, cell) for label, cell in pairs if cell.difference is not None]
+        if not published:
+            pairs = [(label, cell) for label, cell in pairs if not cell.caveat]
         values = {label: cell.published if published else cell.mean for label, cell in pairs}
         known = {label: value for label, value in values.items() if value is not None}
         if better is None or not known:
@@ -250,7 +252,7 @@ class Table:
 
     def _reasons(self) -> dict[str, int]:
         """Numbers the distinct reasons in the order in which they appear."""
-        distinct = dict.fromkeys(cell.reason for cell in self._all_cells() if cell.reason)
+        distinct = dict.fromkeys(text for cell in self._all_cells() if (text := cell.reason or cell.caveat))
         return {reason: number for number, reason in enumerate(distinct, 1)}
 
     def _common_n(self) -> int:
@@ -293,6 +295,7 @@ class Table:
                     tiny = 0 < cell.std < 0.5 * 10**-digits
                     text += f" ± {'<' if tiny else ''}{_number(10**-digits if tiny else cell.std, digits)}"
                 text += "" if cell.n == self._common_n() else f" (n = {cell.n})"
+                text += f" [{self._reasons()[cell.caveat]}]" if cell.caveat else ""
             obtained.append((text, row.label in best.get(column.key, ())))
             text = "—" if cell.published is None else str(cell.published).replace("-", "−")
             if cell.difference is not None:

@@ -34,17 +34,22 @@ class Cell:
         published: The published value, None where the source has none.
         obtained: One value a seed.
         reason: Why the metric could not be measured; given exactly where ``obtained`` is empty.
+        caveat: Why the values cannot be set against others, such as chains that do not mix; empty where they can. They
+            are shown with it, and are never the best of a column.
 
     Raises:
-        ValueError: If there are both values and a reason or neither, or a value is not finite.
+        ValueError: If there are both values and a reason or neither, a caveat without values, or a value is not finite.
     """
 
     published: float | None = None
     obtained: Sequence[float] = ()
     reason: str | None = None
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "obtained", tuple(float(value) for value in self.obtained))
+        if self.caveat and not self.obtained:
+            raise ValueError(f"a cell without values has a reason, not the caveat {self.caveat!r}")
         if bool(self.obtained) == bool(self.reason):
             raise ValueError(f"a cell has obtained values or a reason, got {self.obtained} and {self.reason!r}")
         for value in (*self.obtained, 0.0 if self.published is None else self.published):

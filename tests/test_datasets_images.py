@@ -54,18 +54,31 @@ def test_bad_idx(content: bytes, message: str) -> None:
         parse_idx(content, "file")
 
 
-def test_triples(miniature: Place) -> None:
+@pytest.mark.parametrize("alike", ["image", "digit"])
+def test_triples(alike: str, miniature: Place) -> None:
     miniature("mnist_triples")
-    dataset = load_dataset("mnist_triples", "train")
+    dataset = load_dataset("mnist_triples", "train", alike=alike)
     _, labels = miniatures.mnist_digits("train")
     shown = np.array([[mnist_image(dataset, m, n) for m in ("m0", "m1", "m2")] for n in range(len(dataset))])
     assert np.array_equal(labels[shown[:, 0]], dataset.labels)
     assert np.array_equal(labels[shown[:, 1]], dataset.labels)
     assert not np.array_equal(labels[shown[:, 2]], dataset.labels)
     assert (np.sort(shown, axis=0) == np.arange(60)[:, None]).all()
-    assert not np.array_equal(shown[:, 0], shown[:, 1])
-    other = load_dataset("mnist_triples", "train", seed=1)
+    assert np.array_equal(shown[:, 0], shown[:, 1]) == (alike == "image")
+    other = load_dataset("mnist_triples", "train", seed=1, alike=alike)
     assert other.provenance["sha256"] != dataset.provenance["sha256"]
+
+
+def test_a_reading_of_the_triples_that_is_unknown_is_refused(miniature: Place) -> None:
+    miniature("mnist_triples")
+    with pytest.raises(ValueError, match="alike is 'digits', must be one of image, digit"):
+        load_dataset("mnist_triples", "train", alike="digits")
+
+
+def test_the_same_image_twice_is_the_default(miniature: Place) -> None:
+    miniature("mnist_triples")
+    one, other = (load_dataset("mnist_triples", "train", **o) for o in ({}, {"alike": "image"}))
+    assert one.provenance["sha256"] == other.provenance["sha256"]
 
 
 def test_blend_inverts_where_the_digit_is_bright() -> None:

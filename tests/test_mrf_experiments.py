@@ -56,12 +56,15 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_paper_s_settings() -> None:
     """Appendix D.2: four layers of 1024, latent 8, potentials 3 x 1024, 100 epochs, three initialisations."""
     rows = triples.plan("table4", "paper")
-    assert {v: [s.seed for s in found] for v, found in rows.items()} == {v: [0, 1, 2] for v in triples.LABELS}
+    for alike in triples.ALIKE:
+        read = triples.reading_rows(rows, alike)
+        assert {v: [s.seed for s in found] for v, found in read.items()} == {v: [0, 1, 2] for v in triples.LABELS}
     for found in rows.values():
         model, training = found[0].params["model"], found[0].params["training"]
         assert (model["latent_dim"], model["width"], model["layers"]) == (8, 1024, 4)
         assert training["epochs"] == 100
-        assert found[0].params["data"] == {"train_samples": 60_000, "held_out": 0}
+        named = {} if triples.reading(found[0]) == "digit" else {"alike": "image"}
+        assert found[0].params["data"] == {"train_samples": 60_000, "held_out": 0} | named
     assert rows["nnmrf"][0].params["model"]["potential_widths"] == [1024] * 3
     assert rows["nnmrf"][0].params["model"]["beta"] == 0.0078
     ((figure9,),) = triples.plan("fig9", "paper").values()
@@ -80,13 +83,15 @@ def test_profiles_and_settings_have_keys_of_their_own() -> None:
         assert not keys["paper"] & keys["quick"]
         assert not keys["quick"] & keys["smoke"]
     changed = unique(triples.plan("table4-ablations", "quick"))
-    assert len({s.key for s in [*changed, *unique(triples.plan("table4", "quick"))]}) == 3 + 9
+    assert len({s.key for s in [*changed, *unique(triples.plan("table4", "quick"))]}) == 2 * (3 + 9)
     held_out = unique(triples.plan("table4-sweep", "paper"))
     assert {s.params["evaluation"]["split"] for s in held_out} == {"validation"}
     with pytest.raises(KeyError):
         experiments.plan("table9", "paper")
     with pytest.raises(ValueError, match="unknown variant 'mrf'; one of nnmrf, almrf, gmrf"):
         triples.spec("mrf", 0, "paper")
+    with pytest.raises(ValueError, match="alike is 'digits', must be one of image, digit"):
+        triples.spec("gmrf", 0, "paper", alike="digits")
     with pytest.raises(ValueError, match=r"gmrf has no setting \['location'\]"):
         triples.spec("gmrf", 0, "paper", location=True)
     with pytest.raises(ValueError, match="unknown method 'mvae'"):
@@ -295,6 +300,41 @@ def test_table_4_says_why_cells_are_empty_and_what_was_published() -> None:
     assert cells["NN-MRF MVAE"]["uncond_fid"].reason == unavailable_reason()
     extra = {row.label: row.cells for row in table.groups[0].rows}
     assert extra[triples.FIGURE9]["cond_coherence"].published == 0.41
+    digit = {row.label: row.cells for row in table.groups[1].rows}
+    assert digit["GMRF MVAE"]["cond_coherence"].published == 0.94
+    assert table.groups[1].title == "The first two show two images of one digit"
+
+
+def test_table_4_stands_with_one_reading_alone() -> None:
+    """What was recorded before the other reading was there is still shown, and says what it is."""
+    rows = {
+        s
+        for alike in ("digit",)
+        for found in triples.reading_rows(triples.plan("table4", "smoke", 1), alike).values()
+        for s in found
+    }
+    table = tables.table4("smoke", 1, lambda s: record(s, table4_values(3.0)) if s in rows else None)
+    assert {row.cells["cond_coherence"].reason for row in table.rows} == {"not run: make mrf-table4 PROFILE=smoke"}
+    assert [g.title for g in table.groups] == ["The first two show two images of one digit"]
+    assert all(row.cells["cond_coherence"].n == 1 for row in table.groups[0].rows[:3])
+
+
+def test_chains_that_do_not_mix_win_nothing() -> None:
+    """However high their coherence: it is never bold, and the cell says why."""
+
+    def lookup(spec: RunSpec) -> Record:
+        values = table4_values(3.0)
+        if spec.method == "nnmrf":
+            values |= {"test/unconditional/coherence": 0.99, "test/unconditional/r_hat": 10.9}
+        return record(spec, values)
+
+    table = tables.table4("smoke", 2, lookup)
+    assert table.winners("uncond_coherence", published=False) == ("ALMRF MVAE", "GMRF MVAE")
+    text = table.to_markdown()
+    assert "**0.990" not in text
+    assert "chains that do not mix (largest split R-hat 10.90, over 1.1)" in text
+    mixed = tables.table4("smoke", 2, lambda s: record(s, table4_values(3.0) | {"test/unconditional/r_hat": 1.05}))
+    assert "do not mix" not in mixed.to_markdown()
 
 
 @pytest.mark.parametrize("digits", [10, 3])
@@ -302,7 +342,7 @@ def test_a_collapsed_model_is_not_chosen(digits: int) -> None:
     """However coherent one digit is with itself."""
 
     def lookup(spec: RunSpec) -> Record:
-        large = spec.params["model"]["beta"] == max(triples.BETAS[spec.method])
+        large = spec.params["model"]["beta"] == max(triples.sweep_betas("smoke", triples.reading(spec))[spec.method])
         values = {"validation/unconditional/digits": float(digits if large else 10)}
         for task in ("unconditional", "conditional"):
             values[f"validation/{task}/coherence"] = 0.9 if large else 0.4
@@ -310,7 +350,10 @@ def test_a_collapsed_model_is_not_chosen(digits: int) -> None:
         return record(spec, values)
 
     chosen = tables.choose_betas("smoke", lookup)
-    assert all((b == max(triples.BETAS[v])) == (digits == 10) for v, b in chosen.items())
+    assert set(chosen) == set(triples.ALIKE)
+    for alike, found in chosen.items():
+        betas = triples.sweep_betas("smoke", alike)
+        assert all((b == max(betas[v])) == (digits == 10) for v, b in found.items())
 
 
 def test_pictures_refuse_what_is_no_row_of_pictures() -> None:

@@ -11,7 +11,16 @@ from statistics import fmean, geometric_mean
 from typing import Any
 
 from repro.metrics.inception import unavailable_reason
-from repro.papers.mrf_mvae.triples import BETAS, FIGURE9, LABELS, chosen_betas, plan
+from repro.papers.mrf_mvae.triples import (
+    ALIKE,
+    FIGURE9,
+    LABELS,
+    chosen_betas,
+    plan,
+    reading,
+    reading_rows,
+    sweep_betas,
+)
 from repro.records import Record, RunSpec, provenance
 from repro.tables import Cell, Claim, Column, Row, RowGroup, Shown, Table, make_command
 from repro.tables_plain import NONE, PlainTable
@@ -36,11 +45,18 @@ SPACES: dict[str, tuple[str, float]] = {
     "Inception, [0, 1] fed as if it were bytes": ("inception-unit-as-bytes", 1.0),
     "Inception, 1008 logits": ("inception-logits", 1.0),
 }
+MOST_R_HAT = 1.1  # of chains that are taken to have mixed
 DEFINITION = (
     "Coherence: without conditions, the share of samples whose first two modalities show the same digit; conditional, "
     "the share of test triples for which the second, given the first, or the first, given the second, shows the "
     "observed digit, mean of both directions. The third modality is free and does not enter. Frechet distances: mean "
     "over the three modalities, or over the two that are generated from each of the first two."
+)
+
+
+READINGS = (
+    "The paper calls the first two modalities similar. The table's own rows take that to mean the same image twice; "
+    "rows below it take two images of one digit (erratum M7)."
 )
 
 
@@ -75,25 +91,35 @@ def _cells(
     missing: str = "not run",
 ) -> dict[str, Cell]:
     metrics = {"coherence": "coherence", "frechet": "frechet/classifier/mean", "fid": "frechet/inception/mean"}
-    cells = {}
+    cells, caveat = {}, _caveat(records, split)
     for task, name in tasks.items():
         for column, metric in metrics.items():
             key = f"{task}_{column}"
             known = (published or {}).get(key)
             values = [] if name is None else _values(records, f"{split}/{name}/{metric}")
             reason = NOT_CONDITIONED if name is None else unavailable_reason() if column == "fid" else missing
-            cells[key] = Cell(known, values) if values else Cell(known, (), reason)
+            cells[key] = Cell(known, values, caveat=caveat) if values else Cell(known, (), reason)
     return cells
+
+
+def _caveat(records: Sequence[Record], split: str) -> str:
+    """Says so where the Markov chains of some seed do not mix."""
+    worst = max(_values(records, f"{split}/unconditional/r_hat"), default=1.0)
+    if worst <= MOST_R_HAT:
+        return ""
+    return (
+        f"chains that do not mix (largest split R-hat {worst:.2f}, over {MOST_R_HAT:g}): no value of the model's prior"
+    )
 
 
 def _found(specs: Sequence[RunSpec], lookup: Lookup) -> list[Record]:
     return [r for s in specs if (r := lookup(s)) is not None]
 
 
-def _changed_rows(profile: str, lookup: Lookup) -> list[Row]:
-    """Rows of the variants with one setting changed; Figure 9 prints two values of the first."""
+def _changed_rows(profile: str, lookup: Lookup, alike: str = "") -> list[Row]:
+    """Rows of the variants with one setting changed, of one reading; Figure 9 prints two values of the first."""
     known = {k: _published("figure9")[k] for k in ("uncond_coherence", "cond_coherence")}
-    rows = plan("table4-ablations", profile)
+    rows = {n: s for n, s in plan("table4-ablations", profile).items() if alike in ("", reading(s[0]))}
     missing = f"not run: {make_command('mrf-table4-ablations', profile)}"
     return [
         Row(name, _cells(_found(specs, lookup), TASKS, known if name == FIGURE9 else None, missing=missing))
@@ -121,28 +147,56 @@ def table4(profile: str, seeds: int | None, lookup: Lookup) -> Table:
         seeds: Number of seeds; the profile's if None.
         lookup: A run's record, None if there is none.
 
-    Source: MRF MVAE, Table 4 and Figure 9; errata E2 to E6.
+    Source: MRF MVAE, Table 4 and Figure 9; errata E2 to E6, M7.
     """
-    main = {v: _found(specs, lookup) for v, specs in plan("table4", profile, seeds).items()}
-    records = [r for found in main.values() for r in found]
-    exact = Row(
-        "ALMRF MVAE, the exact generalised hyperbolic conditional (erratum E3)",
-        _cells(main["almrf"], {"uncond": None, "cond": "conditional-exact"}),
-    )
-    number = records[0].spec.params["evaluation"]["num_samples"]
-    floor = Row(
-        f"True triples against as many of training, N = {number:,}", _cells(records[:1], dict.fromkeys(TASKS, "true"))
-    )
+    rows = plan("table4", profile, seeds)
+    read = {alike: {v: _found(specs, lookup) for v, specs in reading_rows(rows, alike).items()} for alike in ALIKE}
+    records = {alike: [r for found in main.values() for r in found] for alike, main in read.items()}
+    command = make_command("mrf-table4", profile)
+    printed = {v: _printed(LABELS[v]) for v in LABELS}
+    groups, floors, notes = [], [], [DEFINITION, READINGS]
+    for alike, main in read.items():
+        if not records[alike]:
+            continue
+        own = (
+            [] if alike == "image" else [Row(LABELS[v], _cells(found, TASKS, printed[v])) for v, found in main.items()]
+        )
+        if main["almrf"]:
+            own.append(
+                Row(
+                    "ALMRF MVAE, the exact generalised hyperbolic conditional (erratum E3)",
+                    _cells(main["almrf"], {"uncond": None, "cond": "conditional-exact"}),
+                )
+            )
+        title = (
+            "Other settings, seed 0 unless stated" if alike == "image" else "The first two show two images of one digit"
+        )
+        groups.append(RowGroup(title, [*own, *_changed_rows(profile, lookup, alike)]))
+        number = records[alike][0].spec.params["evaluation"]["num_samples"]
+        label = f"True triples ({ALIKE[alike]}) against as many of training, N = {number:,}"
+        floors.append(Row(label, _cells(records[alike][:1], dict.fromkeys(TASKS, "true"))))
+        notes += [f"{ALIKE[alike].capitalize()}: {text}" for text in _notes(main)]
+        notes.append(Claim(f"{ALIKE[alike].capitalize()}: {_order(main)}"))
+    found = [r for some in records.values() for r in some]
     return Table(
         caption="Table 4. MNIST triples: the three variants of MRF MVAE",
-        provenance=provenance(records),
+        provenance=provenance(found),
         columns=_columns(),
-        rows=[Row(LABELS[v], _cells(found, TASKS, _printed(LABELS[v]))) for v, found in main.items()],
-        floors=[floor],
-        groups=[RowGroup("Other settings, seed 0 unless stated", [exact, *_changed_rows(profile, lookup)])],
-        notes=[DEFINITION, _settings(records), _chains(main["nnmrf"]), _reconstructions(main), Claim(_order(main))],
+        rows=[
+            Row(LABELS[v], _cells(records_of, TASKS, printed[v], missing=f"not run: {command}"))
+            for v, records_of in read["image"].items()
+        ],
+        floors=floors,
+        groups=groups,
+        notes=notes,
         published_seeds=3,
     )
+
+
+def _notes(main: Mapping[str, Sequence[Record]]) -> list[str]:
+    """What is said of the runs of one reading: settings, chains, the ceilings of coherence."""
+    records = [r for found in main.values() for r in found]
+    return [_settings(records), *([_chains(main["nnmrf"])] if main["nnmrf"] else []), _reconstructions(main)]
 
 
 def _settings(records: Sequence[Record]) -> str:
@@ -151,10 +205,20 @@ def _settings(records: Sequence[Record]) -> str:
     model, training = params["model"], params["training"]
     return (
         f"Encoders and decoders of {model['layers']} hidden layers of {model['width']} (the paper: 4 of 1024), latent "
-        f"{model['latent_dim']}; {training['epochs']} epochs (the paper: 100) of {params['data']['train_samples']:,} "
+        f"{model['latent_dim']}; {_epochs(training)} (the paper: 100) of {params['data']['train_samples']:,} "
         f"triples, batch {training['batch_size']}, Adam at {training['learning_rate']:g}. Beta, on a Gaussian "
         f"likelihood of unit scale summed over pixels: {', '.join(betas)}; NN-MRF's 0.0078 and 0.0085 are the paper's, "
         "the others were chosen on held-out triples."
+    )
+
+
+def _epochs(training: Mapping[str, Any]) -> str:
+    """Epochs in words, with the rule that ends training where there is one."""
+    if training.get("patience") is None:
+        return f"{training['epochs']} epochs"
+    return (
+        f"until the held-out loss has not improved by {training['min_improvement']:.2%} for {training['patience']} "
+        f"epochs, at most {training['epochs']}"
     )
 
 
@@ -172,7 +236,7 @@ def _chains(records: Sequence[Record]) -> str:
 
 def _reconstructions(rows: Mapping[str, Sequence[Record]]) -> str:
     shares = {}
-    for v, records in rows.items():
+    for v, records in ((v, r) for v, r in rows.items() if r):
         values = [x for m in ("m0", "m1") for x in _values(records, f"test/conditional/reconstructed/{m}")]
         shares[LABELS[v]] = fmean(values)
     listed = ", ".join(f"{label} {share:.3f}" for label, share in shares.items())
@@ -183,8 +247,11 @@ def _reconstructions(rows: Mapping[str, Sequence[Record]]) -> str:
 
 def _order(rows: Mapping[str, Sequence[Record]]) -> str:
     """Whether the published order of conditional coherence holds, and what the latents would allow."""
+    rows = {v: records for v, records in rows.items() if records}
     found = {v: fmean(_values(records, "test/conditional/coherence")) for v, records in rows.items()}
     allowed = {v: fmean(_values(records, "test/neighbour/coherence")) for v, records in rows.items()}
+    if len(found) < len(LABELS):
+        return f"{len(found)} of the {len(LABELS)} variants are recorded, so that their order is open."
     holds = min(found["gmrf"], found["almrf"]) > found["nnmrf"]
     listed = ", ".join(f"{LABELS[v]} {share:.3f} (through the prior {found[v]:.3f})" for v, share in allowed.items())
     text = f"Conditional coherence if the unobserved latents are those of the nearest training triple: {listed}."
@@ -213,7 +280,11 @@ def features(profile: str, seeds: int | None, lookup: Lookup) -> PlainTable:
     A space explains them if published over obtained is the same number in all six cells, and that number is 1. The
     table gives the geometric mean of the six ratios, and the largest over the smallest of them.
     """
-    rows = {v: _found(specs, lookup) for v, specs in plan("table4-features", profile, seeds).items()}
+    planned = plan("table4-features", profile, seeds)
+    for alike in ALIKE:  # the first reading that is recorded
+        rows = {v: _found(specs, lookup) for v, specs in reading_rows(planned, alike).items()}
+        if all(rows.values()):
+            break
     records = [r for found in rows.values() for r in found]
     printed = [_printed(LABELS[v])[f"{task}_fid"] for v in LABELS for task in TASKS]
     lines = [("published", *(f"{x:,.2f}" for x in printed), NONE, NONE)]
@@ -241,7 +312,7 @@ def features(profile: str, seeds: int | None, lookup: Lookup) -> PlainTable:
         "models enter, so that neither can be 1 exactly.",
         f"{unavailable_reason()}. Code that takes Inception's 1008 logits for features is a candidate that cannot be "
         "tested without them.",
-        provenance(records),
+        f"Triples whose first two show {ALIKE[reading(records[0].spec)]}. {provenance(records)}",
     )
     columns = ("features", *heads, "ratio", "spread")
     return PlainTable("Table 4: which features give FIDs in the thousands?", columns, tuple(lines), notes)
@@ -259,19 +330,32 @@ def _score(record: Record) -> float:
     return geometric_mean(ratios)
 
 
-def choose_betas(profile: str, lookup: Lookup) -> dict[str, float]:
-    """Variant to the beta with the lowest score on the held-out triples."""
-    scores: dict[str, dict[float, float]] = {}
+def choose_betas(profile: str, lookup: Lookup) -> dict[str, dict[str, float]]:
+    """Reading to variant to the beta with the lowest score on the held-out triples; of what is recorded."""
+    scores: dict[str, dict[str, dict[float, float]]] = {alike: {} for alike in ALIKE}
     for (spec,) in plan("table4-sweep", profile).values():
         if (record := lookup(spec)) is not None:
-            scores.setdefault(spec.method, {})[spec.params["model"]["beta"]] = _score(record)
-    return {v: min(found, key=found.__getitem__) for v, found in scores.items()}
+            found = scores[reading(spec)].setdefault(spec.method, {})
+            found[spec.params["model"]["beta"]] = _score(record)
+    return {
+        alike: {v: min(found, key=found.__getitem__) for v, found in by_variant.items()}
+        for alike, by_variant in scores.items()
+    }
+
+
+def _agreement(profile: str, alike: str, chosen: Mapping[str, float]) -> str:
+    """What was chosen for one reading, and whether it is what the package has."""
+    if set(chosen) != set(sweep_betas(profile, alike)):
+        return f"{ALIKE[alike]}: not recorded in full"
+    agree = all(chosen_betas(profile, alike)[v] == b for v, b in chosen.items())
+    listed = ", ".join(f"{LABELS[v]} {b:g}" for v, b in chosen.items())
+    return f"{ALIKE[alike]}: {listed}, which {'agrees' if agree else 'DISAGREES'} with the package's betas.toml"
 
 
 def sweep(profile: str, lookup: Lookup) -> PlainTable:
     """What the betas of GMRF and ALMRF MVAE were chosen from, on held-out training triples, one seed."""
     lines, records = [], []
-    for name, (spec,) in plan("table4-sweep", profile).items():
+    for (spec,) in plan("table4-sweep", profile).values():
         record = lookup(spec)
         if record is None:
             continue
@@ -284,20 +368,20 @@ def sweep(profile: str, lookup: Lookup) -> PlainTable:
         digits, score = record.metric("validation/unconditional/digits").value, _score(record)
         texts = (f"{own[0]:.3f}", f"{own[1]:.1f}", f"{own[2]:.3f}", f"{own[3]:.1f}", f"{digits:.0f}")
         cells = [Shown(text, Cell(None, [v])) for text, v in zip(texts, (*own, digits), strict=True)]
-        lines.append((LABELS[spec.method], name.split()[1], *cells, f"{score:.0f}" if math.isfinite(score) else NONE))
+        named = (ALIKE[reading(spec)], LABELS[spec.method], f"{spec.params['model']['beta']:g}")
+        lines.append((*named, *cells, f"{score:.0f}" if math.isfinite(score) else NONE))
     chosen = choose_betas(profile, lookup)
-    agree = chosen == {v: chosen_betas()[v] for v in BETAS}
     settings = records[0].spec.params
+    listed = "; ".join(_agreement(profile, alike, found) for alike, found in chosen.items())
     notes = (
         f"Measured on {settings['data']['held_out']:,} training triples that were not trained on; their images occur "
         f"in other triples, in another modality. {settings['training']['epochs']} epochs, one seed.",
         Claim(
             "Score: geometric mean over both tasks of the Frechet distance (classifier features) over coherence; none "
-            "where samples show fewer than ten digits. Chosen: "
-            f"{', '.join(f'{LABELS[v]} {b:g}' for v, b in chosen.items())}; this {'agrees' if agree else 'DISAGREES'} "
-            "with the package's betas.toml. No test data enters."
+            f"where samples show fewer than ten digits. Chosen, {listed}. No test data enters."
         ),
         provenance(records),
     )
-    columns = ("variant", "beta", "uncond. coherence", "uncond. Frechet", "cond. coherence", "cond. Frechet", "digits")
-    return PlainTable("Table 4: choice of beta", (*columns, "score"), tuple(lines), notes, ("variant", "beta"))
+    columns = ("the first two show", "variant", "beta")
+    measures = ("uncond. coherence", "uncond. Frechet", "cond. coherence", "cond. Frechet", "digits", "score")
+    return PlainTable("Table 4: choice of beta", (*columns, *measures), tuple(lines), notes, columns)

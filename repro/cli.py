@@ -24,6 +24,7 @@ from repro.cli_cluster import (
     submit_array,
 )
 from repro.cli_data import add_data_commands, run_data
+from repro.cli_list import add_list_options, list_artifacts, welcome
 from repro.cli_overnight import add_overnight_command, run_overnight
 from repro.cli_results import (
     add_folder_options,
@@ -58,14 +59,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="repro", description=(repro.__doc__ or "").splitlines()[0])
     parser.add_argument("--version", action="version", version=f"repro {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text)
 
-    sub = add("list", "every table and figure of the four papers, with data, cost and state")
-    sub.add_argument("paper", nargs="?", help="one paper alone")
-    sub.add_argument("--figures", type=Path, metavar="DIR")
+    add_list_options(add("list", "every table and figure of the four papers, with data, cost and state"))
     sub = add("run", "carry out what a table or figure needs and render it")
     sub.add_argument("id", nargs="?", help="such as gmrf_mcvae/table1 or gmrf-table1")
     sub.add_argument("--profile", default="paper", help="paper (default), overnight, quick or smoke")
@@ -95,32 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _list(options: argparse.Namespace) -> None:
-    from repro.artifacts import ROOMS, UsageError, artifacts, figures_root, nearest, state
-
-    if options.paper is not None and options.paper not in ROOMS:
-        raise UsageError(f"unknown paper {options.paper!r}{nearest(options.paper, list(ROOMS))}")
-    rows = [("artifact", "make", "kind", "data", "cost", "state", "what")]
-    figures = options.figures or figures_root()
-    for a in artifacts().values():
-        if options.paper in (None, a.paper):
-            data = ", ".join(a.data) or "-"
-            rows.append((a.name, a.target, a.kind, data, a.cost or "-", state(a, figures), a.title))
-    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [c.ljust(w) for c, w in zip(row[:-1], widths, strict=True)]
-        print("  ".join([*cells, row[-1]]).rstrip())
+    list_artifacts(options)
 
 
 def _run(options: argparse.Namespace) -> None:
     from repro import artifacts as a
     from repro.executors import available_cores
+    from repro.planning import distinguished
+    from repro.progress import duration
     from repro.results import check_results, refusing_damaged_records, write_results
     from repro.runs import RunStore, default_runs_root
     from repro.store import default_results_root
@@ -148,12 +130,14 @@ def _run(options: argparse.Namespace) -> None:
     seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
     summary = (
         f"{artifact.name}, profile {options.profile}: {len(specs)} runs, {len(specs) - len(todo)} recorded; "
-        f"about {_duration(seconds)} and {megabytes / 1000:.1f} GB on {workers} core{'s' * (workers > 1)}"
+        f"about {duration(seconds)} and {megabytes / 1000:.1f} GB on {workers} core{'s' * (workers > 1)}"
     )
     if options.dry_run:
+        labels = distinguished(specs)
+        width = max((len(text) for text in labels.values()), default=0)
         for spec in specs:
             left = "to run" if spec in todo else "recorded"
-            print(f"{spec.key}  {spec.label:60s} {left:8s} {_duration(a.estimate([spec], 1)[0])}")
+            print(f"{spec.key}  {labels[spec]:{width}s}  {left:8s}  {duration(a.estimate([spec], 1)[0])}")
         print(summary)
         return
     with refusing_damaged_records():
@@ -166,7 +150,7 @@ def _run(options: argparse.Namespace) -> None:
         bounded = options.long or options.max_minutes is not None
         if seconds > MOST_CPU_SECONDS and not bounded and not _on_gpu(options.device):
             raise a.UsageError(
-                f"{artifact.name} would take about {_duration(seconds)} here; use PROFILE=quick, a GPU, or --long"
+                f"{artifact.name} would take about {duration(seconds)} here; use PROFILE=quick, a GPU, or --long"
             )
         if options.force:
             for spec in specs:
@@ -268,6 +252,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from repro.runs import RunError
 
     options = _parser().parse_args(arguments)
+    if options.command is None:
+        welcome()
+        return 0
     command = globals()[f"_{options.command}"]
     try:
         command(options)

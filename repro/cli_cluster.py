@@ -150,17 +150,20 @@ def carry_out(specs: Sequence[RunSpec], store: Any, options: argparse.Namespace,
         StoppedError: If the minutes were over, or a signal came.
         RunError: If runs failed; it names each of them and why.
     """
-    from repro.executors import Progress, RunsStopped, count_epochs, describe, run_all
+    from repro.artifacts import estimate
+    from repro.executors import Progress, RunsStopped, describe, run_all, seats
     from repro.runs import RunError
 
-    progress = Progress(sum(map(count_epochs, specs)), len(specs))
+    device, workers = chosen_device(options.device), 1 if options.executor == "inline" else options.workers
+    slots = seats(device, workers=workers, runs_per_gpu=options.runs_per_gpu, processes=options.processes)
+    progress = Progress(specs, lambda spec: estimate([spec], 1)[0], workers=len(slots))
     with StopRequest(options.max_minutes) as stop:
         try:
             failures = run_all(
                 specs,
                 store,
-                workers=1 if options.executor == "inline" else options.workers,
-                device=chosen_device(options.device),
+                workers=workers,
+                device=device,
                 progress=progress,
                 stop=stop,
                 runs_per_gpu=options.runs_per_gpu,

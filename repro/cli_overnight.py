@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.cli_cluster import StoppedError, StopRequest, chosen_device
-from repro.progress import Progress, count_epochs
+from repro.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,11 +117,14 @@ def run_overnight(options: argparse.Namespace) -> None:
 
 
 def _carry_out(todo: Sequence[RunSpec], store: RunStore, options: argparse.Namespace, total: int) -> None:
-    from repro.executors import RunsStopped, describe, run_all
+    from repro.artifacts import estimate
+    from repro.executors import RunsStopped, describe, run_all, seats
     from repro.store import RunError
 
     print(f"{total} runs, {total - len(todo)} recorded", file=sys.stderr)
-    progress = _Watched(sum(map(count_epochs, todo)), len(todo))
+    device = chosen_device(options.device)
+    slots = seats(device, workers=options.workers)
+    progress = _Watched(todo, lambda spec: estimate([spec], 1)[0], workers=len(slots))
     failures, stopped = [], False
     with StopRequest(options.max_minutes) as stop:
         try:
@@ -129,7 +132,7 @@ def _carry_out(todo: Sequence[RunSpec], store: RunStore, options: argparse.Names
                 todo,
                 store,
                 workers=options.workers,
-                device=chosen_device(options.device),
+                device=device,
                 progress=progress,
                 stop=lambda: stop() or progress.full,
             )

@@ -195,8 +195,7 @@ class _Pool:
                 continue
             if kind == "began":
                 self.began.add(spec)
-                continue
-            if kind != "epoch":
+            elif kind != "epoch":
                 del self.busy[connection]
                 self.idle.append(connection)
             out.append((spec, kind, value))
@@ -235,6 +234,14 @@ class _Ledger:
         spec = self.waiting.popleft()
         self.attempts[spec] = self.attempts.get(spec, 0) + 1
         return spec
+
+    def began(self, spec: RunSpec) -> None:
+        if self.progress is not None:
+            self.progress.began(spec)
+
+    def tick(self) -> None:
+        if self.progress is not None:
+            self.progress.tick()
 
     def epoch(self, spec: RunSpec, entry: Mapping[str, Any]) -> None:
         if self.progress is not None:
@@ -305,13 +312,18 @@ def run_all(
 def _inline(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
     from repro.training import TrainingStopped
 
+    def asked() -> bool:  # after every step: a long epoch too says every now and then how far it is
+        ledger.tick()
+        return stop()
+
     with _one_thread(way.device):
         while ledger.waiting:
             if stop():
                 return True
             spec = ledger.next()
+            ledger.began(spec)
             try:
-                way.carry_out(spec, ledger.store, lambda entry, spec=spec: ledger.epoch(spec, entry), stop)
+                way.carry_out(spec, ledger.store, lambda entry, spec=spec: ledger.epoch(spec, entry), asked)
                 ledger.done(spec)
             except TrainingStopped:
                 return True
@@ -330,7 +342,9 @@ def _pooled(ledger: _Ledger, way: _Way, stop: Callable[[], bool], places: Sequen
             while ledger.waiting and pool.idle and not stopped:
                 pool.submit(ledger.next())
             for spec, kind, value in pool.events(SECONDS_BETWEEN_QUESTIONS):
-                if kind == "epoch":
+                if kind == "began":
+                    ledger.began(spec)
+                elif kind == "epoch":
                     ledger.epoch(spec, value)
                 elif kind == "done":
                     ledger.done(spec)
@@ -338,6 +352,7 @@ def _pooled(ledger: _Ledger, way: _Way, stop: Callable[[], bool], places: Sequen
                     ledger.waiting.append(spec)
                 else:
                     ledger.failed(spec, value, kind)
+            ledger.tick()
     finally:
         pool.close()
     return stopped and bool(ledger.waiting)

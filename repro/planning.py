@@ -7,7 +7,6 @@ room, dataset and method, a GPU's before a core's; else the room's estimate, for
 
 from __future__ import annotations
 
-import heapq
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +16,11 @@ from pathlib import Path
 from statistics import median
 
 from repro.artifacts import NotOfferedError, UsageError, artifacts, plan, unique
-from repro.progress import count_epochs
+from repro.progress import count_epochs, makespan
 from repro.records import Record, RecordError, RunSpec, canonical_json
 from repro.store import RunStore, read_record, room
 
-__all__ = ["Cost", "Measured", "all_runs", "makespan", "read_measured", "render_plan"]
+__all__ = ["Cost", "Measured", "all_runs", "distinguished", "makespan", "read_measured", "render_plan"]
 
 WORKERS = (1, 8, 64)
 # A record, a log and the files' headers; and Adam's two moments beside the parameters in each of two checkpoints.
@@ -126,12 +125,44 @@ def all_runs(profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]
     return found
 
 
-def makespan(seconds: Sequence[float], workers: int) -> float:
-    """When the last of so many workers is done, the longest runs being started first."""
-    loads = [0.0] * max(1, workers)
-    for value in sorted(seconds, reverse=True):
-        heapq.heapreplace(loads, loads[0] + value)
-    return max(loads)
+def _leaves(value: object, name: str = "") -> dict[str, object]:
+    """Settings of nested mappings, by their dotted names."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    found: dict[str, object] = {}
+    for key, inner in value.items():
+        found |= _leaves(inner, f"{name}.{key}" if name else str(key))
+    return found
+
+
+def distinguished(specs: Sequence[RunSpec]) -> dict[RunSpec, str]:
+    """What tells each run from all others, for people: method and seed, and the dataset and settings that differ.
+
+    Settings are named by the last part of their name, where that is not another setting's too; of runs of several
+    methods only what differs between runs of one method and seed is named.
+    """
+    leaves = {s: _leaves(s.params) for s in specs}
+    datasets = len({s.dataset for s in specs}) > 1
+    groups: dict[tuple[str, str, int], list[RunSpec]] = {}
+    for spec in specs:
+        groups.setdefault((spec.method, spec.dataset, spec.seed), []).append(spec)
+    said: dict[RunSpec, str] = {}
+    for group in groups.values():
+        names = dict.fromkeys(n for s in group for n in leaves[s])
+        differing = [n for n in names if len({canonical_json(leaves[s].get(n)) for s in group}) > 1]
+        short = [n.rsplit(".", 1)[-1] for n in differing]
+        labels = [n if short.count(last) > 1 else last for n, last in zip(differing, short, strict=True)]
+        for spec in group:
+            parts = [spec.method, *([spec.dataset] if datasets else []), f"seed {spec.seed}"]
+            for name, label in zip(differing, labels, strict=True):
+                value = leaves[spec].get(name)
+                parts += [] if value is None else [f"{label} {_short(value)}"]
+            said[spec] = ", ".join(parts)
+    return said
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else canonical_json(value).strip('"')
 
 
 def _stored_bytes(directory: Path) -> int:

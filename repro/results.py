@@ -199,7 +199,7 @@ def run(
         RecordError: If a record there is damaged.
         RunError: If a run failed; it names each failed run and why.
     """
-    from repro.executors import Progress, count_epochs, describe, run_all
+    from repro.executors import Progress, describe, run_all, seats
 
     artifact = find(name)
     specs = a.unique(a.plan(artifact, profile, seeds, precision))
@@ -214,7 +214,8 @@ def run(
             import torch
 
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        progress = Progress(sum(map(count_epochs, todo)), len(todo))
+        slots = seats(device, workers=workers)
+        progress = Progress(todo, lambda spec: a.estimate([spec], 1)[0], workers=len(slots))
         try:
             failures = run_all(todo, store, workers=workers, device=device, progress=progress)
         finally:

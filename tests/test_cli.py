@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -85,19 +86,64 @@ def test_help_names_every_command(capsys: Capture) -> None:
     assert call(capsys, "--version")[1].startswith("repro 0")
 
 
-def test_list_has_a_row_for_every_artifact(capsys: Capture, tmp_path: Path) -> None:
+def test_list_has_a_line_for_every_artifact_and_fits_100_columns(capsys: Capture, tmp_path: Path) -> None:
     code, out, _ = call(capsys, "list", "--figures", str(tmp_path))
     assert code == 0
+    assert max(map(len, out.splitlines())) <= 100
     rows = {line.split()[0]: line for line in out.splitlines()}
     assert set(rows) == {"artifact", *artifacts()}
-    assert all(a.target in rows[a.name] and a.title in rows[a.name] for a in artifacts().values())
     cost = artifacts()["gmrf_mcvae/table1"].cost
-    assert cost in rows["gmrf_mcvae/table1"]
-    assert rows["gmrf_mcvae/table1"].split(cost)[1].split()[0] == "ready"
-    assert "SoundNet subset, unpublished" in rows["sbm_vae/fig28"]
-    assert "drawing, not computed" in rows["mrf_mvae/fig1"]
-    one = call(capsys, "list", "covae")[1].splitlines()
-    assert len(one) == 1 + sum(a.paper == "covae" for a in artifacts().values())
+    assert rows["gmrf_mcvae/table1"].split(cost)[1].split() == ["ready"]
+    assert rows["sbm_vae/fig28"].endswith("no public data")
+    assert rows["mrf_mvae/fig1"].endswith("not computed")
+    assert rows["covae/table1"].endswith("needs your files")
+    assert rows["gmrf_mcvae/table2"].split()[-2:] == ["h", "ready"]
+    for word in ("covae", "gmrf_mcvae", "gmrf"):
+        one = call(capsys, "list", word)[1].splitlines()
+        assert len(one) == 1 + sum(word in (a.paper, a.target.split("-")[0]) for a in artifacts().values())
+
+
+def test_list_tells_what_is_recorded_from_what_is_ready(capsys: Capture, tmp_path: Path) -> None:
+    for folder in ("gmrf_mcvae", "gmrf_mcvae/quick"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "table1.md").write_text("")
+    out = call(capsys, "list", "gmrf", "--figures", str(tmp_path))[1]
+    (line,) = [x for x in out.splitlines() if x.startswith("gmrf_mcvae/table1 ")]
+    assert line.endswith("recorded paper,quick")
+    assert max(map(len, call(capsys, "list")[1].splitlines())) <= 100
+
+
+def test_list_as_json_has_titles_and_reasons(capsys: Capture, tmp_path: Path) -> None:
+    entries = {e["name"]: e for e in json.loads(call(capsys, "list", "--json", "--figures", str(tmp_path))[1])}
+    assert set(entries) == set(artifacts())
+    assert all(entries[a.name]["title"] == a.title for a in artifacts().values())
+    assert entries["sbm_vae/fig28"]["reason"] == "SoundNet subset, unpublished"
+    assert entries["gmrf_mcvae/table1"]["recorded"] == []
+    assert entries["gmrf_mcvae/table1"]["target"] == "gmrf-table1"
+
+
+def test_without_a_command_it_says_what_one_can_do_next(capsys: Capture) -> None:
+    code, out, error = call(capsys)
+    assert (code, error) == (0, "")
+    assert len(out.splitlines()) == 10
+    for line in out.splitlines()[2:]:
+        words = line.split("  ")[1].split()
+        assert words[0] == "repro"
+        assert words[1] in ("list", "show", "run", "weights", "data", "doctor", "--help")
+
+
+@pytest.mark.parametrize("module", ["repro", "repro.cli"])
+def test_it_runs_as_a_module(module: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout[:7]) == (0, "repro 0")
+
+
+@pytest.mark.parametrize("name", ["covae-fig5", "covae-fig11", "gmrf-table1-sweep", "mrf-table4", "sbm-table6"])
+def test_dry_run_rows_can_be_told_apart(name: str, capsys: Capture, tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "run", name, "--profile", "smoke", "--dry-run", "--runs", str(tmp_path))
+    assert code == 0
+    said = [line.split("  ", 1)[1] for line in out.splitlines()[:-1]]
+    assert len(set(said)) == len(said) > 1
 
 
 @pytest.mark.parametrize(
@@ -106,7 +152,6 @@ def test_list_has_a_row_for_every_artifact(capsys: Capture, tmp_path: Path) -> N
         (["lst"], "unknown command 'lst'; did you mean list?"),
         (["rnu", "gmrf-table1"], "unknown command 'rnu'; did you mean run?"),
         (["qqqq"], "unknown command 'qqqq'; one of list, run, show, record, report, cite, doctor, status"),
-        ([], "the following arguments are required: COMMAND"),
         (["list", "gmrf_mcvea"], "unknown paper 'gmrf_mcvea'; did you mean gmrf_mcvae"),
         (["run", "gmrf_mcvae/tabel1"], "gmrf_mcvae has no artifact 'tabel1'; did you mean gmrf_mcvae/table1 or "),
         (

@@ -41,7 +41,7 @@ class Told(Progress):
     """Keeps what it is told; ``kill`` is called at every epoch."""
 
     def __init__(self, kill: Any = None) -> None:
-        super().__init__(1, 1)
+        super().__init__([])
         self.ends: list[tuple[str, str | None]] = []
         self.retries: list[tuple[str, str]] = []
         self.kill = kill
@@ -231,39 +231,6 @@ def test_nothing_to_do(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plain_lines_say_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    one, other = copula_spec("mvae", 0, "smoke"), copula_spec("mmvae", 0, "smoke")
-    progress = Progress(4, 2, every=0.0)
-    entry = {"epoch": 1, "loss": 1.23456}
-    progress.epoch(one, entry)
-    progress.epoch(one, entry)  # an epoch that is repeated after an interruption counts once
-    progress.epoch(other, entry | {"epoch": 2})
-    progress.finished(one, None)
-    progress.finished(other, "the disk is full")
-    progress.close()
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 5
-    assert "1 of 4 epochs, 0 of 2 runs; gmrf_mcvae/mvae seed 0 (smoke" in lines[1]
-    assert "3 of 4 epochs" in lines[2]
-    assert "loss 1.235" in lines[2]
-    assert lines[3].endswith("recorded")
-    assert lines[4].endswith("the disk is full")
-    quiet = Progress(4, 2, every=1000.0)
-    quiet.epoch(one, entry)
-    assert capsys.readouterr().err == ""
-
-
-def test_a_stage_that_the_specification_does_not_tell_of_adds_to_the_total(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = copula_spec("mvae", 0, "smoke")
-    each = spec.params["training"]["epochs"]
-    progress = Progress(each, 1, every=0.0)
-    progress.epoch(spec, {"stage": "first", "epoch": 1, "epochs": 7, "loss": 1.0})
-    progress.epoch(spec, {"stage": "train", "epoch": 1, "epochs": each, "loss": 1.0})
-    progress.epoch(spec, {"stage": "train", "epoch": each, "epochs": each, "loss": 1.0})
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert f"{each + 1} of {each + 7} epochs" in last
-
-
 def test_cores() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
 
@@ -279,7 +246,7 @@ def test_data_that_is_not_placed_is_told_once_and_not_tried_again(
 
     monkeypatch.setattr(experiments, "load_data", not_placed)
     specs = [copula_spec(m, 0, "smoke") for m in ("mvae", "mmvae")]
-    failures = run_all(specs, RunStore(tmp_path), workers=1, progress=Progress(2, 2))
+    failures = run_all(specs, RunStore(tmp_path), workers=1, progress=Progress(specs))
     assert [f.reason for f in failures] == ["it is placed by hand"] * 2
     assert "tried once more" not in capsys.readouterr().err
     text = describe(failures, 5)

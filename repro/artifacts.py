@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 
+# Shares of right digits in reconstructions: below this no model can show what a table of samples is about.
+CEILINGS = ("test/reconstruction/coherence", "test/reconstruction/coherence/mean", "test/conditional/reconstructed/m0")
+LEAST_CEILING = 0.9
 NO_VERDICT = "No verdict: runs of the smoke profile train for an epoch or two, which only shows that everything works."
 
 
@@ -254,8 +257,7 @@ def render(
             rename=_rename(artifact),
         )
     )
-    if profile == "smoke":
-        contents |= join_tables(tables(artifact, profile, sources, seeds), f"tab:{source.target}")
+    contents |= join_tables(tables(artifact, profile, sources, seeds), f"tab:{source.target}")
     folder = output_folder(artifact, profile, figures, precision)
     paths = []
     for suffix, content in contents.items():
@@ -265,7 +267,9 @@ def render(
 
 
 def tables(artifact: Artifact, profile: str, sources: Sources, seeds: int | None = None) -> list[Table | PlainTable]:
-    """An artifact's tables from records, none for one that is drawn alone; without verdicts in the smoke profile.
+    """An artifact's tables from records, none for one that is drawn alone.
+
+    Without verdicts in the smoke profile; where :func:`unsettled` has a reason they do not name the best model.
 
     Arguments:
         artifact: What to tabulate.
@@ -276,7 +280,29 @@ def tables(artifact: Artifact, profile: str, sources: Sources, seeds: int | None
     source = _source(artifact)
     rendering = importlib.import_module(f"{room_package(source.paper)}.rendering")
     found = rendering.tables(source.id, profile, seeds=seeds, lookup=sources.record, rename=_rename(artifact))
-    return [t.without_verdict(NO_VERDICT) if profile == "smoke" else t for t in found]
+    if profile == "smoke":
+        return [t.without_verdict(NO_VERDICT) for t in found]
+    records = [r for s in unique(plan(artifact, profile, seeds)) if (r := sources.record(s)) is not None]
+    return [t.not_settled(unsettled(profile, records)) for t in found]
+
+
+def unsettled(profile: str, records: Sequence[Record]) -> str:
+    """Why runs do not settle which of their models is the best; empty where they do.
+
+    Runs of the paper profile do, and those of the overnight profile that have converged and whose reconstructions are
+    right in at least 0.9 of the cases.
+    """
+    if profile == "paper":
+        return ""
+    if profile != "overnight":
+        return f"the profile {profile} trains for minutes"
+    open_ends = sum(r.converged is False for r in records)
+    reasons = [f"{open_ends} of {len(records)} runs have not converged"] if open_ends else []
+    ceilings = {r.spec.method: m.value for r in records for m in r.metrics if m.name in CEILINGS}
+    if ceilings and min(ceilings.values()) < LEAST_CEILING:
+        lowest = min(ceilings, key=ceilings.__getitem__)
+        reasons.append(f"only {ceilings[lowest]:.2f} of {lowest}'s reconstructions show the right digit")
+    return " and ".join(reasons)
 
 
 def _rename(artifact: Artifact) -> dict[str, str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from repro.artifacts import NotOfferedError, Sources, plan
+from repro.artifacts import LEAST_CEILING, NotOfferedError, Sources, plan
 from repro.datasets.card import not_at_hand
 from repro.evidence import Comparison, Evidence
 from repro.inventory import PAPERS, UsageError, find, nearest
@@ -33,7 +33,6 @@ __all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "claims", "
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not run")
 # The best evidence first; smoke runs are none.
 PROFILES = ("paper", "overnight", "quick")
-LEAST_CEILING = 0.9
 MOST_R_HAT = 1.1
 RULES = ("best", "worst", "compare", "computed")
 

@@ -321,10 +321,12 @@ def provenance(records: Sequence[Record]) -> str:
     devices = sorted({f"{r.environment['device_name']} ({r.environment['device']})" for r in records})
     torch = sorted({r.environment["versions"].get("torch", "?") for r in records})
     dtypes = {r.spec.params.get("model", {}).get("hidden_dtype", "float32") for r in records}
+    ends = [r.converged for r in records if r.converged is not None]
+    converged = f"; converged in {sum(ends)} of {len(ends)} runs" if ends else ""
     precision = f"hidden layers in {dtypes.pop()}; " if len(dtypes) == 1 and "float32" not in dtypes else ""
     return (
         f"Profile {', '.join(sorted({r.spec.profile for r in records}))}; seeds {', '.join(map(str, seeds))}; "
-        f"{len(records)} record{'s' * (len(records) > 1)}; {precision}commit {', '.join(commits)}; "
+        f"{len(records)} record{'s' * (len(records) > 1)}{converged}; {precision}commit {', '.join(commits)}; "
         f"{', '.join(devices)}; torch {', '.join(torch)}."
     )
 

@@ -101,6 +101,7 @@ class Table:
         notes: Sentences under the table.
         published_seeds: Runs that each published value averages, None if unknown.
         no_verdict: Why the table says nothing of agreement, of winners or of claims; empty where it does.
+        unsettled: Why the runs do not settle which model is the best; empty where they do.
 
     Raises:
         ValueError: If a caption is empty, a key or label is repeated, or a row's cells are not the columns'.
@@ -115,6 +116,7 @@ class Table:
     notes: Sequence[str] = ()
     published_seeds: int | None = None
     no_verdict: str = ""
+    unsettled: str = ""
 
     def __post_init__(self) -> None:
         if not self.caption.strip() or not self.provenance.strip():
@@ -131,6 +133,10 @@ class Table:
         for row in self._all_rows():
             if set(row.cells) != set(keys):
                 raise ValueError(f"table {self.caption!r}, row {row.label!r}: cells {sorted(row.cells)}, not {keys}")
+
+    def not_settled(self, reason: str) -> Table:
+        """The same numbers, which do not settle which model is the best, and why; empty changes nothing."""
+        return replace(self, unsettled=reason)
 
     def without_verdict(self, reason: str) -> Table:
         """The same numbers without any verdict, and why."""
@@ -268,7 +274,10 @@ class Table:
         if any(column.num_rows > 1 for column in columns) and not self.no_verdict:
             expected = sum(any(cell.published is not None for cell in row.cells.values()) for row in self.rows)
             suffix = [f" ({c.num_rows} of {expected} rows)" if 0 < c.num_rows < expected else "" for c in columns]
-            same = [{True: "yes", False: "no", None: "—"}[c.same_winner] for c in columns]
+            said = {True: "yes", False: "no", None: "—"}
+            if self.unsettled:
+                said |= dict.fromkeys((True, False), "not settled")
+            same = [said[c.same_winner] for c in columns]
             rank = ["—" if c.rank_correlation is None else _number(c.rank_correlation, 2) for c in columns]
             verdict = []
             for name, values in (("Best model as published", same), ("Rank correlation with published", rank)):
@@ -321,6 +330,8 @@ class Table:
         notes += [f"[{number}] {reason}" for reason, number in self._reasons().items()]
         if self.no_verdict:
             return [*notes, *(n for n in self.notes if not isinstance(n, Claim)), self.no_verdict]
+        if self.unsettled and any(c.same_winner is not None for c in self.verdict().columns):
+            notes.append(f"Which model is the best is not settled: {self.unsettled}.")
         return [*notes, *self.notes]
 
 

@@ -69,6 +69,10 @@ class PlainTable:
             if len(row) != len(self.columns):
                 raise ValueError(f"{self.title}: row {row} has {len(row)} cells for {len(self.columns)} columns")
 
+    def not_settled(self, reason: str) -> PlainTable:
+        """The table itself: it names no best model."""
+        return self
+
     def without_verdict(self, reason: str) -> PlainTable:
         """The same cells without the notes that are verdicts, and why."""
         kept = tuple(note for note in self.notes if not isinstance(note, Claim))

@@ -83,7 +83,9 @@ def test_profiles_and_settings_have_keys_of_their_own() -> None:
         assert not keys["paper"] & keys["quick"]
         assert not keys["quick"] & keys["smoke"]
     changed = unique(triples.plan("table4-ablations", "quick"))
-    assert len({s.key for s in [*changed, *unique(triples.plan("table4", "quick"))]}) == 2 * (3 + 9)
+    assert len({s.key for s in [*changed, *unique(triples.plan("table4", "quick"))]}) == 3 + 9
+    assert {triples.reading(s) for s in unique(triples.plan("table4", "quick"))} == {"digit"}
+    assert {triples.reading(s) for s in unique(triples.plan("table4", "overnight"))} == {"image", "digit"}
     held_out = unique(triples.plan("table4-sweep", "paper"))
     assert {s.params["evaluation"]["split"] for s in held_out} == {"validation"}
     with pytest.raises(KeyError):

@@ -27,6 +27,7 @@ __all__ = [
     "chosen_betas",
     "reading",
     "reading_rows",
+    "readings",
     "sweep_betas",
     "estimate",
     "load_data",
@@ -44,6 +45,8 @@ NN_BETAS = (0.0078, 0.0085)  # appendix D.2: of Table 4, and of Figure 9
 # What the first two modalities, which the paper calls similar, are taken to show: the same image (Table 4's own rows)
 # or two images of one digit (rows under it); erratum M7.
 ALIKE = {"image": "the same image", "digit": "two images of one digit"}
+# The readings of a profile, that of its table's own rows first; "quick" was recorded before the first was there.
+READINGS: dict[str, tuple[str, ...]] = {"quick": ("digit",)}
 
 # Rows under Table 4, one seed each: the variant, and what differs from its row of the table.
 FIGURE9 = "NN-MRF MVAE, beta 0.0085 (Figure 9)"
@@ -193,37 +196,44 @@ def spec(
 def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:
     """The runs that an artifact is rendered from, by row; see :func:`repro.papers.mrf_mvae.experiments.plan`.
 
-    Rows of the reading ``"digit"`` follow those of ``"image"``; :func:`reading_rows` tells them apart.
+    Rows of a second reading follow those of the first; :func:`reading_rows` tells them apart.
     """
     if artifact == "table4-sweep":
         return {
             f"{v} {b:g}, {ALIKE[alike]}": [spec(v, 0, profile, alike=alike, sweep=True, beta=b)]
-            for alike in ALIKE
+            for alike in readings(profile)
             for v, betas in sweep_betas(profile, alike).items()
             for b in betas
         }
     if artifact in ("table4-ablations", "fig9"):
         names = EXTRA if artifact == "table4-ablations" else (FIGURE9,)
-        readings = ALIKE if artifact == "table4-ablations" else ("image",)
-        return {_row(name, alike): [_changed(name, profile, alike)] for alike in readings for name in names}
+        read = readings(profile)[: None if artifact == "table4-ablations" else 1]
+        return {_row(name, alike, profile): [_changed(name, profile, alike)] for alike in read for name in names}
     number = PROFILES[profile]["seeds"] if seeds is None else seeds
     rows = {
-        _row(v, alike): [spec(v, s, profile, alike=alike) for s in range(number)] for alike in ALIKE for v in LABELS
+        _row(v, alike, profile): [spec(v, s, profile, alike=alike) for s in range(number)]
+        for alike in readings(profile)
+        for v in LABELS
     }
     if artifact in ("table4", "table4-features"):
         return rows
     if artifact in ("fig6", "fig7", "fig8"):
-        return {v: specs[:1] for v, specs in reading_rows(rows, "image").items()}
+        return {v: specs[:1] for v, specs in reading_rows(rows, readings(profile)[0]).items()}
     raise KeyError(artifact)
 
 
-def _row(name: str, alike: str) -> str:
-    return name if alike == "image" else f"{name}, {ALIKE[alike]}"
+def readings(profile: str) -> tuple[str, ...]:
+    """The readings that a profile runs, that of the table's own rows first."""
+    return READINGS.get(profile, tuple(ALIKE))
+
+
+def _row(name: str, alike: str, profile: str) -> str:
+    return name if alike == readings(profile)[0] else f"{name}, {ALIKE[alike]}"
 
 
 def reading_rows(rows: Mapping[str, Sequence[RunSpec]], alike: str) -> dict[str, list[RunSpec]]:
     """The rows of a plan that belong to one reading, under their names without it."""
-    ending = "" if alike == "image" else f", {ALIKE[alike]}"
+    ending = f", {ALIKE[alike]}"
     return {name.removesuffix(ending): list(s) for name, s in rows.items() if reading(s[0]) == alike}
 
 

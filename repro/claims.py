@@ -28,7 +28,7 @@ from repro.evidence import Comparison, Evidence
 from repro.inventory import PAPERS, UsageError, find, nearest
 from repro.runs import room_package
 
-__all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "claims", "counts", "to_markdown"]
+__all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "cell", "claims", "counts", "to_markdown"]
 
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not run")
 # The best evidence first; smoke runs are none.
@@ -286,30 +286,30 @@ def counts(verdicts: Sequence[Verdict]) -> str:
     return f"{len(verdicts)} claims: " + ", ".join(f"{n} {v}" for v, n in numbers.items())
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
     return " ".join(text.replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*").split())
 
 
-def to_markdown(verdicts: Sequence[Verdict], *, link: str = "") -> str:
+def to_markdown(verdicts: Sequence[Verdict]) -> str:
     """The verdicts as a Markdown table.
 
     Arguments:
         verdicts: In order.
-        link: Prefix of links to the artifacts' files; none if empty.
     """
     lines = ["| claim | place | evidence | published | runs | verdict |", "|:--|:--|:--|:--|:--|:--|"]
     for v in verdicts:
         runs = f"{v.artifact} ({v.profile}, {v.seeds or 'no'} seed{'s' * (v.seeds != 1)})" if v.profile else "—"
         why = f": {'; '.join(v.reasons)}" if v.reasons else ""
-        cells = (
+        texts = (
             v.claim.text,
             v.claim.place,
             "; ".join(v.evidence) or "—",
             v.published or "—",
             runs,
-            f"**{v.verdict}**{_cell(why)}",
+            f"**{v.verdict}**{cell(why)}",
         )
-        lines.append("| " + " | ".join([*(_cell(c) for c in cells[:-1]), cells[-1]]) + " |")
+        lines.append("| " + " | ".join([*(cell(t) for t in texts[:-1]), texts[-1]]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from repro import claims as c
+from repro import gallery
 from repro.artifacts import Sources, artifacts, plan
 from repro.claims import VERDICTS, Claim, assess, claims, counts, to_markdown
 from repro.cli import main
@@ -235,3 +236,11 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "gmrff"]) == 2
     assert "did you mean" in capsys.readouterr().err
     assert isinstance(Sources(None, FIGURES), Sources)
+
+
+def test_the_readme_and_the_page_of_claims_are_those_of_the_records() -> None:
+    text = (FIGURES.parent / "README.md").read_text()
+    block = text.split(gallery.CLAIM_MARKS[0])[1].split(gallery.CLAIM_MARKS[1])[0]
+    assert block == gallery.headline_claims(FIGURES)
+    assert (FIGURES / "claims.md").read_text() == gallery.claims_page(FIGURES)
+    assert sum(line.startswith("| ") for line in block.splitlines()) == 1 + sum(x.headline for x in claims())

@@ -27,7 +27,7 @@ FLOORS = {
         ("store", "machine", "locks", "launch", "seats", "progress", "slurm", "status", "planning", "schedule"), 3
     ),
     **dict.fromkeys(("results", "recording", "claims"), 3),
-    **dict.fromkeys(("cli", "cli_claims", "cli_cluster", "cli_data", "cli_list", "cli_overnight"), 4),
+    **dict.fromkeys(("__main__", "cli", "cli_claims", "cli_cluster", "cli_data", "cli_list", "cli_overnight"), 4),
     **dict.fromkeys(("cli_push", "cli_results", "cli_weights"), 4),
 }
 # What fetches, caches and reads data; the loaders beside them read the files that these hand out.

@@ -55,6 +55,8 @@ class Checkpoint:
         sums: What those steps added up of the loss terms.
         random: State of the random generators after those steps; empty where each step has a seed of its own.
         shards: Parts that every batch was divided into.
+        batch_size: Samples a step of an epoch that was left within; 0 where it is not known.
+        samples: Of that epoch, 0 where it is not known.
     """
 
     stage: int
@@ -66,6 +68,8 @@ class Checkpoint:
     sums: dict[str, Tensor] = field(default_factory=dict)
     random: dict[str, Tensor] = field(default_factory=dict)
     shards: int = 1
+    batch_size: int = 0
+    samples: int = 0
 
 
 def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
@@ -101,15 +105,18 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, key: str) -> None:
     Raises:
         CheckpointError: If it cannot be written; the former file is untouched.
     """
-    tensors = {
-        f"{group}.{name}": value.detach().cpu().contiguous()
-        for group in GROUPS
-        for name, value in getattr(checkpoint, group).items()
-    }
+    tensors = _unshared(
+        {
+            f"{group}.{name}": value.detach().cpu().contiguous()
+            for group in GROUPS
+            for name, value in getattr(checkpoint, group).items()
+        }
+    )
     content: dict[str, Any] = {"stage": checkpoint.stage, "epoch": checkpoint.epoch, "history": checkpoint.history}
     within = checkpoint.step > 0 or checkpoint.shards > 1
     if within:
         content |= {"step": checkpoint.step, "shards": checkpoint.shards, "terms": list(checkpoint.sums)}
+        content |= {name: n for name in ("batch_size", "samples") if (n := getattr(checkpoint, name))}
     state = json.dumps(content)
     metadata = {"format": FORMATS[within], "key": key, "state": state, "sha256": _digest(state, tensors)}
     try:
@@ -122,6 +129,17 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, key: str) -> None:
             _write(path, tensors, metadata)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write checkpoint {path}: {error}; the former one is kept") from None
+
+
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same values, with a copy of those that share memory, as parameters of two parts of a model can."""
+    seen: set[int] = set()
+    found = {}
+    for name, value in tensors.items():
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if value.numel() and place in seen else value
+        seen.add(place)
+    return found
 
 
 def _disk_is_full(error: Exception) -> bool:
@@ -163,7 +181,7 @@ def load_checkpoint(path: Path, key: str) -> Checkpoint:
         kind = _DamagedError if metadata.get("key") == key != "" else CheckpointError
         raise kind(f"checkpoint {path} is not a {FORMATS[0]} file; {ADVICE}")
     if metadata.get("key") != key:
-        raise CheckpointError(f"checkpoint {path} belongs to run {metadata.get('key')}, not to {key}; {ADVICE}")
+        raise CheckpointError(f"checkpoint {path} belongs to {_other_run(metadata.get('key'), key)}; {ADVICE}")
     if metadata.get("sha256") != _digest(metadata.get("state", ""), tensors):
         raise _DamagedError(f"checkpoint {path} is damaged (its hash does not match); {ADVICE}")
     state = json.loads(metadata["state"])
@@ -182,7 +200,20 @@ def load_checkpoint(path: Path, key: str) -> Checkpoint:
         sums=groups["sums"],
         random=groups["random"],
         shards=state.get("shards", 1),
+        batch_size=state.get("batch_size", 0),
+        samples=state.get("samples", 0),
     )
+
+
+def _other_run(found: str | None, key: str) -> str:
+    """In what another run's key differs from this one's: by name where both are JSON, as default keys are."""
+    try:
+        before, now = json.loads(found or ""), json.loads(key)
+        names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
+        changes = ", ".join(f"{n} {before.get(n)} (now {now.get(n)})" for n in names)
+        return f"another run, of {changes}"
+    except (ValueError, AttributeError, TypeError):
+        return f"run {found}, not to {key}"
 
 
 def load_latest_checkpoint(path: Path, key: str) -> Checkpoint | None:

@@ -20,7 +20,9 @@ __all__ = [
     "Stage",
     "TrainableModel",
     "checked_distributions",
+    "evaluating",
     "isolated_rng",
+    "keeping_modes",
 ]
 
 
@@ -92,6 +94,25 @@ def isolated_rng(source: int | torch.Generator | None) -> Iterator[None]:
             np.random.set_state(numpy_state)
 
 
+@contextmanager
+def keeping_modes(model: nn.Module) -> Iterator[None]:
+    """Leaves every module of a model in training or evaluation mode as it was before the block."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block; afterwards every module's mode is as it was."""
+    with keeping_modes(model):
+        model.eval()
+        yield
+
+
 class TrainableModel(nn.Module, ABC):
     """What the training loop needs of a model: its modalities, its stages, a loss.
 
@@ -111,6 +132,29 @@ class TrainableModel(nn.Module, ABC):
     def stages(self) -> Sequence[Stage]:
         """What is trained, in order; most models have one stage."""
         return (Stage(),)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the parameters, which batches must have; torch's default without any."""
+        return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+    def smallest_batch(self, stage: Stage) -> int:
+        """The fewest samples that a step of a stage can be taken on: two under batch normalisation, else one.
+
+        A remainder of an epoch that is smaller is trained together with the batch before it.
+        """
+        normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules())
+        return 2 if normalises else 1
+
+    def check_data(self, data: Dataset) -> None:
+        """Refuses a training split that is too small for some stage, before the first step of any; none by default.
+
+        Arguments:
+            data: The training split.
+
+        Raises:
+            ValueError: If it is too small; it says for what.
+        """
 
     @abstractmethod
     def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:

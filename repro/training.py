@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,9 @@ from repro.checkpoints import (
     load_latest_checkpoint,
     save_checkpoint,
 )
-from repro.datasets.base import Dataset
+from repro.datasets.base import Dataset, fingerprint
 from repro.distributed import ALONE, Parallel, ShardedLoss
-from repro.model import Loss, Stage, TrainableModel, isolated_rng
+from repro.model import Loss, Stage, TrainableModel, evaluating, isolated_rng, keeping_modes
 
 __all__ = [
     "Checkpoint",
@@ -32,6 +34,7 @@ __all__ = [
     "NonFiniteLossError",
     "TrainingSettings",
     "TrainingStopped",
+    "default_key",
     "epoch_seed",
     "load_checkpoint",
     "save_checkpoint",
@@ -185,6 +188,10 @@ def _backward(model: TrainableModel, loss: Loss) -> None:
             parameter.grad = gradient
 
 
+def _size(batch: Mapping[str, Tensor]) -> int:
+    return len(next(iter(batch.values())))
+
+
 @dataclass
 class _Epoch:
     """One pass over the data, which can be left after any step and taken up again."""
@@ -195,24 +202,25 @@ class _Epoch:
     data: Dataset
     batch_size: int
     seed: int
+    smallest: int = 1
     step: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     random: dict[str, Tensor] = field(default_factory=dict)
 
     def run(self, stop: Callable[[], bool], sharded: ShardedLoss | None, parallel: Parallel) -> bool:
         """Goes on to the epoch's end, or until ``stop``; returns whether it came to the end."""
-        first = self.step
+        first, seen = self.step, 0
         with isolated_rng(self.seed):
-            batches = iter(self.data.batches(self.batch_size))
-            for _ in islice(batches, first):
-                pass  # the order is drawn anew, what was done is passed over
+            batches = iter(self.data.batches(self.batch_size, smallest=self.smallest))
+            for batch in islice(batches, first):  # the order is drawn anew, what was done is passed over
+                seen += _size(batch)
             if self.random:
                 _set_random_state(self.random)
             for batch in batches:
                 self._take(batch, sharded)
-                self.step += 1
+                self.step, seen = self.step + 1, seen + _size(batch)
                 due = parallel.world == 1 or self.step % STEPS_BETWEEN_AGREEMENTS == 0
-                if due and self.step * self.batch_size < len(self.data) and parallel.any(stop()):
+                if due and seen < len(self.data) and parallel.any(stop()):
                     self.random = {} if sharded is not None else _random_state()
                     self.sums = parallel.sum(self.sums)
                     return False
@@ -223,7 +231,7 @@ class _Epoch:
         if sharded is None:
             loss = self.model.loss(batch, self.stage)
             _backward(self.model, loss)
-            size = len(next(iter(batch.values())))
+            size = _size(batch)
             terms = {k: v.detach() * size for k, v in {"loss": loss.total, **loss.terms}.items()}
         else:
             terms = sharded.backward(batch, epoch_seed(self.seed, "step", self.step))
@@ -239,14 +247,11 @@ class _Epoch:
 @contextmanager
 def _evaluated(model: TrainableModel) -> Iterator[None]:
     """Evaluation mode within the block; afterwards every module's mode and every buffer are as they were."""
-    modes = [(module, module.training) for module in model.modules()]
     before = {name: (buffer._version, buffer.clone()) for name, buffer in model.named_buffers()}
-    model.eval()
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
         for name, buffer in model.named_buffers():  # what a loss counts or averages is training's alone
             version, value = before[name]
             if buffer._version != version:
@@ -273,14 +278,15 @@ class _Patience:
         total = 0.0
         with isolated_rng(epoch_seed(self.seed, self.stage.name, VALIDATION)), torch.no_grad(), _evaluated(self.model):
             # In a random order, the same each time: some losses give samples parts of their own by position.
-            for batch in self.data.batches(self.settings.batch_size):
+            smallest = self.model.smallest_batch(self.stage)
+            for batch in self.data.batches(self.settings.batch_size, smallest=smallest):
                 loss = self.model.loss(batch, self.stage)
                 if loss.parts:
                     raise ValueError(
                         f"patience is {self.settings.patience}, but the loss of {type(self.model).__name__} has a part "
                         f"for each of {list(loss.parts)}: no one number says when it has stopped improving"
                     )
-                total += float(loss.total) * len(next(iter(batch.values())))
+                total += float(loss.total) * _size(batch)
         return total / len(self.data)
 
     def note(self, value: float) -> bool:
@@ -311,7 +317,9 @@ def _continued(model: TrainableModel, checkpoint: Path | None, key: str, paralle
     return state
 
 
-def _check(model: TrainableModel, data: Dataset, settings: TrainingSettings, validation: Dataset | None) -> list[Stage]:
+def _check(
+    model: TrainableModel, data: Dataset, settings: TrainingSettings, validation: Dataset | None, shards: int
+) -> list[Stage]:
     for split in (data, validation):
         if split is not None and dict(split.modalities) != model.modalities:
             raise ValueError(f"the data has modalities {dict(split.modalities)}, the model {model.modalities}")
@@ -321,7 +329,105 @@ def _check(model: TrainableModel, data: Dataset, settings: TrainingSettings, val
     for stage in stages:
         if validation is None and (patience := settings.for_stage(stage.name).patience) is not None:
             raise ValueError(f"stage {stage.name!r} has patience {patience}, which needs a validation split")
+        least, size = model.smallest_batch(stage) * shards, settings.for_stage(stage.name).batch_size
+        if size < least and least > shards:
+            raise ValueError(
+                f"stage {stage.name!r} of {type(model).__name__} needs batches of at least {least} samples, the "
+                f"batch_size is {size}"
+            )
+        for split in (data, validation):
+            if split is not None and len(split) < least and least > shards:
+                raise ValueError(
+                    f"stage {stage.name!r} of {type(model).__name__} needs batches of at least {least} samples, "
+                    f"{split.name} {split.split} has {len(split)}"
+                )
+    model.check_data(data)
     return stages
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON can hold it; None for what is no setting, such as a module or a tensor."""
+    if isinstance(value, str | float | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): found for k, v in value.items() if (found := _plain(v)) is not None} or None
+    if hasattr(type(value), "__dataclass_fields__") and not isinstance(value, torch.nn.Module):
+        fields = {name: getattr(value, name) for name in type(value).__dataclass_fields__}
+        return _plain({k: float(v) if type(v) is int else v for k, v in fields.items()})
+    return None
+
+
+def default_key(model: TrainableModel, data: Dataset, settings: TrainingSettings, seed: int) -> str:
+    """The key of a run that was given none: what its parameters follow from, as JSON.
+
+    It holds the seed, the settings but for the device and the number of epochs, the training split's fingerprint, and
+    the model: its class, the shapes of its parameters, and the text, fractions and flags among its modules' public
+    attributes (β, a likelihood's scale). Whole numbers are left out, as counters are some.
+
+    Arguments:
+        model: The model.
+        data: The training split.
+        settings: How it is trained.
+        seed: The run's seed.
+    """
+    own = asdict(settings)
+    for name in ("device", "epochs"):
+        own.pop(name)
+    own["stages"] = {s: {k: v for k, v in x.items() if k != "epochs"} for s, x in settings.stages.items()}
+    own["stages"] = {s: x for s, x in own["stages"].items() if x}
+    attributes = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if not name.startswith("_") and name not in ("training", "modalities", "inplace"):
+                if (found := _plain(value)) is not None:
+                    attributes[f"{path}.{name}".lstrip(".")] = found
+    shapes = {n: list(p.shape) for n, p in model.named_parameters()}
+    digest = hashlib.sha256(json.dumps([attributes, shapes], sort_keys=True).encode()).hexdigest()
+    parts = {
+        "model": type(model).__qualname__,
+        "model's options": digest[:16],
+        "seed": seed,
+        "data": fingerprint(data.data, data.labels)[:16],
+        **own,
+    }
+    return json.dumps(parts, sort_keys=True)
+
+
+def _added(found: Any) -> dict[str, Any]:
+    """What ``on_epoch`` returned, as plain values that a checkpoint can hold.
+
+    Raises:
+        ValueError: If it is no mapping, or a value is neither plain nor a single number.
+    """
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise ValueError(f"on_epoch returned a {type(found).__name__}, must return a mapping or None")
+    plain = {}
+    for name, value in found.items():
+        # Tensors and arrays of one number, and NumPy's scalars.
+        if not isinstance(value, Number | str) and callable(getattr(value, "item", None)) and np.size(value) == 1:
+            value = value.item()
+        elif isinstance(value, np.generic):
+            value = value.item()
+        try:
+            json.dumps({name: value})
+        except (TypeError, ValueError):
+            kind = type(value).__name__
+            raise ValueError(f"on_epoch returned {name!r} of type {kind}, which a checkpoint cannot hold") from None
+        plain[name] = value
+    return plain
+
+
+def _check_continued(state: Checkpoint, work: _Epoch, checkpoint: Path | None) -> None:
+    """Refuses to go on within an epoch whose batches were others."""
+    now = {"batch_size": work.batch_size, "samples": len(work.data)}
+    for name, value in now.items():
+        if state.step and (before := getattr(state, name)) not in (0, value):
+            raise CheckpointError(
+                f"checkpoint {checkpoint} was left within an epoch of {name.replace('_', ' ')} {before}, now it is "
+                f"{value}; continue with {before}, or move it away to start the run again"
+            )
 
 
 def _check_finite(model: TrainableModel, where: str) -> None:
@@ -337,7 +443,7 @@ def train(
     seed: int,
     key: str = "",
     validation: Dataset | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     on_epoch: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
     stop: Callable[[], bool] | None = None,
     pace: Callable[[Callable[[], None]], None] | None = None,
@@ -354,12 +460,13 @@ def train(
         data: The training split.
         settings: Epochs, batch size, learning rate, device.
         seed: Seed of the order of samples and of all noise.
-        key: Key of the run, kept in the checkpoint.
+        key: Key of the run, kept in the checkpoint; :func:`default_key` if empty. A checkpoint of another key is refused.
         validation: The split whose loss ends the stages that have patience; it is used for nothing else.
-        checkpoint: The checkpoint's file; None for none.
+        checkpoint: The checkpoint's file, in a folder that is there; None for none.
         on_epoch: Called with every finished epoch's entry (stage, epoch, epochs, means of the loss terms; with patience
-            the ``validation_loss`` too, and in a stage's last entry whether it has ``converged``); what it returns is
-            added to the entry before the checkpoint is written. In the first process alone.
+            the ``validation_loss`` too, and in a stage's last entry whether it has ``converged``); what it returns
+            (a mapping of plain values and single numbers, or None) is added to the entry before the checkpoint is
+            written. It may generate: the model is as it was afterwards. In the first process alone.
         stop: Asked after every step; training ends at the first true answer.
         pace: Handed what writes the checkpoint after every epoch, which it calls or leaves; calls it if None.
         parallel: The processes that train together, and the parts that each batch is divided into.
@@ -371,16 +478,23 @@ def train(
         TrainingStopped: If ``stop`` asked for it; the checkpoint holds every step that was done.
         NonFiniteLossError: If a loss term, a validation loss or a parameter is NaN or infinite after an epoch; the last
             good checkpoint is kept.
-        CheckpointError: If the checkpoint cannot be read or written.
-        ValueError: If the data's modalities are not the model's, settings name a stage that it has not, or a stage has
-            patience without a validation split or with a loss in parts.
+        CheckpointError: If the checkpoint cannot be read or written, or is of another run.
+        ValueError: If the data's modalities are not the model's, settings name a stage that it has not, a stage has
+            patience without a validation split or with a loss in parts, batches or the split are too small for a
+            stage, the data's values cannot be the model's type without loss, or ``on_epoch`` returns what a checkpoint
+            cannot hold.
     """
-    stages = _check(model, data, settings, validation)
+    stages = _check(model, data, settings, validation, parallel.shards)
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint)
+        if not checkpoint.parent.is_dir():
+            raise CheckpointError(f"cannot write checkpoint {checkpoint}: there is no folder {checkpoint.parent}")
+        key = key or default_key(model, data, settings, seed)
     stop, pace = stop or (lambda: False), pace or (lambda save: save())
     model.to(settings.device).train()
-    data = data.to(settings.device)
+    data = data.to(settings.device).converted(model.dtype)
     patient = any(settings.for_stage(s.name).patience is not None for s in stages)
-    validation = validation.to(settings.device) if validation is not None and patient else None
+    validation = validation.to(settings.device).converted(model.dtype) if validation is not None and patient else None
     if settings.labels:
         data = data.labelled(settings.labels)
         validation = None if validation is None else validation.labelled(settings.labels)
@@ -413,9 +527,14 @@ def train(
             if rule is not None:
                 rule.note(entry["validation_loss"])
         sharded = parallel.loss(model, stage)
+        least = model.smallest_batch(stage)
+        smallest = 1 if least == 1 else least * parallel.shards
+        if len(split) < smallest:
+            raise ValueError(f"stage {stage.name!r} needs at least {smallest} samples, it has {len(split)}")
         for epoch in range(first, own.epochs):
-            work = _Epoch(model, stage, optimizer, split, own.batch_size, epoch_seed(seed, stage.name, epoch))
+            work = _Epoch(model, stage, optimizer, split, own.batch_size, epoch_seed(seed, stage.name, epoch), smallest)
             if index == state.stage and epoch == state.epoch:
+                _check_continued(state, work, checkpoint)
                 work.step, work.sums, work.random = state.step, state.sums, state.random
             where = f"stage {stage.name!r}, epoch {epoch + 1} of {own.epochs}"
             try:
@@ -424,7 +543,8 @@ def train(
                 _check_finite(model, f"{where}, step {work.step + 1}")
                 raise
             if not finished:
-                save(epoch=epoch, step=work.step, sums=work.sums, random=work.random)
+                within = {"batch_size": own.batch_size, "samples": len(split)}
+                save(epoch=epoch, step=work.step, sums=work.sums, random=work.random, **within)
                 raise TrainingStopped(f"stopped in {where}, after {work.step} of its steps")
             terms = work.means(parallel)
             if bad := {k: v for k, v in terms.items() if not abs(v) < float("inf")}:
@@ -444,7 +564,8 @@ def train(
                 last = last or converged
                 entry |= {"validation_loss": value} | ({"converged": converged} if last else {})
             if on_epoch is not None and parallel.rank == 0:
-                entry |= on_epoch(entry) or {}
+                with keeping_modes(model):
+                    entry |= _added(on_epoch(entry))
             state.history.append(entry)
             if not (last and index + 1 == len(stages)) and parallel.any(stop()):
                 save(epoch=epoch + 1)

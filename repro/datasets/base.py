@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from html import escape
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +18,21 @@ from torch.nn.functional import pad
 
 from repro.datasets.card import Card
 
-__all__ = ["Dataset", "ModalitySpec", "fingerprint", "first_of_each_class", "from_card", "specs"]
+__all__ = [
+    "Dataset",
+    "ModalitySpec",
+    "as_tensor",
+    "as_type",
+    "check_name",
+    "fingerprint",
+    "first_of_each_class",
+    "from_card",
+    "specs",
+]
 
+# Names that a part of a model cannot have, as torch.nn.ModuleDict has attributes of these names.
+RESERVED = frozenset(dir(torch.nn.ModuleDict())) | {"training"}
+ROUNDING = 1e-5  # of a range's width: float32 has it in a sum of products, not in a value
 KINDS = ("continuous", "image", "binary", "audio")
 
 
@@ -27,11 +43,12 @@ class ModalitySpec:
     Arguments:
         shape: The event shape, without the batch dimension, such as ``(2,)`` or ``(3, 28, 28)``.
         kind: ``"continuous"``, ``"image"``, ``"binary"`` or ``"audio"``.
-        range: The closed interval that values lie in, None where unbounded.
+        range: The closed interval that values lie in, None where unbounded; of binary values it is within [0, 1].
         unit: The unit of the values, "1" where they have none.
 
     Raises:
-        ValueError: If the kind is unknown or a dimension is not positive.
+        ValueError: If the kind is unknown, there is no dimension or one is not positive, or the range is empty or, for
+            binary values, outside [0, 1].
     """
 
     shape: tuple[int, ...]
@@ -43,8 +60,21 @@ class ModalitySpec:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if self.kind not in KINDS:
             raise ValueError(f"unknown modality kind {self.kind!r}; one of {', '.join(KINDS)}")
+        if not self.shape:
+            raise ValueError("modality shape () has no dimension; a single number a sample has the shape (1,)")
         if any(n < 1 for n in self.shape):
             raise ValueError(f"modality shape {self.shape} has a dimension under 1")
+        if self.range is not None:
+            low, high = self.range
+            if not low < high:
+                raise ValueError(f"modality range {self.range} is empty; the lower end comes first")
+            if self.kind == "binary" and not 0 <= low < high <= 1:
+                raise ValueError(f"modality range {self.range}: binary values lie in [0, 1]")
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The range, which binary values have without stating it."""
+        return (0.0, 1.0) if self.range is None and self.kind == "binary" else self.range
 
     @property
     def numel(self) -> int:
@@ -55,25 +85,113 @@ class ModalitySpec:
         return n
 
 
-@dataclass(frozen=True)
+def check_name(name: object) -> None:
+    """Refuses a name that no modality can have, since parts of a model are called by it.
+
+    Raises:
+        ValueError: If it is empty or no text, contains a dot, or is the name of an attribute of ``torch.nn.ModuleDict``,
+            such as ``type``, ``values`` or ``half``.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a modality is called {name!r}; its name must be text, and not empty")
+    if "." in name:
+        raise ValueError(f"a modality is called {name!r}; its name must not contain a dot")
+    if name in RESERVED:
+        raise ValueError(f"a modality is called {name!r}, as an attribute of torch.nn.ModuleDict; give it another name")
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """A modality's values as a tensor of bytes or of floating-point numbers of 32 bits or more.
+
+    Whole numbers, flags and half precision become float32, which holds them exactly or they are refused; bytes stay
+    bytes. No copy is made where none is needed.
+
+    Arguments:
+        name: The modality, for the error.
+        value: A tensor, a NumPy array, a data frame, or nested lists of numbers.
+
+    Raises:
+        ValueError: If the values are no real numbers, or float32 cannot hold them; it names the modality and the type.
+    """
+    if not isinstance(value, Tensor):
+        kind = type(value).__name__
+        try:
+            array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
+            if array.dtype == object:  # such as a frame of columns of several types of numbers
+                array = array.astype(np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"modality {name!r} is a {kind} of values that are not all numbers") from None
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"modality {name!r} has values of type {array.dtype}, needs real numbers")
+        if array.dtype.itemsize > 8:
+            array = array.astype(np.float64)
+        little = array.dtype.newbyteorder("=")
+        copied = not array.flags.writeable or any(n < 0 for n in array.strides) or array.dtype != little
+        wide = array.dtype.kind == "u" and array.dtype.itemsize > 1
+        if wide and array.size and int(array.max()) > np.iinfo(np.int64).max:
+            raise ValueError(f"modality {name!r} has values of type {array.dtype} that float32 cannot hold")
+        array = array.astype(np.int64) if wide else array.astype(little) if copied else array
+        value = torch.from_numpy(array)
+    if value.is_complex() or value.is_quantized or value.layout is not torch.strided:
+        raise ValueError(f"modality {name!r} has values of type {value.dtype}, needs dense real numbers")
+    if value.dtype in (torch.uint8, torch.float32, torch.float64):
+        return value
+    return as_type(name, value, torch.float32)
+
+
+def as_type(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values in a floating-point type, rounded as that type rounds.
+
+    Arguments:
+        name: The modality, for the error.
+        value: Numbers of any real type but bytes.
+        dtype: The type.
+
+    Raises:
+        ValueError: If whole numbers are not held exactly, or finite ones overflow.
+    """
+    if value.dtype is dtype:
+        return value
+    found = value.to(dtype)
+    if not value.is_floating_point():
+        lost = value.dtype is not torch.bool and bool((found.double() != value.double()).any())
+        # Doubles hold whole numbers up to 2**53 alone.
+        lost = lost or (value.dtype is torch.int64 and bool((value.abs() > 2**53).any()))
+    else:
+        lost = value.element_size() > found.element_size() and bool((found.isinf() & ~value.isinf()).any())
+    if lost:
+        kinds = [str(t).removeprefix("torch.") for t in (value.dtype, dtype)]
+        raise ValueError(f"modality {name!r} has values of type {kinds[0]} that {kinds[1]} cannot hold")
+    return found
+
+
+def unit_values(x: Tensor) -> Tensor:
+    """Bytes as float32 in [0, 1], all else as it is."""
+    return x.float().div_(255.0) if x.dtype is torch.uint8 else x
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """One split of a multimodal dataset, held in memory as one tensor a modality.
 
     Images are stored as uint8; indexing and batches give them as float32 in [0, 1], with ``padding`` zeros on each
-    side.
+    side. Values of other types become float32 (:func:`as_tensor`), but for float64, which stays. Bytes of a binary
+    modality whose largest is 1 are 0 and 1.
 
     Arguments:
         name: The dataset's name, that of its card.
         split: The split's name.
         modalities: Name to :class:`ModalitySpec`, in the order that models use.
-        data: Name to tensor of shape ``(N, *spec.shape)``, the same N for all.
+        data: Name to tensor of shape ``(N, *spec.shape)``, the same N for all; NumPy arrays and data frames become
+            tensors.
         labels: Integer class labels of shape ``(N,)``, None where there are none.
         provenance: How the data came about: seed, sources, hashes.
         padding: Zeros added on each side of the last two dimensions; ``modalities`` state the padded shape.
         label_key: Name under which samples and batches carry the label, empty for none.
 
     Raises:
-        ValueError: If names, shapes or lengths of ``data`` and ``modalities`` do not fit, or a value is not finite.
+        ValueError: If names, shapes or lengths of ``data`` and ``modalities`` do not fit, a name is reserved, there is
+            no sample, or a value is no real number, not finite or outside its modality's range.
     """
 
     name: str
@@ -88,27 +206,108 @@ class Dataset:
     def __post_init__(self) -> None:
         if list(self.data) != list(self.modalities):
             raise ValueError(f"{self.name}: data has modalities {list(self.data)}, expected {list(self.modalities)}")
-        lengths = {m: len(x) for m, x in self.data.items()}
+        if not self.data:
+            raise ValueError(f"{self.name}: there is no modality")
+        try:
+            for m in self.modalities:
+                check_name(m)
+            data = {m: as_tensor(m, x) for m, x in self.data.items()}
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+        for m, x in data.items():
+            spec = self.modalities[m]
+            shape = _pad_shape(tuple(x.shape[1:]), self.padding)
+            if x.ndim < 2 or shape != spec.shape:
+                raise ValueError(f"{self.name}: modality {m!r} has shape {shape}, expected {spec.shape}")
+            if x.dtype is torch.uint8 and spec.kind == "binary" and x.numel() and int(x.max()) <= 1:
+                data[m] = x.float()
+            elif x.dtype is torch.uint8 and spec.range != (0.0, 1.0):
+                raise ValueError(f"{self.name}: modality {m!r} is stored as uint8, so its range must be (0, 1)")
+        lengths = {m: len(x) for m, x in data.items()}
         if self.labels is not None:
             lengths["labels"] = len(self.labels)
         if len(set(lengths.values())) != 1:
             raise ValueError(f"{self.name}: unequal lengths {lengths}")
-        for m, x in self.data.items():
-            shape = _pad_shape(tuple(x.shape[1:]), self.padding)
-            if shape != self.modalities[m].shape:
-                raise ValueError(f"{self.name}: modality {m!r} has shape {shape}, expected {self.modalities[m].shape}")
-            if x.dtype is torch.uint8 and self.modalities[m].range != (0.0, 1.0):
-                raise ValueError(f"{self.name}: modality {m!r} is stored as uint8, so its range must be (0, 1)")
-            if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-                raise ValueError(f"{self.name}: modality {m!r} has values that are not finite")
+        if not len(next(iter(data.values()))):
+            raise ValueError(f"{self.name}: there is no sample")
+        for m, x in data.items():
+            _check_values(self.name, m, self.modalities[m], x)
+        object.__setattr__(self, "data", data)
+        if self.labels is not None and not isinstance(self.labels, Tensor):
+            object.__setattr__(self, "labels", torch.as_tensor(np.array(self.labels)))
 
     def __len__(self) -> int:
         return len(next(iter(self.data.values())))
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is outside {self.name} {self.split} of length {len(self)}")
-        return self._select(lambda x: x[index])
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """One sample by its index, or a batch by a slice, a list of indices or a mask.
+
+        Raises:
+            IndexError: If an index is outside, or a mask has another length than the split.
+        """
+        where = f"{self.name} {self.split} of length {len(self)}"
+        if isinstance(index, slice):
+            return self._select(lambda x: x[index])
+        rows = torch.as_tensor(np.asarray(index) if not isinstance(index, Tensor) else index)
+        if rows.dtype is torch.bool and tuple(rows.shape) != (len(self),):
+            raise IndexError(f"a mask of shape {tuple(rows.shape)} does not fit {where}")
+        if rows.numel() == 0 and rows.dtype is not torch.bool:
+            rows = rows.long()
+        if rows.is_floating_point() or rows.is_complex() or rows.ndim > 1:
+            raise IndexError(f"index {index!r} is neither whole numbers nor a mask of {where}")
+        if rows.dtype is not torch.bool:
+            outside = rows[(rows < -len(self)) | (rows >= len(self))] if rows.ndim else rows
+            if rows.ndim == 0 and not -len(self) <= int(rows) < len(self):
+                raise IndexError(f"index {int(rows)} is outside {where}")
+            if rows.ndim and len(outside):
+                raise IndexError(f"index {int(outside[0])} is outside {where}")
+            if rows.ndim == 0:
+                number = int(rows)
+                return self._select(lambda x: x[number])
+            rows = rows.long() % len(self)
+        return self._select(lambda x: x[rows.to(x.device)])
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same split with the same values; where they came from does not matter."""
+        if not isinstance(other, Dataset):
+            return NotImplemented
+        own, others = ((d.name, d.split, dict(d.modalities), d.padding, d.label_key) for d in (self, other))
+        if own != others or list(self.data) != list(other.data) or (self.labels is None) != (other.labels is None):
+            return False
+        if self.labels is not None and not torch.equal(self.labels.cpu(), other.labels.cpu()):  # type: ignore[union-attr]
+            return False
+        pairs = ((x, other.data[m]) for m, x in self.data.items())
+        return all(x.dtype is y.dtype and torch.equal(x.cpu(), y.cpu()) for x, y in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _rows(self) -> list[tuple[str, str, str, str, str]]:
+        rows = []
+        for m, spec in self.modalities.items():
+            x = self.data[m]
+            low, high = (v.item() / (255.0 if x.dtype is torch.uint8 else 1.0) for v in x.aminmax())
+            kind = str(x.dtype).removeprefix("torch.")
+            unit = "" if spec.unit == "1" else f" {spec.unit}"
+            rows.append((m, str(spec.shape), spec.kind, kind, f"[{low:.4g}, {high:.4g}]{unit}"))
+        return rows
+
+    def _title(self) -> str:
+        labels = "" if self.labels is None else f", {len(self.labels.unique())} classes"
+        padding = f", padded by {self.padding}" if self.padding else ""
+        return f"{self.name} {self.split}: {len(self)} samples{labels}{padding}"
+
+    def __repr__(self) -> str:
+        """Name, split and number of samples, then a line a modality: shape, kind, type and the range of its values."""
+        rows = self._rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return "\n".join([self._title(), *(f"  {line}" for line in lines)])
+
+    def _repr_html_(self) -> str:
+        """The same as a table, which notebooks show."""
+        head = "".join(f"<th>{name}</th>" for name in ("modality", "shape", "kind", "type", "values"))
+        body = "".join("<tr>" + "".join(f"<td>{escape(v)}</td>" for v in row) + "</tr>" for row in self._rows())
+        return f"<table><caption>{escape(self._title())}</caption><tr>{head}</tr>{body}</table>"
 
     def batches(
         self,
@@ -116,6 +315,7 @@ class Dataset:
         *,
         shuffle: bool = True,
         drop_last: bool = False,
+        smallest: int = 1,
         generator: torch.Generator | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """Yields batches of the resident tensors; no worker processes.
@@ -126,6 +326,7 @@ class Dataset:
             batch_size: Samples a batch.
             shuffle: Whether to visit samples in a random order.
             drop_last: Whether to leave out a last batch that is smaller.
+            smallest: The fewest samples of a batch: a remainder of fewer is part of the batch before it.
             generator: Source of the random order; the global one if None.
 
         Raises:
@@ -135,20 +336,54 @@ class Dataset:
             raise ValueError(f"batch_size is {batch_size}, must be at least 1")
         n = len(self)
         end = n - n % batch_size if drop_last else n
+        ends = [*range(batch_size, end, batch_size), end]
+        if len(ends) > 1 and end - ends[-2] < smallest:
+            del ends[-2]
+        bounds = list(pairwise([0, *ends])) if end else []
         if not shuffle:
-            for start in range(0, end, batch_size):
-                rows = slice(start, min(start + batch_size, end))
+            for start, stop in bounds:
+                rows = slice(start, stop)
                 yield self._select(lambda x, rows=rows: x[rows])
             return
         order = torch.randperm(n, generator=generator).to(next(iter(self.data.values())).device)
-        for start in range(0, end, batch_size):
-            index = order[start : start + batch_size]
+        for start, stop in bounds:
+            index = order[start:stop]
             # index_select copies whole rows, some five times as fast as indexing by a tensor.
             yield self._select(lambda x, index=index: x.index_select(0, index))
 
     def floats(self) -> Dataset:
         """The same split with bytes converted to float32 once: four times the memory, for faster batches."""
-        return replace(self, data={m: self._unit(x) for m, x in self.data.items()})
+        return replace(self, data={m: unit_values(x) for m, x in self.data.items()})
+
+    def converted(self, dtype: torch.dtype) -> Dataset:
+        """The same split with its values in a model's floating-point type; bytes stay bytes for float32.
+
+        Raises:
+            ValueError: If the type cannot hold them, see :func:`as_type`.
+        """
+        found = {}
+        for m, x in self.data.items():
+            x = unit_values(x) if x.dtype is torch.uint8 and dtype is not torch.float32 else x
+            found[m] = x if x.dtype is torch.uint8 else as_type(m, x, dtype)
+        return self if all(found[m] is x for m, x in self.data.items()) else replace(self, data=found)
+
+    def select(self, rows: Sequence[int] | Tensor, split: str | None = None) -> Dataset:
+        """The samples of some rows, in that order, as a split of its own.
+
+        Arguments:
+            rows: Indices, or a mask of as many entries as there are samples.
+            split: Its name; this split's if None.
+
+        Raises:
+            IndexError: If a row is outside.
+            ValueError: If there is none.
+        """
+        index = torch.as_tensor(rows)
+        index = index.nonzero().flatten() if index.dtype is torch.bool else index.long()
+        data = {m: x[index.to(x.device)] for m, x in self.data.items()}
+        labels = None if self.labels is None else self.labels[index.to(self.labels.device)]
+        known = dict(self.provenance) | {"sha256": fingerprint(data, labels)}
+        return replace(self, data=data, labels=labels, provenance=known, split=split or self.split)
 
     def first(self, count: int) -> Dataset:
         """The split's first ``count`` samples, as views.
@@ -193,13 +428,16 @@ class Dataset:
         """The same split whose samples and batches carry the label too, as int64 under ``key``.
 
         Raises:
-            ValueError: If there are no labels, or a modality has that name.
+            ValueError: If there are no labels or they are no whole numbers, or a modality has that name.
         """
         if self.labels is None:
             raise ValueError(f"{self.name} {self.split} has no labels")
         if key in self.modalities:
             raise ValueError(f"{self.name}: {key!r} is a modality; the label needs another name")
-        return replace(self, label_key=key)
+        labels = self.labels
+        if labels.is_floating_point() and not bool((labels == labels.round()).all()):
+            raise ValueError(f"{self.name} {self.split}: labels of type {labels.dtype} are no whole numbers")
+        return replace(self, labels=labels.long(), label_key=key)
 
     def _select(self, pick: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         chosen = {m: self._values(pick(x)) for m, x in self.data.items()}
@@ -208,12 +446,25 @@ class Dataset:
         return chosen
 
     def _values(self, x: Tensor) -> Tensor:
-        x = self._unit(x)
+        x = unit_values(x)
         return pad(x, (self.padding,) * 4) if self.padding else x
 
-    @staticmethod
-    def _unit(x: Tensor) -> Tensor:
-        return x.float().div_(255.0) if x.dtype is torch.uint8 else x
+
+
+def _check_values(where: str, name: str, spec: ModalitySpec, x: Tensor) -> None:
+    """Refuses values that are not finite, or outside the declared range by more than rounding."""
+    if x.dtype is torch.uint8:
+        return
+    low, high = (float(v) for v in x.aminmax())
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError(f"{where}: modality {name!r} has values that are not finite")
+    if spec.bounds is not None:
+        slack = ROUNDING * (spec.bounds[1] - spec.bounds[0])
+        if low < spec.bounds[0] - slack or high > spec.bounds[1] + slack:
+            declared = f"[{spec.bounds[0]:g}, {spec.bounds[1]:g}]"
+            raise ValueError(
+                f"{where}: modality {name!r} has values in [{low:g}, {high:g}], its declared range is {declared}"
+            )
 
 
 def _pad_shape(shape: tuple[int, ...], padding: int) -> tuple[int, ...]:

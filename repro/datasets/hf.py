@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from repro.datasets.base import Dataset, ModalitySpec
-from repro.datasets.card import card_text, load_card
+from repro.datasets.card import card_names, card_text, load_card
 
 if TYPE_CHECKING:
     import datasets
@@ -22,11 +22,12 @@ def to_hf(dataset: Dataset) -> datasets.Dataset:
     """Converts a split: images as ``Image``, labels as ``ClassLabel``, everything else as arrays of float32.
 
     Arguments:
-        dataset: The split; its card gives the names of the classes, description, citation and licence.
+        dataset: The split; its card gives the names of the classes, description, citation and licence. Data without a
+            card have none of these, and their labels are numbers.
     """
     import datasets
 
-    card = load_card(dataset.name)
+    card = load_card(dataset.name) if dataset.name in card_names() else None
     features, columns = {}, {}
     for m, spec in dataset.modalities.items():
         if _is_picture(spec):
@@ -36,15 +37,14 @@ def to_hf(dataset: Dataset) -> datasets.Dataset:
             features[m] = _array_feature(spec)
             columns[m] = [dataset[n][m].tolist() for n in range(len(dataset))]
     if dataset.labels is not None:
-        names = list(card.labels)
+        names = [] if card is None else list(card.labels)
         features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
         columns["label"] = dataset.labels.tolist()
-    info = datasets.DatasetInfo(
-        description=card.body,
-        citation="\n".join(card.citations.values()),
-        license=card.license,
-        features=datasets.Features(features),
-    )
+    described = {}
+    if card is not None:
+        citation = "\n".join(card.citations.values())
+        described = {"description": card.body, "citation": citation, "license": card.license}
+    info = datasets.DatasetInfo(features=datasets.Features(features), **described)
     return datasets.Dataset.from_dict(columns, features=info.features, info=info, split=dataset.split)
 
 

@@ -141,6 +141,32 @@ class CoVAE(MultimodalModel):
         first = [] if self.pretraining == "none" else [Stage("deep_cca", ("encoders.",))]
         return [*first, Stage("train")]
 
+    def smallest_batch(self, stage: Stage) -> int:
+        """Deep CCA needs two samples more than latents, or four for distance correlations."""
+        if stage.name != "deep_cca":
+            return super().smallest_batch(stage)
+        least = 4 if self.pretraining == "distance_correlation" else max(self.block_sizes.values()) + 2
+        return max(least, super().smallest_batch(stage))
+
+    def check_data(self, data: Dataset) -> None:
+        """Refuses a split whose fitted or held-out part is too small for Deep CCA and what is estimated after it.
+
+        Raises:
+            ValueError: If one is.
+        """
+        if self.pretraining == "none":
+            return
+        fit, held_out = (len(part) for part in held_out_parts(data, self.held_out))
+        sizes = self.block_sizes.values()
+        least = max(max(sizes) + 2, self.smallest_batch(self.stages()[0]))
+        if fit < least:
+            raise ValueError(f"{data.name}: Deep CCA is fitted on {fit} samples of {len(data)}, needs at least {least}")
+        if len(sizes) > 2 and held_out < (least := sum(sizes) + 2):
+            raise ValueError(
+                f"{data.name}: {held_out} of {len(data)} samples are held out for {sum(sizes)} latents in all; needs at "
+                f"least {least}, a larger share held_out or fewer latents"
+            )
+
     def stage_data(self, stage: Stage, data: Dataset) -> Dataset:
         """Leaves the held-out part out of Deep CCA; at the start of the second stage fills the prior, once.
 

@@ -169,6 +169,11 @@ class ALMRFMVAE(MRFMVAE):
         sizes = {modality: self.block_sizes[modality]}
         return AsymmetricLaplace(skew, torch.diag_embed((log_variance / 2).exp()), sizes, loc, validate_args=False)
 
+    def smallest_batch(self, stage: Stage) -> int:
+        """Three under the unbiased aggregated penalty."""
+        least = MIN_UNBIASED if self.penalty == "aggregated" and self.unbiased else 1
+        return max(least, super().smallest_batch(stage))
+
     def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
         """The MMD surrogate objective, negated.
 

@@ -112,6 +112,12 @@ class SBMVAE(MultimodalModel):
             found.append(Stage("finetune", ("autoencoders.decoders.",)))
         return tuple(found)
 
+    def smallest_batch(self, stage: Stage) -> int:
+        """Two for the contrasts between samples, and under batch normalisation where it is trained."""
+        if stage.name in ("contrastive", "energy"):
+            return 2
+        return super().smallest_batch(stage) if stage.name == "autoencoders" else 1
+
     def stage_data(self, stage: Stage, data: Dataset) -> Dataset:
         """The split itself with what is missing marked, or its latents, encoded once.
 

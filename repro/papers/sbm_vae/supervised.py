@@ -183,6 +183,17 @@ class WithJudge(TrainableModel):
         own = [replace(s, parameters=tuple(f"model.{p}" for p in s.parameters or ("",))) for s in self.model.stages()]
         return (*own, Stage(JUDGE, (f"{JUDGE}.",)))
 
+    def smallest_batch(self, stage: Stage) -> int:
+        """That of the stage's owner."""
+        if stage.name == JUDGE:
+            return self.judge.smallest_batch(stage)
+        return self.model.smallest_batch(self._stage(stage))
+
+    def check_data(self, data: Dataset) -> None:
+        """What both need."""
+        self.model.check_data(data)
+        self.judge.check_data(data)
+
     def _stage(self, stage: Stage) -> Stage:
         return next(s for s in self.model.stages() if s.name == stage.name)
 

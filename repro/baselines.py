@@ -18,7 +18,7 @@ from multivae.models import MMVAE, MVAE, MMVAEConfig, MMVAEPlus, MMVAEPlusConfig
 from multivae.models.base import BaseDecoder, BaseEncoder, BaseMultiVAE, ModelOutput
 from torch import Tensor, nn
 
-from repro.baselines_inference import DecodesOnce, DrawsSubsets, EncodesOnce, ExpertMixtureModel
+from repro.baselines_inference import DecoderDensity, DecodesOnce, DrawsSubsets, EncodesOnce, ExpertMixtureModel
 from repro.model import Loss, ModalitySpec, Stage
 from repro.networks import MLP, GaussianMLPEncoder
 
@@ -29,8 +29,21 @@ LIKELIHOODS = {"gaussian": "normal", "laplace": "laplace"}  # this package's nam
 Subsets = list[tuple[str, ...]]
 
 # Each network is called once a step, and small batches reach every subset.
-_MVAE, _MoPoE = type("MVAE", (EncodesOnce, MVAE), {}), type("MoPoE", (DrawsSubsets, MoPoE), {})
-_MMVAE, _MMVAEPlus = (type(c.__name__, (DecodesOnce, c), {}) for c in (MMVAE, MMVAEPlus))
+# Classes under names of this module's, by which they are pickled.
+class _MVAE(EncodesOnce, MVAE):
+    pass
+
+
+class _MoPoE(DrawsSubsets, MoPoE):
+    pass
+
+
+class _MMVAE(DecodesOnce, MMVAE):
+    pass
+
+
+class _MMVAEPlus(DecodesOnce, MMVAEPlus):
+    pass
 
 
 def _whole(names: Sequence[str]) -> Subsets:
@@ -277,12 +290,19 @@ class Baseline(ExpertMixtureModel):
         for what, networks in (("encoders", encoders), ("decoders", decoders)):
             if set(networks) != set(self.modalities):
                 raise ValueError(f"{what} are given for {list(networks)}, the modalities are {list(self.modalities)}")
-        self.settings, self.method = settings, METHODS[settings.method]
+        self.settings = settings
         self.multivae = self.method.model(
             self.method.config(**multivae_fields(settings)),
             {m: _Encoder(m, encoders[m], settings) for m in self.modalities},
             {m: _Decoder(decoders[m], spec.shape) for m, spec in self.modalities.items()},
         )
+        scale = settings.noise_scale if self.method.ignores_beta else 1.0
+        self.multivae.recon_log_probs = dict.fromkeys(self.modalities, DecoderDensity(settings.likelihood, scale))
+
+    @property
+    def method(self) -> Method:
+        """What tells this baseline from the others."""
+        return METHODS[self.settings.method]
 
     def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
         """The objective of a batch, in nats a sample, and the KL divergence of each encoder's output from the prior.

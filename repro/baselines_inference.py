@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Laplace, Normal
 
 from repro.metrics.likelihood import (
     gaussian_log_prob,
@@ -24,7 +25,7 @@ from repro.metrics.likelihood import (
 )
 from repro.model import ModalitySpec, MultimodalModel
 
-__all__ = ["DecodesOnce", "DrawsSubsets", "EncodesOnce", "ExpertMixtureModel", "Posterior"]
+__all__ = ["DecoderDensity", "DecodesOnce", "DrawsSubsets", "EncodesOnce", "ExpertMixtureModel", "Posterior"]
 
 DECODED_ROWS = 8192  # latents decoded at once, which bounds the memory
 
@@ -43,6 +44,24 @@ class Posterior:
     means: Tensor
     scales: Tensor
     private: Mapping[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class DecoderDensity:
+    """ln p(x | mean) of every value, as multivae has it, in a form that can be pickled, unlike the library's closures.
+
+    Arguments:
+        likelihood: ``"gaussian"`` or ``"laplace"``.
+        scale: Its scale.
+    """
+
+    likelihood: str
+    scale: float
+
+    def __call__(self, mean: Tensor, x: Tensor) -> Tensor:
+        """Of the shape of ``x``."""
+        density = Normal if self.likelihood == "gaussian" else Laplace
+        return density(mean, self.scale).log_prob(x)
 
 
 def _randn(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -122,26 +141,20 @@ class ExpertMixtureModel(MultimodalModel):
                 private[m] = mean[:, self.latent_dim :], (0.5 * log_variance[:, self.latent_dim :]).exp()
         return Posterior(torch.stack(means), torch.stack(scales), private)
 
-    @torch.no_grad()
-    def generate(
+    def _generate(
         self,
-        num_samples: int = 1,
+        num_samples: int,
         *,
-        given: Mapping[str, Tensor] | None = None,
-        generator: torch.Generator | None = None,
-        sample_likelihood: bool = False,
+        given: Mapping[str, Tensor] | None,
+        generator: torch.Generator | None,
+        sample_likelihood: bool,
     ) -> dict[str, Tensor]:
         """Samples every modality, jointly from the prior or given some of them from the approximate posterior.
 
         Given some, each sample draws its own component of the mixture, private latents of observed modalities from
         their posteriors, and those of each other modality from N(0, I). Arguments and results are those of the
-        interface; the noise has the scale :attr:`noise_scale` and is not clipped to a modality's range.
-
-        Raises:
-            ValueError: If ``num_samples`` is under 1, or names or shapes of ``given`` do not fit.
+        interface; the noise has the scale :meth:`noise_scale` and is not clipped to a modality's range.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}, must be at least 1")
         like = next(p for p in self.parameters() if p.is_floating_point())
         private: Mapping[str, tuple[Tensor, Tensor]] = {}
         if given is None:
@@ -165,43 +178,16 @@ class ExpertMixtureModel(MultimodalModel):
             result = {m: x + self.noise_scale * self._unit_noise(x, generator) for m, x in result.items()}
         return result
 
-    @torch.no_grad()
-    def log_likelihood(
-        self,
-        batch: Mapping[str, Tensor],
-        *,
-        given: Mapping[str, Tensor] | None = None,
-        num_importance_samples: int = 1000,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        r"""Importance-weighted log-likelihood under the prior N(0, I) and a likelihood of scale :attr:`noise_scale`.
+    def _log_marginal(self, x: Mapping[str, Tensor], num_samples: int, generator: torch.Generator | None) -> Tensor:
+        r"""Importance-weighted log-likelihood under the prior N(0, I) and a likelihood of scale :meth:`noise_scale`.
 
-        The proposal is the approximate posterior of the modalities at hand, stratified over its components. Given
-        other modalities it is the difference of two estimates,
-
-        .. math:: \log \hat p(x \mid x_g) = \log \hat p(x, x_g) - \log \hat p(x_g),
-
-        a consistent estimate of the model's true conditional, unlike the mean of p(x|z) over q(z|x_g), which is right
-        only where q is the true posterior (erratum E16).
-
-        Arguments:
-            batch: The modalities whose likelihood is estimated; some may be missing.
-            given: Modalities to condition on, none of them in ``batch``.
-            num_importance_samples: Samples from the proposal for each data point, in each of the estimates.
-            generator: Source of randomness.
-
-        Returns:
-            Nats, of shape ``(batch,)``.
+        The proposal is the approximate posterior of the modalities, stratified over its components. Given other
+        modalities, ln p(x | x_g) is the difference of two such estimates: consistent for the model's true conditional,
+        unlike the mean of p(x|z) over q(z|x_g), which is right only where q is the true posterior (erratum E16).
 
         Raises:
-            ValueError: If names or shapes do not fit, a modality is in both, or there are fewer samples than
-                components of the mixture.
+            ValueError: If there are fewer samples than components of the mixture.
         """
-        return self.difference_of_marginals(
-            lambda x: self._log_marginal(x, num_importance_samples, generator), batch, given
-        )
-
-    def _log_marginal(self, x: Mapping[str, Tensor], num_samples: int, generator: torch.Generator | None) -> Tensor:
         q = self.posterior(x)
         log_prob = gaussian_log_prob if self.likelihood == "gaussian" else laplace_log_prob
         zero = torch.zeros_like(q.means[0, 0, 0])

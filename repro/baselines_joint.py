@@ -30,7 +30,7 @@ from multivae.models.nn.base_architectures import BaseJointEncoder
 from torch import Tensor, nn
 
 from repro.baselines import LIKELIHOODS, METHODS, Baseline, _Decoder, _Encoder, multivae_fields
-from repro.baselines_inference import ExpertMixtureModel, Posterior
+from repro.baselines_inference import DecoderDensity, ExpertMixtureModel, Posterior
 from repro.model import Loss, ModalitySpec, Stage, isolated_rng
 from repro.networks import MLP, GaussianMLPEncoder
 
@@ -216,6 +216,7 @@ class JointBaseline(ExpertMixtureModel):
             {m: _Decoder(decoders[m], spec.shape) for m, spec in self.modalities.items()},
             *joint,
         )
+        self.multivae.recon_log_probs = dict.fromkeys(self.modalities, DecoderDensity(settings.likelihood, 1.0))
 
     def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
         """The objective of a batch, in nats a sample, and the KL divergence of each encoder's output from the prior.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import Parameter, signature
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repro.datasets.base import Dataset, ModalitySpec
+from repro.datasets.base import Dataset, ModalitySpec, as_tensor, as_type, check_name, unit_values
 
 __all__ = [
     "Loss",
@@ -24,6 +28,20 @@ __all__ = [
     "isolated_rng",
     "keeping_modes",
 ]
+
+
+# Arguments that generate and log_likelihood of every model have.
+COMMON = ("num_samples", "batch", "given", "generator", "sample_likelihood", "num_importance_samples")
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}, must be a whole number") from None
+    if number < 1:
+        raise ValueError(f"{name} is {number}, must be at least 1")
+    return number
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,9 @@ def keeping_modes(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode within the block; afterwards every module's mode is as it was."""
+    if not any(module.training for module in model.modules()):
+        yield
+        return
     with keeping_modes(model):
         model.eval()
         yield
@@ -120,13 +141,16 @@ class TrainableModel(nn.Module, ABC):
         modalities: Name to :class:`ModalitySpec`.
 
     Raises:
-        ValueError: If there is no modality.
+        ValueError: If there is no modality, or one has a name that no part of a model can have
+            (:func:`~repro.datasets.base.check_name`).
     """
 
     def __init__(self, modalities: Mapping[str, ModalitySpec]) -> None:
         super().__init__()
         if not modalities:
             raise ValueError("a model needs at least one modality, got none")
+        for name in modalities:
+            check_name(name)
         self.modalities: dict[str, ModalitySpec] = dict(modalities)
 
     def stages(self) -> Sequence[Stage]:
@@ -185,7 +209,8 @@ class TrainableModel(nn.Module, ABC):
             subset: Whether some modalities may be missing.
 
         Raises:
-            ValueError: If a name is unknown or missing, a shape does not fit, or sizes differ; it names both sides.
+            ValueError: If a name is unknown or missing, a shape or a type does not fit, sizes differ, or there is no
+                sample; it names both sides.
         """
         known = list(self.modalities)
         if unknown := [m for m in batch if m not in self.modalities]:
@@ -201,6 +226,12 @@ class TrainableModel(nn.Module, ABC):
         sizes = {m: len(x) for m, x in batch.items()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"modalities of unequal batch sizes {sizes}")
+        if not all(sizes.values()):
+            raise ValueError(f"the batch of {list(batch)} has no sample")
+        for m, x in batch.items():
+            if x.dtype is not self.dtype:
+                kinds = [str(t).removeprefix("torch.") for t in (x.dtype, self.dtype)]
+                raise ValueError(f"modality {m!r} has values of type {kinds[0]}, the model's parameters are {kinds[1]}")
         return next(iter(sizes.values()))
 
 
@@ -219,45 +250,155 @@ class MultimodalModel(TrainableModel):
         if len(modalities) < 2:
             raise ValueError(f"a multimodal model needs at least two modalities, got {list(modalities)}")
 
-    @abstractmethod
     def generate(
         self,
         num_samples: int = 1,
         *,
-        given: Mapping[str, Tensor] | None = None,
+        given: Mapping[str, Any] | None = None,
         generator: torch.Generator | None = None,
         sample_likelihood: bool = False,
+        **options: Any,
     ) -> dict[str, Tensor]:
-        """Samples every modality, jointly or given some of them.
+        """Samples every modality, jointly or given some of them: means of the decoders for sampled latents.
+
+        The model is in evaluation mode meanwhile and as it was afterwards; nothing has a gradient.
 
         Arguments:
             num_samples: Number of joint samples, or of samples for each conditioning point.
-            given: None for joint samples; otherwise observed modalities of shape ``(batch, *spec.shape)``, whose own
-                entries in the result are their reconstructions.
+            given: None for joint samples; otherwise observed modalities of shape ``(batch, *spec.shape)``, in any
+                order, as tensors, NumPy arrays or data frames (:meth:`prepared`). Their own entries in the result are
+                their reconstructions.
             generator: Source of randomness; the global generators stay untouched.
             sample_likelihood: Whether to add the likelihood's noise to the decoders' means.
+            options: What this model alone offers, such as a protocol or a sampler: the keyword arguments of its
+                ``_generate``.
 
         Returns:
             Name to tensor with leading shape ``(num_samples,)``, or ``(num_samples, batch)`` under ``given``.
-        """
 
-    @abstractmethod
+        Raises:
+            ValueError: If ``num_samples`` is under 1, an option is unknown or out of its range, or ``given`` does not
+                fit (:meth:`prepared`).
+        """
+        count = _count("num_samples", num_samples)
+        observed = None if given is None else self.prepared(given)
+        self._check_options("generate", self._generate, options)
+        with torch.no_grad(), evaluating(self):
+            return self._generate(
+                count, given=observed, generator=generator, sample_likelihood=sample_likelihood, **options
+            )
+
     def log_likelihood(
+        self,
+        batch: Mapping[str, Any],
+        *,
+        given: Mapping[str, Any] | None = None,
+        num_importance_samples: int = 1000,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Importance-weighted estimate of ln p(x_S), or of ln p(x_S | x_T), in nats, of shape ``(batch,)``.
+
+        The model is in evaluation mode meanwhile and as it was afterwards; nothing has a gradient.
+
+        Arguments:
+            batch: The modalities x_S whose likelihood is estimated, all or some, as ``given`` of :meth:`generate`.
+            given: Modalities x_T to condition on, none of them in ``batch``; None for the likelihood of ``batch``.
+            num_importance_samples: Samples from the proposal, for each data point.
+            generator: Source of randomness.
+            options: What this model alone offers: the keyword arguments of its ``_log_likelihood``.
+
+        Raises:
+            ValueError: If ``num_importance_samples`` is under 1, an option is unknown, a modality is in both, their
+                sizes differ, or one of them does not fit (:meth:`prepared`).
+        """
+        count = _count("num_importance_samples", num_importance_samples)
+        x_s, x_t = self.prepared(batch), None if given is None else self.prepared(given)
+        if x_t is not None:
+            if both := [m for m in x_s if m in x_t]:
+                raise ValueError(f"modalities {both} are both in the batch {list(batch)} and given {list(x_t)}")
+            self.check_batch({**x_s, **x_t}, subset=True)
+        self._check_options("log_likelihood", self._log_likelihood, options)
+        with torch.no_grad(), evaluating(self):
+            return self._log_likelihood(x_s, given=x_t, num_importance_samples=count, generator=generator, **options)
+
+    def prepared(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Some modalities as the model takes them: in its order, of its parameters' type and on their device.
+
+        Values of other types are converted where nothing is lost (:func:`~repro.datasets.base.as_tensor`); bytes are
+        256 levels of [0, 1], or 0 and 1 in a binary modality whose largest is 1. Values may lie outside of the declared
+        range, as generated ones do, but by no more than half its width: further out, they have another scale.
+
+        Arguments:
+            batch: Name to tensor, NumPy array or data frame of shape ``(batch, *spec.shape)``, all or some of the
+                modalities.
+
+        Raises:
+            ValueError: If there is no modality or no sample, a name is unknown, a shape or a type does not fit, sizes
+                differ, or a value is not finite or far outside its modality's range.
+        """
+        if unknown := [m for m in batch if m not in self.modalities]:
+            raise ValueError(f"unknown modalities {unknown}; the model has {list(self.modalities)}")
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        found = {}
+        for m, spec in self.modalities.items():
+            if m in batch:
+                x = as_tensor(m, batch[m]).detach()
+                if x.dtype is torch.uint8:
+                    x = x.float() if spec.kind == "binary" and x.numel() and int(x.max()) <= 1 else self._levels(m, x)
+                found[m] = as_type(m, x, self.dtype).to(device)
+        self.check_batch(found, subset=True)
+        for m, x in found.items():
+            low, high = (float(v) for v in x.aminmax())
+            if not math.isfinite(low) or not math.isfinite(high):
+                raise ValueError(f"modality {m!r} has values that are not finite")
+            bounds = self.modalities[m].bounds
+            if bounds is not None and max(bounds[0] - low, high - bounds[1]) >= (bounds[1] - bounds[0]) / 2:
+                declared = f"[{bounds[0]:g}, {bounds[1]:g}]"
+                raise ValueError(f"modality {m!r} has values in [{low:g}, {high:g}], its declared range is {declared}")
+        return found
+
+    def _levels(self, modality: str, x: Tensor) -> Tensor:
+        if self.modalities[modality].range != (0.0, 1.0):
+            raise ValueError(f"modality {modality!r} is given as uint8, so its range must be (0, 1)")
+        return unit_values(x)
+
+    @staticmethod
+    def _check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        known = signature(function).parameters
+        if any(p.kind is Parameter.VAR_KEYWORD for p in known.values()):
+            return
+        offered = [p for p in known if p not in COMMON]
+        if unknown := [o for o in options if o not in offered]:
+            raise ValueError(f"{name} has no options {unknown}; this model offers {offered or 'none'}")
+
+    def _generate(
+        self,
+        num_samples: int,
+        *,
+        given: Mapping[str, Tensor] | None,
+        generator: torch.Generator | None,
+        sample_likelihood: bool,
+    ) -> dict[str, Tensor]:
+        """What :meth:`generate` draws, of valid arguments with ``given`` in the model's order, in evaluation mode."""
+        raise NotImplementedError(f"{type(self).__name__} does not generate")
+
+    def _log_marginal(self, batch: Mapping[str, Tensor], num: int, generator: torch.Generator | None) -> Tensor:
+        """An estimate of ln p(x_S) of all or some modalities from ``num`` importance samples, ``(batch,)``."""
+        raise NotImplementedError(f"{type(self).__name__} has no likelihood")
+
+    def _log_likelihood(
         self,
         batch: Mapping[str, Tensor],
         *,
-        given: Mapping[str, Tensor] | None = None,
-        num_importance_samples: int = 1000,
-        generator: torch.Generator | None = None,
+        given: Mapping[str, Tensor] | None,
+        num_importance_samples: int,
+        generator: torch.Generator | None,
     ) -> Tensor:
-        """Importance-weighted estimate of the log-likelihood in nats, of shape ``(batch,)``.
-
-        Arguments:
-            batch: The modalities whose likelihood is estimated.
-            given: Modalities to condition on, None for the joint likelihood.
-            num_importance_samples: Samples from the proposal, for each data point.
-            generator: Source of randomness.
-        """
+        """What :meth:`log_likelihood` estimates, of valid arguments: :meth:`difference_of_marginals`."""
+        return self.difference_of_marginals(
+            lambda x: self._log_marginal(x, num_importance_samples, generator), batch, given
+        )
 
     def difference_of_marginals(
         self,
@@ -274,14 +415,5 @@ class MultimodalModel(TrainableModel):
             log_marginal: From some modalities to the estimate of their joint log-likelihood, ``(batch,)``.
             batch: x_S.
             given: x_T, or None.
-
-        Raises:
-            ValueError: If names or shapes do not fit, or a modality is in both.
         """
-        self.check_batch(batch, subset=True)
-        if given is None:
-            return log_marginal(batch)
-        self.check_batch(given, subset=True)
-        if both := [m for m in batch if m in given]:
-            raise ValueError(f"modalities {both} are both in the batch {list(batch)} and given {list(given)}")
-        return log_marginal({**batch, **given}) - log_marginal(given)
+        return log_marginal(batch) if given is None else log_marginal({**batch, **given}) - log_marginal(given)

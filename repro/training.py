@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -378,9 +377,9 @@ def default_key(model: TrainableModel, data: Dataset, settings: TrainingSettings
     attributes = {}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if not name.startswith("_") and name not in ("training", "modalities", "inplace"):
-                if (found := _plain(value)) is not None:
-                    attributes[f"{path}.{name}".lstrip(".")] = found
+            kept = not name.startswith("_") and name not in ("training", "modalities")
+            if kept and (found := _plain(value)) is not None:
+                attributes[f"{path}.{name}".lstrip(".")] = found
     shapes = {n: list(p.shape) for n, p in model.named_parameters()}
     digest = hashlib.sha256(json.dumps([attributes, shapes], sort_keys=True).encode()).hexdigest()
     parts = {
@@ -405,10 +404,7 @@ def _added(found: Any) -> dict[str, Any]:
         raise ValueError(f"on_epoch returned a {type(found).__name__}, must return a mapping or None")
     plain = {}
     for name, value in found.items():
-        # Tensors and arrays of one number, and NumPy's scalars.
-        if not isinstance(value, Number | str) and callable(getattr(value, "item", None)) and np.size(value) == 1:
-            value = value.item()
-        elif isinstance(value, np.generic):
+        if isinstance(value, Tensor | np.ndarray | np.generic) and np.prod(value.shape) == 1:
             value = value.item()
         try:
             json.dumps({name: value})
@@ -460,7 +456,7 @@ def train(
         data: The training split.
         settings: Epochs, batch size, learning rate, device.
         seed: Seed of the order of samples and of all noise.
-        key: Key of the run, kept in the checkpoint; :func:`default_key` if empty. A checkpoint of another key is refused.
+        key: Key of the run, kept in the checkpoint, where one of another key is refused; :func:`default_key` if empty.
         validation: The split whose loss ends the stages that have patience; it is used for nothing else.
         checkpoint: The checkpoint's file, in a folder that is there; None for none.
         on_epoch: Called with every finished epoch's entry (stage, epoch, epochs, means of the loss terms; with patience

@@ -16,7 +16,7 @@ from repro.distributions import VPSDE
 from repro.model import Stage
 from repro.papers.sbm_vae.autoencoders import Autoencoders
 from repro.papers.sbm_vae.guidance import ContrastiveEncoders, PairEnergy
-from repro.papers.sbm_vae.likelihood import joint_log_likelihood
+from repro.papers.sbm_vae.likelihood import log_marginal
 from repro.papers.sbm_vae.model import SBMVAE
 from repro.papers.sbm_vae.sampling import FAST, SamplingSettings, sample_latents
 from repro.papers.sbm_vae.score import LatentScore
@@ -248,7 +248,7 @@ def test_the_likelihood_of_a_linear_gaussian_model():
     whole = torch.block_diag(*loadings.values())
     true = MultivariateNormal(torch.zeros(4).double(), whole @ prior @ whole.T + 0.25 * torch.eye(4).double())
     x = true.sample((6,))
-    found = joint_log_likelihood(
+    found = log_marginal(
         made, score, {"x": x[:, :2], "y": x[:, 2:]}, num_importance_samples=150, num_steps=30, num_probes=None
     )
     # Four standard errors of the importance weights, whose relative deviation is under 1.2 here, and the flow's steps.

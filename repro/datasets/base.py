@@ -89,7 +89,7 @@ def check_name(name: object) -> None:
     """Refuses a name that no modality can have, since parts of a model are called by it.
 
     Raises:
-        ValueError: If it is empty or no text, contains a dot, or is the name of an attribute of ``torch.nn.ModuleDict``,
+        ValueError: If it is empty or no text, contains a dot, or is that of an attribute of ``torch.nn.ModuleDict``,
             such as ``type``, ``values`` or ``half``.
     """
     if not isinstance(name, str) or not name:
@@ -450,12 +450,11 @@ class Dataset:
         return pad(x, (self.padding,) * 4) if self.padding else x
 
 
-
 def _check_values(where: str, name: str, spec: ModalitySpec, x: Tensor) -> None:
     """Refuses values that are not finite, or outside the declared range by more than rounding."""
     if x.dtype is torch.uint8:
         return
-    low, high = (float(v) for v in x.aminmax())
+    low, high = (float(v) for v in x.detach().aminmax())
     if not math.isfinite(low) or not math.isfinite(high):
         raise ValueError(f"{where}: modality {name!r} has values that are not finite")
     if spec.bounds is not None:

@@ -163,8 +163,8 @@ class CoVAE(MultimodalModel):
             raise ValueError(f"{data.name}: Deep CCA is fitted on {fit} samples of {len(data)}, needs at least {least}")
         if len(sizes) > 2 and held_out < (least := sum(sizes) + 2):
             raise ValueError(
-                f"{data.name}: {held_out} of {len(data)} samples are held out for {sum(sizes)} latents in all; needs at "
-                f"least {least}, a larger share held_out or fewer latents"
+                f"{data.name}: {held_out} of {len(data)} samples are held out for {sum(sizes)} latents in all; needs "
+                f"at least {least}: a larger share held_out, or fewer latents"
             )
 
     def stage_data(self, stage: Stage, data: Dataset) -> Dataset:
@@ -286,14 +286,13 @@ class CoVAE(MultimodalModel):
         z |= rest.split(rest.rsample(generator=generator))
         return {m: z[m] for m in self.modalities}
 
-    @torch.no_grad()
-    def generate(
+    def _generate(
         self,
-        num_samples: int = 1,
+        num_samples: int,
         *,
-        given: Mapping[str, Tensor] | None = None,
-        generator: torch.Generator | None = None,
-        sample_likelihood: bool = False,
+        given: Mapping[str, Tensor] | None,
+        generator: torch.Generator | None,
+        sample_likelihood: bool,
         sampler: LatentSampler | None = None,
     ) -> dict[str, Tensor]:
         """Samples all modalities, jointly or given some of them; see :meth:`latents`.
@@ -303,11 +302,8 @@ class CoVAE(MultimodalModel):
             sampler: What draws joint latents in the prior's place, such as a fit to the aggregate posterior.
 
         Raises:
-            ValueError: If ``num_samples`` is under 1, names or shapes do not fit, or there is both ``given`` and a
-                ``sampler``.
+            ValueError: If there is both ``given`` and a ``sampler``.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}, must be at least 1")
         if given is not None and sampler is not None:
             raise ValueError("a sampler draws joint latents; it has no place where modalities are given")
         if given is not None:
@@ -322,30 +318,6 @@ class CoVAE(MultimodalModel):
             out = {m: x + self.observation.noise(x, generator) for m, x in out.items()}
         return out
 
-    @torch.no_grad()
-    def log_likelihood(
-        self,
-        batch: Mapping[str, Tensor],
-        *,
-        given: Mapping[str, Tensor] | None = None,
-        num_importance_samples: int = 1000,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        r"""Importance-weighted estimate of ln p(x_S), or of ln p(x_S | x_T), in nats, ``(batch,)``.
-
-        .. math:: \ln \frac{1}{K} \sum_k \frac{p(x_S \mid z_S^k) \, p(z_S^k)}{q(z_S^k \mid x_S)}, \quad z^k \sim q
-
-        The proposal is the joint posterior where all modalities are there and the product of the modalities' own
-        posteriors otherwise. Under ``given`` the result is the difference ln p(x_S, x_T) − ln p(x_T) of two such
-        estimates, consistent for the model's true conditional (erratum E16).
-
-        Raises:
-            ValueError: If names or shapes do not fit, a modality is in both, or there is no importance sample.
-        """
-        return self.difference_of_marginals(
-            lambda x: self._log_marginal(x, num_importance_samples, generator), batch, given
-        )
-
     def proposal(self, x: Mapping[str, Tensor]) -> tuple[BlockGaussian, BlockGaussian]:
         """The importance sampler's proposal for some modalities' latents, and the prior of the same."""
         names = [m for m in self.modalities if m in x]
@@ -359,6 +331,13 @@ class CoVAE(MultimodalModel):
         return q, prior.marginal(names)
 
     def _log_marginal(self, x: Mapping[str, Tensor], num: int, generator: torch.Generator | None) -> Tensor:
+        r"""The importance-weighted estimate of ln p(x_S) in nats, ``(batch,)``.
+
+        .. math:: \ln \frac{1}{K} \sum_k \frac{p(x_S \mid z_S^k) \, p(z_S^k)}{q(z_S^k \mid x_S)}, \quad z^k \sim q
+
+        The proposal is the joint posterior where all modalities are there and the product of the modalities' own
+        posteriors otherwise.
+        """
         q, prior = self.proposal(x)
 
         def log_weight(k: int) -> Tensor:

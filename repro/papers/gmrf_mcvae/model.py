@@ -124,20 +124,19 @@ class GMRFMCVAE(MultimodalModel):
         self.dominance, self.epsilon, self.delta = dominance, epsilon, delta
         self.variance = variance
         self.ramp = {f"beta {b:g}": float(b) for b in ramp}
-        self.encoders = nn.ModuleDict(
-            encoders
-            or {m: GaussianMLPEncoder(s.numel, latent_dim, hidden_dtype=hidden_dtype) for m, s in modalities.items()}
-        )
-        self.decoders = nn.ModuleDict(
-            decoders
-            or {
-                m: MLP(latent_dim, (256, 256), s.numel, output=output, hidden_dtype=hidden_dtype)
-                for m, s in modalities.items()
-            }
-        )
-        for name, modules in {"encoders": self.encoders, "decoders": self.decoders}.items():
+        encoders = encoders or {
+            m: GaussianMLPEncoder(s.numel, latent_dim, hidden_dtype=hidden_dtype) for m, s in modalities.items()
+        }
+        decoders = decoders or {
+            m: MLP(latent_dim, (256, 256), s.numel, output=output, hidden_dtype=hidden_dtype)
+            for m, s in modalities.items()
+        }
+        for name, modules in {"encoders": encoders, "decoders": decoders}.items():
             if set(modules) != set(self.modalities):
                 raise ValueError(f"{name} are for {sorted(modules)}, the modalities are {sorted(self.modalities)}")
+        # By name: blocks of latents and of the covariance have the modalities' order.
+        self.encoders = nn.ModuleDict({m: encoders[m] for m in self.modalities})
+        self.decoders = nn.ModuleDict({m: decoders[m] for m in self.modalities})
         self.embeddings = nn.ModuleDict({m: nn.Linear(e.feature_dim, latent_dim) for m, e in self.encoders.items()})
         self.global_encoder = MLP(
             latent_dim * len(self.modalities), (128, 128, 128), num_off_diagonal(posterior, self.block_sizes)
@@ -243,23 +242,21 @@ class GMRFMCVAE(MultimodalModel):
         beta = self.beta if stage is None else self.ramp.get(stage.name, self.beta)
         return Loss(reconstruction + beta * kl, terms)
 
-    @torch.no_grad()
-    def generate(
+    def _generate(
         self,
-        num_samples: int = 1,
+        num_samples: int,
         *,
-        given: Mapping[str, Tensor] | None = None,
-        generator: torch.Generator | None = None,
-        sample_likelihood: bool = False,
+        given: Mapping[str, Tensor] | None,
+        generator: torch.Generator | None,
+        sample_likelihood: bool,
         protocol: str = "joint",
         temperature: float = 1.0,
     ) -> dict[str, Tensor]:
         """Samples all modalities from the prior, or given some of them through the prior's conditional.
 
         Arguments:
-            num_samples: Joint samples, or samples for each conditioning point.
+            num_samples, generator: As :meth:`~repro.model.MultimodalModel.generate`.
             given: Observed modalities; each z_j is drawn from its own encoder's q(z_j | x_j).
-            generator: Source of randomness.
             sample_likelihood: Whether to add noise of :meth:`noise_scale` to the decoders' means.
             protocol: How the unobserved blocks are drawn. ``"joint"``: together, from the prior's conditional.
                 ``"componentwise"``: each alone, from its own conditional (eq. 9), so that they are independent of one
@@ -269,24 +266,17 @@ class GMRFMCVAE(MultimodalModel):
             temperature: Factor of the deviation of what is drawn from the prior, or from its conditional, from its
                 mean, positive; 1 for the distribution itself.
 
-        Returns:
-            Name to ``(num_samples, *shape)``, or ``(num_samples, batch, *shape)`` under ``given``.
-
         Raises:
-            ValueError: If the protocol is unknown, the temperature is not positive, or names or shapes of ``given`` do
-                not fit.
+            ValueError: If the protocol is unknown, or the temperature is not positive.
         """
         if protocol not in CONDITIONAL_PROTOCOLS:
             raise ValueError(f"protocol is {protocol!r}, must be one of {CONDITIONAL_PROTOCOLS}")
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature is {temperature}, must be positive")
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}, must be at least 1")
         prior = self.prior()
         if given is None:
             z = prior.split(_tempered(prior, (num_samples,), temperature, generator))
         else:
-            self.check_batch(given, subset=True)
             z = self._conditional_latents(prior, given, num_samples, protocol, temperature, generator)
         out = self.decode({m: z[m] for m in self.modalities})
         if sample_likelihood:
@@ -326,33 +316,14 @@ class GMRFMCVAE(MultimodalModel):
         u = torch.rand(x.shape, generator=generator, device=x.device) - 0.5
         return -scale * u.sign() * torch.log1p(-2 * u.abs().clamp(max=0.5 - 1e-7))
 
-    @torch.no_grad()
-    def log_likelihood(
-        self,
-        batch: Mapping[str, Tensor],
-        *,
-        given: Mapping[str, Tensor] | None = None,
-        num_importance_samples: int = 1000,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        r"""Importance-weighted estimate of ln p(x_S), or of ln p(x_S | x_T), in nats, ``(batch,)``.
+    def _log_marginal(self, batch: Mapping[str, Tensor], num: int, generator: torch.Generator | None) -> Tensor:
+        r"""The importance-weighted estimate of ln p(x_S) in nats, ``(batch,)``.
 
         .. math:: \ln \frac{1}{K} \sum_k \frac{p(x_S \mid z_S^k) \, p(z_S^k)}{q(z_S^k \mid x_S)}, \quad z^k \sim q
 
         The proposal is the joint posterior where all modalities are there and the product of the unary posteriors
-        otherwise; the likelihood has the scale :meth:`noise_scale`. Under ``given`` the result is the difference of two
-        such estimates, ln p(x_S, x_T) - ln p(x_T) (erratum E16).
-
-        Raises:
-            ValueError: If names or shapes do not fit, or a modality is in both.
+        otherwise; the likelihood has the scale :meth:`noise_scale`.
         """
-        if num_importance_samples < 1:
-            raise ValueError(f"num_importance_samples is {num_importance_samples}, must be at least 1")
-        return self.difference_of_marginals(
-            lambda x: self._log_marginal(x, num_importance_samples, generator), batch, given
-        )
-
-    def _log_marginal(self, batch: Mapping[str, Tensor], num: int, generator: torch.Generator | None) -> Tensor:
         names = [m for m in self.modalities if m in batch]
         prior = self.prior()
         if len(names) == len(self.modalities):

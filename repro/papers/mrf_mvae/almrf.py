@@ -204,46 +204,38 @@ class ALMRFMVAE(MRFMVAE):
         }
         return Loss(reconstruction + self.beta * penalty, terms)
 
-    @torch.no_grad()
-    def generate(
+    def _generate(
         self,
-        num_samples: int = 1,
+        num_samples: int,
         *,
-        given: Mapping[str, Tensor] | None = None,
-        generator: torch.Generator | None = None,
-        sample_likelihood: bool = False,
+        given: Mapping[str, Tensor] | None,
+        generator: torch.Generator | None,
+        sample_likelihood: bool,
         protocol: str = "joint",
         conditional: str = "exact",
     ) -> dict[str, Tensor]:
         """Samples all modalities from the prior, or given some of them through the prior's conditional.
 
         Arguments:
-            num_samples: Joint samples, or samples for each conditioning point.
+            num_samples, generator: As :meth:`~repro.model.MultimodalModel.generate`.
             given: Observed modalities; each z_j is drawn from its own encoder's q(z_j | x_j).
-            generator: Source of randomness.
             sample_likelihood: Whether to add noise of :meth:`noise_scale` to the decoders' means.
             protocol: ``"joint"``: the unobserved blocks together. ``"componentwise"``: each alone from its own
                 conditional, as corollary 1 is written, so that they are independent given the observed.
             conditional: ``"exact"``, the generalised hyperbolic distribution of corollary 1 (erratum E3);
                 ``"matched"``, the Gaussian of its mean and covariance, as appendix D.2 samples (erratum E4).
 
-        Returns:
-            Name to ``(num_samples, *shape)``, or ``(num_samples, batch, *shape)`` under ``given``.
-
         Raises:
-            ValueError: If an option is unknown, or names or shapes of ``given`` do not fit.
+            ValueError: If an option is unknown.
         """
         for name, value, allowed in (("protocol", protocol, PROTOCOLS), ("conditional", conditional, CONDITIONALS)):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}, must be one of {allowed}")
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}, must be at least 1")
         prior = self.prior()
         if given is None:
             return self._decoded(
                 prior.split(prior.rsample((num_samples,), generator=generator)), sample_likelihood, generator
             )
-        self.check_batch(given, subset=True)
         z = self._observed(given, num_samples, generator)
         if len(z) < len(self.modalities):
             rest = prior.condition(z)

@@ -161,14 +161,13 @@ class NNMRFMVAE(MRFMVAE):
         draws = self._sample(self.prior(), chains, max(needed, self.chains.num_kept), like, generator)
         return draws[-needed:].flatten(0, 1)[:num_samples]
 
-    @torch.no_grad()
-    def generate(
+    def _generate(
         self,
-        num_samples: int = 1,
+        num_samples: int,
         *,
-        given: Mapping[str, Tensor] | None = None,
-        generator: torch.Generator | None = None,
-        sample_likelihood: bool = False,
+        given: Mapping[str, Tensor] | None,
+        generator: torch.Generator | None,
+        sample_likelihood: bool,
     ) -> dict[str, Tensor]:
         """Samples all modalities from the prior, or given some of them with their blocks clamped.
 
@@ -183,14 +182,11 @@ class NNMRFMVAE(MRFMVAE):
             :attr:`diagnostics` are kept; under ``given`` they are of each point by itself.
 
         Raises:
-            ValueError: If names or shapes of ``given`` do not fit, or a potential is NaN.
+            ValueError: If a potential is NaN.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}, must be at least 1")
         if given is None:
             z = self._split(self.sample_prior(num_samples, generator))
             return self._decoded(z, sample_likelihood, generator)
-        self.check_batch(given, subset=True)
         z = self._observed(given, num_samples, generator)
         if len(z) < len(self.modalities):
             field = self.prior().condition(z)
@@ -231,14 +227,13 @@ class NNMRFMVAE(MRFMVAE):
             weights = density(points) - wide.log_prob(points)
         return weights.logsumexp(0) - math.log(len(weights)), importance_sample_size(weights)
 
-    @torch.no_grad()
-    def log_likelihood(
+    def _log_likelihood(
         self,
         batch: Mapping[str, Tensor],
         *,
-        given: Mapping[str, Tensor] | None = None,
-        num_importance_samples: int = 1000,
-        generator: torch.Generator | None = None,
+        given: Mapping[str, Tensor] | None,
+        num_importance_samples: int,
+        generator: torch.Generator | None,
         log_partition: float | Tensor | None = None,
     ) -> Tensor:
         r"""Importance-weighted estimate of ln p(x_S), or of ln p(x_S | x_T), in nats, ``(batch,)``.
@@ -255,11 +250,8 @@ class NNMRFMVAE(MRFMVAE):
         Arguments:
             batch, given, num_importance_samples, generator: As :class:`~repro.model.MultimodalModel`.
             log_partition: ln Z, to be the same for several batches; None for :meth:`log_partition` of this one.
-
-        Raises:
-            ValueError: If names or shapes do not fit, or a modality is in both.
         """
-        unnormalized = super().log_likelihood(
+        unnormalized = super()._log_likelihood(
             batch, given=given, num_importance_samples=num_importance_samples, generator=generator
         )
         if given is not None:

@@ -22,7 +22,7 @@ from repro.papers.sbm_vae.autoencoders import feature_network
 from repro.papers.sbm_vae.building import build_sbm
 from repro.papers.sbm_vae.celeba import SUPERVISED
 from repro.papers.sbm_vae.settings import METHODS
-from repro.papers.sbm_vae.staging import missing_mask, with_present
+from repro.papers.sbm_vae.staging import column, missing_mask, with_present
 from repro.papers.sbm_vae.supervised import Supervised, WithJudge
 from repro.records import RunSpec
 
@@ -103,9 +103,10 @@ class _Mixed:
         Raises:
             ValueError: If names or shapes do not fit, or a sample lacks all modalities.
         """
-        if "present" not in batch:
+        name = column("present", self.modalities)
+        if name not in batch:
             return super().loss(batch, stage)  # type: ignore[misc]
-        present, whole = batch["present"], {m: x for m, x in batch.items() if m != "present"}
+        present, whole = batch[name], {m: x for m, x in batch.items() if m != name}
         size = self.check_batch(whole)  # type: ignore[attr-defined]
         if tuple(present.shape) != (size, len(self.modalities)):
             raise ValueError(f"'present' has shape {tuple(present.shape)}, expected (batch, {len(self.modalities)})")
@@ -120,7 +121,7 @@ class _Mixed:
         found = self.multivae.decoders[name](z).reconstruction
         return found.sigmoid() if name in self.bernoulli else found
 
-    def log_likelihood(self, *arguments: Any, **options: Any) -> Tensor:
+    def _log_likelihood(self, *arguments: Any, **options: Any) -> Tensor:
         """As of the baselines, where no modality has a Bernoulli likelihood.
 
         Raises:
@@ -128,7 +129,7 @@ class _Mixed:
         """
         if self.bernoulli:
             raise ValueError(f"no likelihood is estimated where {list(self.bernoulli)} have a Bernoulli one")
-        return super().log_likelihood(*arguments, **options)  # type: ignore[misc]
+        return super()._log_likelihood(*arguments, **options)  # type: ignore[misc]
 
 
 class FaceBaseline(_Mixed, Baseline):

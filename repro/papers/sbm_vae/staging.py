@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -12,10 +12,17 @@ from repro.datasets.base import Dataset, ModalitySpec
 from repro.papers.sbm_vae.autoencoders import Autoencoders
 from repro.papers.sbm_vae.guidance import ContrastiveEncoders
 
-__all__ = ["cached_latents", "missing_mask", "with_present"]
+__all__ = ["cached_latents", "column", "missing_mask", "with_present"]
 
 MISSING_SEED = 0  # which samples lack what is part of the data, the same for all methods and seeds
 ENCODED_AT_ONCE = 1000
+
+
+def column(name: str, modalities: Collection[str]) -> str:
+    """The name of what a batch carries beside modalities or in their place, which is none of theirs."""
+    while name in modalities:
+        name += "_"
+    return name
 
 
 def missing_mask(number: int, num_modalities: int, share: float, device: torch.device) -> Tensor | None:
@@ -38,7 +45,7 @@ def missing_mask(number: int, num_modalities: int, share: float, device: torch.d
 
 
 def with_present(data: Dataset, present: Tensor | None) -> Dataset:
-    """The split whose batches carry ``"present"`` too; itself where nothing is missing.
+    """The split whose batches carry ``"present"`` too (:func:`column`); itself where nothing is missing.
 
     The values of what is missing are replaced by those of samples that have the modality: nothing of them enters
     training, not even by way of a batch normalisation's statistics.
@@ -59,9 +66,10 @@ def with_present(data: Dataset, present: Tensor | None) -> Dataset:
         )
     if data.padding:
         raise ValueError(f"{data.name}: missing modalities are marked on data that is not padded")
-    modalities = dict(data.modalities) | {"present": ModalitySpec(tuple(present.shape[1:]), "binary", (0.0, 1.0))}
+    name = column("present", data.modalities)
+    modalities = dict(data.modalities) | {name: ModalitySpec(tuple(present.shape[1:]), "binary", (0.0, 1.0))}
     filled = {m: _filled(x, present[:, k] > 0, f"{data.name}: {m}") for k, (m, x) in enumerate(data.data.items())}
-    return replace(data, modalities=modalities, data=filled | {"present": present})
+    return replace(data, modalities=modalities, data=filled | {name: present})
 
 
 def _filled(x: Tensor, there: Tensor, where: str) -> Tensor:
@@ -95,7 +103,7 @@ def cached_latents(
 
     Returns:
         ``"mean"`` and ``"scale"`` of shape ``(N, M, D)``, and where there are any ``"embedding"`` ``(N, M, E)`` and
-        ``"present"`` ``(N, M)``. Latents of what is missing are 0.
+        ``"present"`` ``(N, M)``, under names that no modality has (:func:`column`). Latents of what is missing are 0.
     """
     autoencoders.eval()
     columns: dict[str, list[Tensor]] = {"mean": [], "scale": []}
@@ -112,5 +120,6 @@ def cached_latents(
         found = dict(found) | {"scale": torch.zeros_like(found["scale"])}
     if present is not None:
         found = {name: x * present.unsqueeze(-1) for name, x in found.items()} | {"present": present}
+    found = {column(name, data.modalities): x for name, x in found.items()}
     modalities = {name: ModalitySpec(tuple(x.shape[1:])) for name, x in found.items()}
     return Dataset(f"{data.name} latents", data.split, modalities, found)

@@ -15,6 +15,18 @@ _LAZY = {
     "load_model": "repro.loading",
     "run": "repro.results",
     "cite": "repro.citation",
+    # What one's own data need.
+    "Dataset": "repro.datasets",
+    "ModalitySpec": "repro.datasets",
+    "TrainingSettings": "repro.training",
+    "train": "repro.training",
+    "GMRFMCVAE": "repro.papers.gmrf_mcvae.model",
+    "ALMRFMVAE": "repro.papers.mrf_mvae.almrf",
+    "NNMRFMVAE": "repro.papers.mrf_mvae.nnmrf",
+    "SBMVAE": "repro.papers.sbm_vae.model",
+    "CoVAE": "repro.papers.covae.model",
+    "build_baseline": "repro.baselines",
+    "build_joint_baseline": "repro.baselines_joint",
 }
 
 __all__ = ["__version__", *_LAZY]

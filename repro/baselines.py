@@ -19,6 +19,7 @@ from multivae.models.base import BaseDecoder, BaseEncoder, BaseMultiVAE, ModelOu
 from torch import Tensor, nn
 
 from repro.baselines_inference import DecoderDensity, DecodesOnce, DrawsSubsets, EncodesOnce, ExpertMixtureModel
+from repro.datasets.base import check_name
 from repro.model import Loss, ModalitySpec, Stage
 from repro.networks import MLP, GaussianMLPEncoder
 
@@ -27,6 +28,7 @@ __all__ = ["METHODS", "Baseline", "BaselineSettings", "build_baseline", "multiva
 LIKELIHOODS = {"gaussian": "normal", "laplace": "laplace"}  # this package's name to multivae's
 
 Subsets = list[tuple[str, ...]]
+
 
 # Each network is called once a step, and small batches reach every subset.
 # Classes under names of this module's, by which they are pickled.
@@ -84,6 +86,8 @@ class BaselineSettings:
     subsampling: bool
 
     def __post_init__(self) -> None:
+        for m in self.modalities:
+            check_name(m)
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; one of {', '.join(METHODS)}")
         if self.likelihood not in LIKELIHOODS:
@@ -98,8 +102,8 @@ class BaselineSettings:
         # multivae keys the subsets of modalities by their joined names, and the prior p among those r_m by "shared".
         names = list(self.modalities)
         ambiguous = len({"_".join(sorted(s)) for s in _all_subsets(names)}) < 2 ** len(names) - 1
-        if "shared" in names or any("." in m for m in names) or ambiguous:
-            raise ValueError(f"modality names {names} must not be 'shared', contain '.' or be ambiguous joined by '_'")
+        if "shared" in names or ambiguous:
+            raise ValueError(f"modality names {names} must not be 'shared' or be ambiguous joined by '_'")
 
     @property
     def noise_scale(self) -> float:
@@ -261,7 +265,7 @@ class Baseline(ExpertMixtureModel):
     .. math:: \mathbb E_q\left[-\sum_m \log p(x_m \mid z)\right] + \beta\, \mathrm{KL}(q \,\|\, p)
 
     with p(x|z) = N(x; μ(z), I), or the Laplace density of scale 1. Up to the factor β and a constant this is the ELBO
-    under a likelihood of scale :attr:`noise_scale`. MMVAE and MMVAE+ estimate the KL divergence of their mixtures with
+    under a likelihood of scale :meth:`noise_scale`. MMVAE and MMVAE+ estimate the KL divergence of their mixtures with
     one sample of each expert; MoPoE averages those of its components, an upper bound; MMVAE+ counts the private code
     of the encoding modality only; MVAE with sub-sampling adds the ELBO of each modality alone. MoPoE gives each of its
     2^M − 1 components an equal share of the batch by position, the product of all modalities the remainder: shuffle.
@@ -316,7 +320,9 @@ class Baseline(ExpertMixtureModel):
         if self.method.ignores_beta:
             # Taken at the scale s of noise_scale: -log p_1 = beta (-log p_s - c_s) + c_1, with c the log-normalisers.
             values = sum(spec.numel for spec in self.modalities.values())
-            total = beta * total + values * (self.log_normaliser(1.0) - beta * self.log_normaliser(self.noise_scale))
+            total = beta * total + values * (
+                self.log_normaliser(1.0) - beta * self.log_normaliser(self.settings.noise_scale)
+            )
         return Loss(total, {f"kl_{m}": self.multivae.encoders[m].kl for m in self.modalities})
 
     def experts(self, observed: Sequence[str]) -> list[tuple[tuple[str, ...], bool]]:

@@ -97,12 +97,11 @@ class ExpertMixtureModel(MultimodalModel):
     ) -> None:
         super().__init__(modalities)
         self.latent_dim, self.specific_dim = latent_dim, specific_dim
-        self.likelihood, self._noise_scale = likelihood, noise_scale
+        self.likelihood, self._scale = likelihood, noise_scale
 
-    @property
-    def noise_scale(self) -> float:
-        """Scale of the likelihood: the standard deviation if Gaussian, b if Laplace."""
-        return self._noise_scale
+    def _noise_scale(self, modality: str) -> float:
+        """The same for all modalities."""
+        return self._scale
 
     @abstractmethod
     def experts(self, observed: Sequence[str]) -> list[tuple[tuple[str, ...], bool]]:
@@ -175,7 +174,7 @@ class ExpertMixtureModel(MultimodalModel):
                 w = private[m][0] + private[m][1] * w
             result[m] = self._decode(m, torch.cat([z, w], -1))
         if sample_likelihood:  # after all latents, so that one seed gives the same means with noise and without
-            result = {m: x + self.noise_scale * self._unit_noise(x, generator) for m, x in result.items()}
+            result = {m: x + self._scale * self._unit_noise(x, generator) for m, x in result.items()}
         return result
 
     def _log_marginal(self, x: Mapping[str, Tensor], num_samples: int, generator: torch.Generator | None) -> Tensor:
@@ -204,7 +203,7 @@ class ExpertMixtureModel(MultimodalModel):
                     w = draw(*q.private[m], k)
                     total = total + gaussian_log_prob(w, zero, 1.0) - gaussian_log_prob(w, *q.private[m])
                 mean = self._decode(m, torch.cat([z, w], -1))
-                total = total + log_prob(x[m], mean, self.noise_scale, event_dims=len(self.modalities[m].shape))
+                total = total + log_prob(x[m], mean, self.noise_scale(m), event_dims=len(self.modalities[m].shape))
             return total
 
         strata = [lambda k, s=s: log_weight(s, k) for s in range(len(q.means))]

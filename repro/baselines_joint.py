@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from repro.baselines import LIKELIHOODS, METHODS, Baseline, _Decoder, _Encoder, multivae_fields
 from repro.baselines_inference import DecoderDensity, ExpertMixtureModel, Posterior
+from repro.datasets.base import check_name
 from repro.model import Loss, ModalitySpec, Stage, isolated_rng
 from repro.networks import MLP, GaussianMLPEncoder
 
@@ -92,8 +93,8 @@ class JointBaselineSettings:
         largest = {"mvtcae": 1.0, "jmvae": math.inf, "dmvae": 0.0}[self.method]
         if not 0 <= self.alpha <= largest or math.isinf(self.alpha):
             raise ValueError(f"alpha is {self.alpha}; {self.method} takes one in [0, {largest:g}]")
-        if bad := [m for m in self.modalities if "." in m]:
-            raise ValueError(f"modality names {bad} must not contain '.'")
+        for m in self.modalities:
+            check_name(m)
 
     @property
     def noise_scale(self) -> float:

@@ -322,6 +322,28 @@ class MultimodalModel(TrainableModel):
         with torch.no_grad(), evaluating(self):
             return self._log_likelihood(x_s, given=x_t, num_importance_samples=count, generator=generator, **options)
 
+    def noise_scale(self, modality: str) -> float:
+        """Scale of a modality's likelihood under which the loss is a negative ELBO, up to a factor and a constant.
+
+        The standard deviation of a Gaussian, b of a Laplace distribution, in the data's unit. A loss that weighs the KL
+        divergence by β under a likelihood of scale s is β times the negative ELBO under one of scale s √β (Gaussian) or
+        s β (Laplace). :meth:`log_likelihood` and the noise of :meth:`generate` have this scale, so that likelihoods of
+        different β and of different models can be set beside each other.
+
+        Arguments:
+            modality: One of the model's.
+
+        Raises:
+            ValueError: If there is no such modality, or its likelihood has no scale.
+        """
+        if modality not in self.modalities:
+            raise ValueError(f"unknown modality {modality!r}; the model has {list(self.modalities)}")
+        return self._noise_scale(modality)
+
+    def _noise_scale(self, modality: str) -> float:
+        """What :meth:`noise_scale` is."""
+        raise ValueError(f"{type(self).__name__} has no likelihood of a scale")
+
     def prepared(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Some modalities as the model takes them: in its order, of its parameters' type and on their device.
 

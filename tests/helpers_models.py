@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from repro.papers.sbm_vae.model import SBMVAE
 from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
 
-__all__ = ["LIKELIHOODS", "MODELS", "NAMES", "SPECS", "batch", "dataset", "make", "same_tensors"]
+__all__ = ["LIKELIHOODS", "MODELS", "NAMES", "SPECS", "batch", "dataset", "density", "make", "same_tensors"]
 
 Specs = Mapping[str, ModalitySpec]
 
@@ -35,7 +36,7 @@ def _sbm(specs: Specs, **options: object) -> SBMVAE:
 
 
 def _covae(specs: Specs, networks: str = "mlp") -> MultimodalModel:
-    options = {"networks": networks, "posterior": "cholesky", "latent_dims": dict.fromkeys(specs, 2)}
+    options = {"networks": networks, "posterior": "cholesky", "latent_dims": dict.fromkeys(specs, 2), "held_out": 0.3}
     widths = {"widths": (8,)} if networks == "mlp" else {}
     return build("covae", specs, options | widths)
 
@@ -77,6 +78,14 @@ def batch(size: int, specs: Specs = SPECS, seed: int = 0) -> dict[str, Tensor]:
 def dataset(size: int, specs: Specs = SPECS, seed: int = 0) -> Dataset:
     """The same as a training split."""
     return Dataset("mine", "train", specs, batch(size, specs, seed))
+
+
+def density(model: MultimodalModel, x: Mapping[str, Tensor], **options: Any) -> Tensor:
+    """An estimate of ln p(x) from few samples, the same for each seed."""
+    if isinstance(model, SBMVAE):
+        options = {"num_steps": 2, "proposal_samples": 40, **options}
+    generator = torch.Generator().manual_seed(0)
+    return model.log_likelihood(x, **{"num_importance_samples": 7, "generator": generator, **options})
 
 
 def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

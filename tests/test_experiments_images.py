@@ -178,7 +178,7 @@ def test_beta_is_relative_to_the_scale_of_the_likelihood() -> None:
     gmrf = model_of(image_spec("polymnist", "gmrf_mcvae", 0, "smoke"))
     # On the same scale: 1e-4 of a mean over 2,352 values (the paper profile: 1e-3), against 0.75.
     assert gmrf.noise_scale("m0") == pytest.approx(0.2352)
-    assert model_of(image_spec("polymnist", "mmvae_plus", 0, "smoke")).noise_scale == pytest.approx(0.75)
+    assert model_of(image_spec("polymnist", "mmvae_plus", 0, "smoke")).noise_scale("m0") == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize("profile", ["quick", "smoke"])
@@ -197,7 +197,7 @@ def test_all_models_of_bicycles_have_one_likelihood_scale() -> None:
         assert {s.params["model"]["scale"] for s in specs} == {0.05}
         assert {s.params["model"]["likelihood"] for s in specs} == {"gaussian"}
     baseline = model_of(image_spec("biked_rendered", "mmvae_plus", 0, "quick"))
-    assert baseline.noise_scale == pytest.approx(0.05)
+    assert baseline.noise_scale("frame") == pytest.approx(0.05)
     own = model_of(image_spec("biked_rendered", "gmrf_mcvae", 0, "quick"))  # a mean over 32 x 32 values, beta 1e-4
     assert own.noise_scale("frame") == pytest.approx(0.05 * (1024 * 1e-4) ** 0.5)
 

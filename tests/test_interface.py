@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_models import LIKELIHOODS, NAMES, SPECS, batch, dataset, make, same_tensors
+from helpers_models import LIKELIHOODS, NAMES, SPECS, batch, dataset, density, make, same_tensors
 from hypothesis import given as drawn
 from hypothesis import settings as drawing
 from hypothesis import strategies as st
@@ -20,8 +20,10 @@ from repro.baselines import build_baseline
 from repro.baselines_joint import JOINT_METHODS, build_joint_baseline
 from repro.checkpoints import CheckpointError
 from repro.model import ModalitySpec, MultimodalModel, isolated_rng
+from repro.papers.covae.building import build
 from repro.papers.covae.model import CoVAE
 from repro.papers.covae.networks import build_networks
+from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.papers.mrf_mvae.networks import fully_connected_networks
 from repro.papers.mrf_mvae.variants import VARIANTS
 from repro.training import TrainingSettings, TrainingStopped, train
@@ -105,16 +107,14 @@ def test_inference_is_in_evaluation_mode_and_leaves_the_model_as_it_was(name: st
     model, x = make(name), batch(4)
     train(model, dataset(40), ONE_EPOCH, seed=0)
     expected = model.generate(2, given={"a": x["a"]}, generator=generator())
-    density = model.log_likelihood(x, num_importance_samples=6, generator=generator()) if name in LIKELIHOODS else None
+    nats = density(model, x) if name in LIKELIHOODS else None
     model.train()
     first = next(m for m in model.modules() if m is not model)
     first.eval()
     modes = [m.training for m in model.modules()]
     before = {n: v.clone() for n, v in model.state_dict().items()}
     assert same_tensors(model.generate(2, given={"a": x["a"]}, generator=generator()), expected)
-    if density is not None:
-        again = model.log_likelihood(x, num_importance_samples=6, generator=generator())
-        assert torch.equal(again, density)
+    assert nats is None or torch.equal(density(model, x), nats)
     assert [m.training for m in model.modules()] == modes
     assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items() if v.is_floating_point())
     assert not any(v.requires_grad for v in model.generate(2, generator=generator()).values())
@@ -133,7 +133,7 @@ def test_generating_while_training_changes_nothing(name: str) -> None:
     assert all(torch.equal(one[n], other[n]) for n in one if one[n].is_floating_point() and not one[n].isnan().any())
 
 
-@drawing(max_examples=6, deadline=None)
+@drawing(max_examples=4, deadline=None)
 @drawn(order=st.permutations(list(SPECS)), left_out=st.sampled_from([None, *SPECS]))
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_given_does_not_matter(name: str, order: list[str], left_out: str | None) -> None:
@@ -145,8 +145,7 @@ def test_the_order_of_given_does_not_matter(name: str, order: list[str], left_ou
     assert same_tensors(one, other)
     if name in LIKELIHOODS and left_out is not None:
         target = {left_out: x[left_out]}
-        options = {"num_importance_samples": 6}
-        values = [model.log_likelihood(target, given=g, generator=generator(), **options) for g in sets]
+        values = [density(model, target, given=g) for g in sets]
         assert torch.equal(*values)
         assert bool(values[0].isfinite().all())
 
@@ -210,7 +209,7 @@ def test_global_random_state_is_not_touched(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@drawing(max_examples=8, deadline=None)
+@drawing(max_examples=5, deadline=None)
 @drawn(size=st.integers(1, 50), batch_size=st.integers(1, 20))
 @pytest.mark.parametrize("name", NAMES)
 def test_any_size_is_trained_whole_or_refused_before_the_first_step(name: str, size: int, batch_size: int) -> None:
@@ -231,7 +230,7 @@ def test_any_size_is_trained_whole_or_refused_before_the_first_step(name: str, s
         return
     sizes = [len(data)] * len(history)
     if history[0]["stage"] == "deep_cca":
-        sizes[0] -= round(0.1 * len(data))
+        sizes[0] -= round(0.3 * len(data))
     assert sum(seen) == sum(sizes)
     model.loss = whole  # type: ignore[method-assign]
 
@@ -273,10 +272,10 @@ def test_likelihoods_of_all_of_some_and_given_others(name: str) -> None:
     model, x = make(name), batch(3)
     subsets = [{"a": x["a"]}, {"b": x["b"], "c": x["c"]}, x]
     for part in subsets:
-        found = model.log_likelihood(part, num_importance_samples=6, generator=generator())
+        found = density(model, part)
         assert tuple(found.shape) == (3,)
         assert bool(found.isfinite().all())
-    given = model.log_likelihood({"a": x["a"]}, given={"c": x["c"]}, num_importance_samples=6, generator=generator())
+    given = density(model, {"a": x["a"]}, given={"c": x["c"]})
     assert tuple(given.shape) == (3,)
 
 
@@ -321,9 +320,7 @@ def with_networks(name: str, order: list[str]) -> MultimodalModel:
 def test_networks_are_matched_by_name(name: str) -> None:
     one, other = with_networks(name, list(SPECS)), with_networks(name, [*SPECS][::-1])
     for part in ({"a": batch(4)["a"]}, batch(4)):
-        options = {"num_importance_samples": 7}
-        values = [m.log_likelihood(part, generator=generator(), **options) for m in (one, other)]
-        assert torch.equal(*values)
+        assert torch.equal(*[density(m, part) for m in (one, other)])
     losses = []
     for model in (one, other):
         torch.manual_seed(0)
@@ -362,3 +359,22 @@ def test_shared_parameters_are_saved_and_continued_bit_for_bit(name: str, tmp_pa
     assert train(resumed, dataset(40, ALIKE), settings, seed=0, checkpoint=path) == history
     assert same_tensors(resumed.state_dict(), whole.state_dict())
     assert len(list(resumed.parameters())) < len(resumed.state_dict())  # the parts are still one
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.3, 1.0])
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
+def test_the_scale_of_the_noise_follows_beta_in_every_family(beta: float, likelihood: str) -> None:
+    """A smaller β is a smaller scale, by the same rule, so that held-out likelihoods can choose between them."""
+    sizes = dict.fromkeys(SPECS, 2)
+    options = {"beta": beta, "likelihood": likelihood}
+    latents = {"networks": "mlp", "widths": (8,), "posterior": "cholesky", "latent_dims": sizes}
+    models = [
+        GMRFMCVAE(SPECS, **options),
+        build("covae", SPECS, latents | options),
+        build_baseline("mvae", SPECS, latent_dim=2, **options),
+        build_joint_baseline("jmvae", SPECS, latent_dim=2, **options),
+    ]
+    for model in models:
+        assert model.noise_scale("a") == pytest.approx(beta**0.5 if likelihood == "gaussian" else beta)
+        with pytest.raises(ValueError, match="unknown modality 'z'"):
+            model.noise_scale("z")

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from repro.metrics.ssim import DATA_RANGES, structural_similarity
@@ -121,3 +123,22 @@ def test_bad_images_are_refused() -> None:
     for options in ({"reading": "255"}, {"border": "same"}, {"batch_size": 0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             structural_similarity(x, x, **options)
+
+
+@given(a=st.floats(0, 1, width=32), b=st.floats(0, 1, width=32), reading=st.sampled_from(list(DATA_RANGES)))
+@settings(max_examples=60, deadline=None)
+def test_flat_images_have_their_closed_form(a: float, b: float, reading: str) -> None:
+    """Without variance the similarity is that of the means alone; single precision has 0.997 for two equal greys."""
+    images = [torch.full((1, 1, 16, 16), v) for v in (a, b)]
+    c1 = (0.01 * DATA_RANGES[reading]) ** 2
+    expected = (2 * a * b + c1) / (a * a + b * b + c1)
+    assert structural_similarity(*images, reading=reading).mean == pytest.approx(expected, abs=1e-10)
+
+
+@given(seed=st.integers(0, 10_000), scale=st.floats(0, 1e-2))
+@settings(max_examples=20, deadline=None)
+def test_no_value_is_above_one(seed: int, scale: float) -> None:
+    x = noise(4, seed)
+    near = (x + scale * noise(4, seed + 1)).clamp(0, 1)
+    assert float(structural_similarity(x, near).values.max()) <= 1
+    assert structural_similarity(x, x).values.tolist() == [1.0] * 4

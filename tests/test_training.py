@@ -509,3 +509,47 @@ def test_checkpoint_holds_tensors_and_json_only(written: Path) -> None:
 def test_unknown_optimizer() -> None:
     with pytest.raises(ValueError, match="optimizer is 'sgd'; one of adam, adamw"):
         TrainingSettings(1, 1, 1e-3, optimizer="sgd")
+
+
+def test_what_callbacks_return_is_plain_or_refused_by_name(tmp_path: Path) -> None:
+    found = {"tensor": torch.tensor(0.5), "array": np.array([2]), "scalar": np.float32(0.25), "text": "x", "n": 3}
+    path = tmp_path / "c.safetensors"
+    history = train(toy(), data(), SETTINGS, seed=5, checkpoint=path, on_epoch=lambda entry: found)
+    assert {k: history[0][k] for k in found} == {"tensor": 0.5, "array": 2, "scalar": 0.25, "text": "x", "n": 3}
+    assert train(toy(), data(), SETTINGS, seed=5, checkpoint=path) == history
+    for value, message in (
+        ({"rows": torch.zeros(3)}, "on_epoch returned 'rows' of type Tensor, which a checkpoint cannot hold"),
+        ({"object": object()}, "on_epoch returned 'object' of type object"),
+        (torch.zeros(2), "on_epoch returned a Tensor, must return a mapping or None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(toy(), data(), SETTINGS, seed=5, on_epoch=lambda entry, value=value: value)
+
+
+def test_a_missing_folder_is_noticed_before_the_first_step(tmp_path: Path) -> None:
+    model = toy()
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        train(model, data(), SETTINGS, seed=5, checkpoint=tmp_path / "none" / "c.safetensors")
+    assert model.step == 0
+
+
+def test_an_epoch_left_within_is_not_continued_with_other_batches(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    with pytest.raises(TrainingStopped):
+        train(toy(), data(), SETTINGS, seed=5, key="k", checkpoint=path, stop=stop_at(2))
+    other = dataclasses.replace(SETTINGS, batch_size=5)
+    with pytest.raises(CheckpointError, match="left within an epoch of batch size 8, now it is 5"):
+        train(toy(), data(), other, seed=5, key="k", checkpoint=path)
+    with pytest.raises(CheckpointError, match="left within an epoch of samples 20, now it is 16"):
+        train(toy(), data(16), SETTINGS, seed=5, key="k", checkpoint=path)
+
+
+def test_a_default_key_tells_models_apart_by_their_options(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    settings = TrainingSettings(epochs=1, batch_size=8, learning_rate=1e-3)
+    train(GMRFMCVAE(MODALITIES, beta=0.1), data(), settings, seed=0, checkpoint=path)
+    for changes in ({"beta": 0.2}, {"beta": 0.1, "likelihood": "laplace"}, {"beta": 0.1, "latent_dim": 3}):
+        with pytest.raises(CheckpointError, match="of model's options "):
+            train(GMRFMCVAE(MODALITIES, **changes), data(), settings, seed=0, checkpoint=path)
+    longer = dataclasses.replace(settings, epochs=2)
+    assert len(train(GMRFMCVAE(MODALITIES, beta=0.1), data(), longer, seed=0, checkpoint=path)) == 2

@@ -188,6 +188,8 @@ class Dataset:
         provenance: How the data came about: seed, sources, hashes.
         padding: Zeros added on each side of the last two dimensions; ``modalities`` state the padded shape.
         label_key: Name under which samples and batches carry the label, empty for none.
+        scales: Modality to the mean and the standard deviation that its values were standardised by, each of the shape
+            of a sample; see :meth:`from_arrays`.
 
     Raises:
         ValueError: If names, shapes or lengths of ``data`` and ``modalities`` do not fit, a name is reserved, there is
@@ -202,6 +204,54 @@ class Dataset:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     padding: int = 0
     label_key: str = ""
+    scales: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @staticmethod
+    def from_arrays(
+        arrays: Mapping[str, Any],
+        *,
+        name: str = "mine",
+        specs: Mapping[str, ModalitySpec] | None = None,
+        labels: Any = None,
+        standardise: bool = False,
+        validation: float = 0.0,
+        seed: int = 0,
+    ) -> dict[str, Dataset]:
+        """Splits of one's own arrays, one a modality with samples first: ``"train"``, and ``"validation"`` on request.
+
+        What a modality is, is inferred where it is not stated: bytes of three dimensions or more are images, values
+        that are all 0 or 1 are binary, all others continuous. A column of single numbers has the shape (1,).
+
+        Arguments:
+            arrays: Name to tensor, NumPy array or data frame, the same number of samples in all.
+            name: The data's name.
+            specs: What some modalities are, by name.
+            labels: Class labels, one a sample.
+            standardise: Whether continuous modalities get zero mean and unit variance over the training split, value by
+                value; :meth:`standardised` does the same to other samples and :meth:`restored` undoes it.
+            validation: Share of the samples that are held out, drawn without replacement.
+            seed: Of that draw.
+
+        Raises:
+            ValueError: As the splits themselves do; if the share is not in [0, 1) or leaves a part empty.
+        """
+        options = {"name": name, "specs": specs, "labels": labels, "standardise": standardise}
+        build = import_module("repro.datasets.arrays").from_arrays
+        return build(arrays, **options, validation=validation, seed=seed)
+
+    def standardised(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Values in their own units as this split has them, such as those of new samples.
+
+        Arguments:
+            values: Name to values of shape ``(*any, *spec.shape)``, all or some of the modalities.
+        """
+        found = {m: as_tensor(m, x) for m, x in values.items()}
+        return {m: (x - self.scales[m][0]) / self.scales[m][1] if m in self.scales else x for m, x in found.items()}
+
+    def restored(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of :meth:`standardised`: values of this split, or generated ones, in their own units."""
+        places = {m: [v.to(x.device) for v in self.scales.get(m, ())] for m, x in values.items()}
+        return {m: x * places[m][1] + places[m][0] if places[m] else x for m, x in values.items()}
 
     def __post_init__(self) -> None:
         if list(self.data) != list(self.modalities):
@@ -337,7 +387,7 @@ class Dataset:
         n = len(self)
         end = n - n % batch_size if drop_last else n
         ends = [*range(batch_size, end, batch_size), end]
-        if len(ends) > 1 and end - ends[-2] < smallest:
+        if len(ends) > 1 and 0 < end % batch_size < smallest:
             del ends[-2]
         bounds = list(pairwise([0, *ends])) if end else []
         if not shuffle:

@@ -68,7 +68,9 @@ def decompose(
         q, prior = model.proposal(batch)
         z = q.rsample((num_samples,), generator=generator)
         means = model.decode(q.split(z))
-        likelihood = torch.stack([model.log_prob(m, batch[m], mean) for m, mean in means.items()]).sum(0)
+        likelihood = torch.stack([model.log_prob(m, batch[m], x, model.noise_scale(m)) for m, x in means.items()]).sum(
+            0
+        )
         return Decomposition(likelihood, prior.log_prob(z), -q.log_prob(z))
     posterior = model.posterior(batch)
     components = len(posterior.means)
@@ -96,7 +98,7 @@ def decompose(
             log_posterior = log_posterior + gaussian_log_prob(w, *posterior.private[m])
             code = torch.cat([z, w], -1)
         mean = model.reconstruction(m, code.flatten(0, 1)).reshape(*code.shape[:-1], *spec.shape)
-        likelihood = likelihood + density(batch[m], mean, model.noise_scale, event_dims=len(spec.shape))
+        likelihood = likelihood + density(batch[m], mean, model.noise_scale(m), event_dims=len(spec.shape))
     return Decomposition(likelihood, log_prior, -log_posterior)
 
 
@@ -141,7 +143,8 @@ def posterior_predictive_log_likelihood(
     def log_weight(k: int) -> Tensor:
         means = model.generate(k, given=given, generator=generator)
         terms = [
-            density(x, means[m], model.noise_scale, event_dims=len(model.modalities[m].shape)) for m, x in batch.items()
+            density(x, means[m], model.noise_scale(m), event_dims=len(model.modalities[m].shape))
+            for m, x in batch.items()
         ]
         return torch.stack(terms).sum(0)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -131,10 +133,10 @@ class CoVAE(MultimodalModel):
         for name in ("fitted_correlations", "held_out_correlations"):
             self.register_buffer(name, torch.zeros(min(list(self.block_sizes.values())[:2])))
 
-    @property
-    def noise_scale(self) -> float:
-        """Scale of the likelihood: the standard deviation if Gaussian, b if Laplace."""
-        return self.observation.scale
+    def _noise_scale(self, modality: str) -> float:
+        r""":math:`s \sqrt\beta` if Gaussian, :math:`b \beta` if Laplace, the same for all modalities."""
+        weight = math.sqrt(self.beta) if self.observation.likelihood == "gaussian" else self.beta
+        return self.observation.scale * weight
 
     def stages(self) -> Sequence[Stage]:
         """Deep CCA of the modalities' own encoders, unless there is none, then the whole model."""
@@ -225,9 +227,17 @@ class CoVAE(MultimodalModel):
         x = torch.cat([self.decoders[modality](chunk) for chunk in chunks])
         return x.reshape(*z.shape[:-1], *self.modalities[modality].shape)
 
-    def log_prob(self, modality: str, x: Tensor, mean: Tensor) -> Tensor:
-        """ln p(x | mean) in nats, summed over the event's values; leading shapes broadcast."""
-        return self.observation.log_prob(x, mean, len(self.modalities[modality].shape))
+    def log_prob(self, modality: str, x: Tensor, mean: Tensor, scale: float | None = None) -> Tensor:
+        """ln p(x | mean) in nats, summed over the event's values; leading shapes broadcast.
+
+        Arguments:
+            modality: One of the model's.
+            x: Its values.
+            mean: A decoder's mean.
+            scale: Of the likelihood; that of the loss if None, :meth:`noise_scale` where ln p is estimated.
+        """
+        observation = self.observation if scale is None else replace(self.observation, scale=scale)
+        return observation.log_prob(x, mean, len(self.modalities[modality].shape))
 
     def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
         """The loss of a stage: Deep CCA's, or that of equations 3 and 4. It draws from torch's global generator.
@@ -315,7 +325,10 @@ class CoVAE(MultimodalModel):
             z = prior.split(prior.rsample((num_samples,), generator=generator))
         out = self.decode(z)
         if sample_likelihood:
-            out = {m: x + self.observation.noise(x, generator) for m, x in out.items()}
+            noise = {
+                m: replace(self.observation, scale=self.noise_scale(m)).noise(x, generator) for m, x in out.items()
+            }
+            out = {m: x + noise[m] for m, x in out.items()}
         return out
 
     def proposal(self, x: Mapping[str, Tensor]) -> tuple[BlockGaussian, BlockGaussian]:
@@ -336,7 +349,8 @@ class CoVAE(MultimodalModel):
         .. math:: \ln \frac{1}{K} \sum_k \frac{p(x_S \mid z_S^k) \, p(z_S^k)}{q(z_S^k \mid x_S)}, \quad z^k \sim q
 
         The proposal is the joint posterior where all modalities are there and the product of the modalities' own
-        posteriors otherwise.
+        posteriors otherwise. The likelihood has the scale :meth:`noise_scale`, which at the paper's β = 1, that of all
+        recorded runs, is the loss's.
         """
         q, prior = self.proposal(x)
 
@@ -344,7 +358,7 @@ class CoVAE(MultimodalModel):
             z = q.rsample((k,), generator=generator)
             total = prior.log_prob(z) - q.log_prob(z)
             for m, block in q.split(z).items():
-                total = total + self.log_prob(m, x[m], self.decode_one(m, block))
+                total = total + self.log_prob(m, x[m], self.decode_one(m, block), self.noise_scale(m))
             return total
 
         return importance_weighted(log_weight, num)

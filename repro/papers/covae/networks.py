@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro.datasets.base import check_name
 from repro.model import ModalitySpec
 from repro.networks import MLP, GaussianMLPEncoder
 from repro.networks.omics import OmicsDecoder, OmicsEncoder
@@ -127,6 +128,8 @@ def build_networks(
     """
     if kind not in NETWORKS:
         raise ValueError(f"unknown networks {kind!r}; one of {', '.join(NETWORKS)}")
+    for m in modalities:
+        check_name(m)
     if kind == "resnet" and (other := {m: s.shape for m, s in modalities.items() if s.shape != (1, 28, 28)}):
         raise ValueError(f"the resnet networks take images of shape (1, 28, 28), not {other}")
     options = {"widths": tuple(widths), "dropout": dropout}

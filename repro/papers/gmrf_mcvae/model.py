@@ -169,7 +169,7 @@ class GMRFMCVAE(MultimodalModel):
         free = num_off_diagonal(self.posterior_covariance, self.block_sizes)
         return 2 * total + (free if self.mask is None else int(self.mask.sum()))
 
-    def noise_scale(self, modality: str) -> float:
+    def _noise_scale(self, modality: str) -> float:
         r"""Scale of the likelihood under which the loss is a negative ELBO, up to a factor.
 
         .. math:: s \sqrt{\beta'} \text{ (Gaussian)}, \qquad b \beta' \text{ (Laplace)}

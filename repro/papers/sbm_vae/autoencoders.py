@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.datasets.base import check_name
 from repro.metrics.likelihood import gaussian_log_prob
 from repro.model import Loss, ModalitySpec
 from repro.networks import MLP
@@ -72,6 +73,8 @@ class Autoencoders(nn.Module):
         compute_dtype: str = "float32",
     ) -> None:
         super().__init__()
+        for m in modalities:
+            check_name(m)
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}, must be one of {KINDS}")
         if latent_dim < 1:
@@ -86,6 +89,10 @@ class Autoencoders(nn.Module):
         self.likelihoods = defaults | dict(likelihoods or {})
         if set(self.likelihoods) != set(defaults) or not set(self.likelihoods.values()) <= set(LIKELIHOODS):
             raise ValueError(f"likelihoods {self.likelihoods} must be {LIKELIHOODS} for modalities {list(defaults)}")
+        for m, likelihood in self.likelihoods.items():
+            bounds = self.modalities[m].bounds
+            if likelihood == "bernoulli" and (bounds is None or not 0 <= bounds[0] < bounds[1] <= 1):
+                raise ValueError(f"modality {m!r} has the range {bounds}; a Bernoulli likelihood needs one in [0, 1]")
         self.compute_dtype = compute_dtype
         outputs = 2 * latent_dim if kind == "vae" else latent_dim
         self.encoders = nn.ModuleDict({m: feature_network(s, outputs, widths, hidden) for m, s in modalities.items()})

@@ -192,6 +192,12 @@ class SBMVAE(MultimodalModel):
         subsets = random_subsets(len(embedded), len(self.modalities), embedded.device)
         return self.contrastive.context(embedded, subsets[..., 0])
 
+    def _noise_scale(self, modality: str) -> float:
+        """That of the modality's autoencoder, a VAE with a Gaussian likelihood."""
+        if self.autoencoders.kind == "rae" or self.autoencoders.likelihoods[modality] != "gaussian":
+            return super()._noise_scale(modality)
+        return self.autoencoders.noise_scale(modality)
+
     @torch.no_grad()
     def latents_of(self, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Standardised means of q(z | x) of what is given, zeros elsewhere ``(batch, M, D)``, and which it is ``(M,)``.

@@ -121,7 +121,7 @@ def test_empty_data_names_and_shapes_are_refused_at_construction() -> None:
 )
 def test_values_outside_the_declared_range_are_refused(low: float, high: float, kind: str) -> None:
     spec, values = ModalitySpec((2,), kind, (0.0, 1.0)), torch.tensor([[low, high]])
-    if 0 <= min(low, high) and max(low, high) <= 1:
+    if min(low, high) >= 0 and max(low, high) <= 1:
         assert torch.equal(Dataset("d", "train", {"a": spec}, {"a": values}).data["a"], values)
     elif min(low, high) < -1e-4 or max(low, high) > 1.0001:
         with pytest.raises(ValueError, match=r"^d: modality 'a' has values in \[.*\], its declared range is \[0, 1\]$"):

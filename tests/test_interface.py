@@ -187,9 +187,9 @@ def test_faulty_batches_are_refused_alike(name: str, fault: str, message: str) -
 def test_calls_that_make_no_sense_are_refused_alike(name: str) -> None:
     model, x = make(name), batch(4)
     for count in (0, -1, 1.5, "2"):
-        with pytest.raises(ValueError, match="^num_samples is "):
+        with pytest.raises(ValueError, match=r"^num_samples is "):
             model.generate(count)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="^num_importance_samples is "):
+        with pytest.raises(ValueError, match=r"^num_importance_samples is "):
             model.log_likelihood(x, num_importance_samples=count)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^generate has no options \['temperature'\]"):
         model.generate(1, temperature=2)
@@ -309,7 +309,7 @@ def with_networks(name: str, order: list[str]) -> MultimodalModel:
             "decoders": {m: decoders[m] for m in order},
         }
         if name == "covae":
-            return CoVAE(SPECS, latent_dims={m: 2 for m in order}, joint_encoder=covae.joint, **networks).eval()
+            return CoVAE(SPECS, latent_dims=dict.fromkeys(order, 2), joint_encoder=covae.joint, **networks).eval()
         if name in VARIANTS:
             return VARIANTS[name](SPECS, latent_dim=2, **networks).eval()
         maker = build_joint_baseline if name in JOINT_METHODS else build_baseline

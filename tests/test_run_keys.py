@@ -10,7 +10,8 @@ import pytest
 from repro.artifacts import artifacts, plan
 from repro.records import PROFILES, RunSpec
 
-PATH = Path(__file__).resolve().parent / "data" / "run_keys.json"
+ROOT = Path(__file__).resolve().parent.parent
+PATH = ROOT / "tests" / "data" / "run_keys.json"
 PLANNED = [a for a in artifacts().values() if a.built and a.kind not in "DX"]
 
 
@@ -41,8 +42,7 @@ def test_every_profile_of_before_is_held() -> None:
 
 
 def test_committed_records_lie_under_their_keys() -> None:
-    root = PATH.parent.parent.parent / "figures"
-    paths = sorted(root.glob("*/records/*.json"))
+    paths = sorted((ROOT / "figures").glob("*/records/*.json"))
     assert len(paths) > 100
     for path in paths:
         spec = RunSpec.from_dict(json.loads(path.read_text())["spec"], str(path))

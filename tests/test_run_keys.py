@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.artifacts import artifacts, plan
+from repro.artifacts import UsageError, artifacts, plan
 from repro.records import PROFILES, RunSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +20,10 @@ def planned_keys() -> dict[str, dict[str, list[str]]]:
     found: dict[str, dict[str, list[str]]] = {}
     for profile in PROFILES:
         for artifact in PLANNED:
-            rows = plan(artifact, profile)
+            try:
+                rows = plan(artifact, profile)
+            except UsageError:
+                continue  # not every artifact has every profile
             if keys := sorted({s.key for specs in rows.values() for s in specs}):
                 found.setdefault(profile, {})[artifact.name] = keys
     return found

@@ -105,7 +105,7 @@ def structural_similarity(
             raise ValueError(f"{side} images need floating-point values in [0, 1], got others or {images.dtype}")
     values, margin = [], WINDOW // 2
     for x, y in zip(generated.detach().split(batch_size), true.detach().split(batch_size), strict=True):
-        # Variances are differences of moments. Those of a flat image are rounding alone, which in single precision moves
+        # Variances are differences of moments. Those of a flat image are rounding alone: in single precision that moves
         # the similarity of two nearly equal greys by 3e-3, and that of pictures with flat parts in the fourth decimal.
         dtype = torch.float64
         # Versions of torchmetrics differ in which pixels they average over, so that is done here.

@@ -55,8 +55,7 @@ IDS = {
         6,
         9,
         [
-            "table1-ablations",
-            "table1-sweep",
+            *(f"table1-{k}" for k in ("ablations", "baselines", "finalists", "sweep")),
             "table2-ablations",
             "table2-sweep",
             "table3-biked",
@@ -65,7 +64,7 @@ IDS = {
         ],
     ),
     "mrf_mvae": (9, 4, ["table4-ablations", "table4-sweep", "table4-features", "tails", "tails-sweep", "tails-fig"]),
-    "sbm_vae": (37, 11, ["fig-nfe", "fig-mhd"]),
+    "sbm_vae": (37, 11, ["fig-nfe", "fig-mhd", "table5-ablations"]),
     "covae": (
         *(17, 3),
         [
@@ -77,12 +76,12 @@ IDS = {
     ),
 }
 KINDS = {
-    "gmrf_mcvae": {"T": 8, "S": 5, "F": 4, "Q": 3, "D": 1},
+    "gmrf_mcvae": {"T": 11, "S": 5, "F": 4, "Q": 3, "D": 1},
     "mrf_mvae": {"T": 8, "S": 1, "F": 4, "Q": 5, "D": 1},
-    "sbm_vae": {"T": 8, "S": 2, "F": 19, "Q": 14, "D": 1, "X": 6},
+    "sbm_vae": {"T": 9, "S": 2, "F": 19, "Q": 14, "D": 1, "X": 6},
     "covae": {"T": 7, "S": 1, "F": 15, "Q": 4, "D": 2},
 }
-TOTALS = {"gmrf_mcvae": 22, "mrf_mvae": 19, "sbm_vae": 50, "covae": 29}
+TOTALS = {"gmrf_mcvae": 24, "mrf_mvae": 19, "sbm_vae": 51, "covae": 29}
 
 
 # Pictures of a dataset itself, which no model is trained for.

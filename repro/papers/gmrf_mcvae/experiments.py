@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from repro.papers.gmrf_mcvae import copula, images, scaling
 from repro.papers.gmrf_mcvae.copula import (
+    BASELINE_VARIANTS,
     BATCH_SIZE,
     BETAS,
+    FINALIST_SEEDS,
     LABELS,
     LEARNING_RATE,
     METHODS,
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
     from repro.training import TrainingSettings
 
 __all__ = [
+    "BASELINE_VARIANTS",
     "BATCH_SIZE",
     "BETAS",
+    "FINALIST_SEEDS",
     "LABELS",
     "LEARNING_RATE",
     "METHODS",

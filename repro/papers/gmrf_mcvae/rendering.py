@@ -97,7 +97,10 @@ def tables(
 
         if artifact == "table1":
             return copula.table1(profile, seeds, lookup, rename)
-        return copula.sweep(profile, lookup) if artifact == "table1-sweep" else [copula.ablations(profile, lookup)]
+        if artifact == "table1-sweep":
+            return copula.sweep(profile, lookup)
+        own = {"ablations": copula.ablations, "baselines": copula.baselines, "finalists": copula.finalists}
+        return [own[artifact.removeprefix("table1-")](profile, lookup)]
     from repro.papers.gmrf_mcvae import architecture
 
     found = [getattr(architecture, artifact)()]

@@ -6,11 +6,13 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from statistics import geometric_mean
+from statistics import fmean, geometric_mean
 from typing import Any
 
 from repro.papers.gmrf_mcvae.experiments import (
+    BASELINE_VARIANTS,
     BETAS,
+    FINALIST_SEEDS,
     LABELS,
     METHODS,
     RUNG_EPOCHS,
@@ -22,7 +24,18 @@ from repro.papers.gmrf_mcvae.experiments import (
 from repro.records import Record, RunSpec, provenance
 from repro.tables import Cell, Claim, Column, Row, RowGroup, Table, make_command
 
-__all__ = ["ablations", "choose_betas", "headline", "sweep", "table1"]
+__all__ = [
+    "ablations",
+    "baselines",
+    "choose_betas",
+    "finalists",
+    "headline",
+    "lowest_note",
+    "mean_notes",
+    "outputs_note",
+    "sweep",
+    "table1",
+]
 
 Lookup = Callable[[RunSpec], Record | None]
 TASKS = {"uncond": "unconditional", "cond": "conditional"}
@@ -128,6 +141,9 @@ def table1(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str,
         if first:
             notes.append(_settings_note(records))
             notes.append(_closest(rows["gmrf_mcvae"]))
+            notes.append(outputs_note({m: rows[m] for m in METHODS if m != "gmrf_mcvae"}))
+            notes += mean_notes(_published("table1"))
+            notes.append(_subsampling_note(rows["mvae"], profile, lookup))
         if distance != "transport":
             groups.append(RowGroup("Decoder means that are not clipped to [0, 1]", _rows(rows, distance, "unclipped")))
             label = "Samples of the likelihood, clipped to [0, 1], in the place of decoder means"
@@ -139,6 +155,9 @@ def table1(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str,
             groups.append(RowGroup("GMRF MCVAE, how unobserved components are drawn", protocol_rows))
         variants = _variant_rows(profile, lookup, distance)
         groups.append(RowGroup("GMRF MCVAE with one setting changed", variants))
+        others = _variant_rows(profile, lookup, distance, "table1-baselines")
+        if any(cell.n for row in others for cell in row.cells.values()):
+            groups.append(RowGroup("Baselines with one setting changed", others))
         tables.append(
             Table(
                 caption=f"Table I. {title} (x 1000)",
@@ -191,9 +210,88 @@ def _settings_note(records: Sequence[Record]) -> str:
     )
 
 
-def _variant_rows(profile: str, lookup: Lookup, distance: str) -> list[Row]:
-    rows, missing = [], f"not run: {make_command('gmrf-table1-ablations', profile)}"
-    for name, specs in plan("table1-ablations", profile).items():
+def _printed(value: float) -> float:
+    """Half a unit of the last digit that a published value is printed with."""
+    return 0.5 * 10.0 ** -len(str(value).partition(".")[2])
+
+
+def mean_notes(table: Mapping[str, Any]) -> list[str]:
+    """Published means that are not the mean of the two published dimensions, whatever was rounded.
+
+    Arguments:
+        table: Of published.toml, with columns ``<task>_dim1``, ``<task>_dim2`` and ``<task>_mean``.
+    """
+    notes, names = [], {"uncond": "unconditional", "cond": "conditional"}
+    for label, row in table["rows"].items():
+        values = dict(zip(table["columns"], row, strict=True))
+        for key, task in names.items():
+            dims, printed = [values[f"{key}_dim{k}"] for k in (1, 2)], values[f"{key}_mean"]
+            mean = fmean(dims)
+            if abs(mean - printed) > fmean(map(_printed, dims)) + _printed(printed) + 1e-9:
+                notes.append(
+                    f"Published {label}, {task}: the mean is printed as {printed:g}; that of {dims[0]:g} and "
+                    f"{dims[1]:g} is {mean:.4g}."
+                )
+    return notes
+
+
+def lowest_note(table: Mapping[str, Any], columns: Sequence[str], claimed: str, text: str) -> list[str]:
+    """What the published table says where another row than the claimed one is the lowest in a column.
+
+    Arguments:
+        table: Of published.toml.
+        columns: Its columns that the claim is about.
+        claimed: The row that the paper's text calls the lowest.
+        text: The claim.
+    """
+    lowest = {}
+    for column in columns:
+        values = {label: row[table["columns"].index(column)] for label, row in table["rows"].items()}
+        best = min(values, key=values.__getitem__)
+        if best != claimed:
+            lowest[column] = f"{best} {values[best]:g} against {values[claimed]:g}"
+    return [f"{text}; in its table the lowest are {'; '.join(lowest.values())}."] if lowest else []
+
+
+def outputs_note(rows: Mapping[str, Sequence[Record]]) -> str:
+    """Whether the published means of the baselines are nearer to decoder means or to samples of the likelihood.
+
+    Arguments:
+        rows: Baseline to its records.
+    """
+    outputs = {"mean": "decoder means", "sample": "samples of the likelihood"}
+    table = _published("table1")
+    nearest: dict[str, list[str]] = {o: [] for o in outputs}
+    for m, records in rows.items():
+        for key, task in TASKS.items():
+            printed = table["rows"][LABELS[m]][table["columns"].index(f"{key}_mean")]
+            means = {o: fmean(_values(records, f"test/{task}/{o}/histogram/mean")) for o in outputs}
+            best = min(means, key=lambda o: abs(means[o] - printed))
+            nearest[best].append(f"{LABELS[m]} {task} {means[best]:.2f} for {printed:g}")
+    parts = [f"{outputs[o]} ({len(found)}): {', '.join(found)}" for o, found in nearest.items() if found]
+    return f"Nearest to the published means of the baselines, both tasks: {'; '.join(parts)}."
+
+
+def _subsampling_note(records: Sequence[Record], profile: str, lookup: Lookup) -> str:
+    """How the table's MVAE was trained, and where the other way is."""
+    on = {r.spec.params["model"].get("subsampling", False) for r in records}
+    shown = "with" if on == {True} else "without"
+    name = "MVAE, sub-sampling"
+    runs = plan("table1-baselines", profile)[name]
+    found = [r for s in runs if (r := lookup(s)) is not None]
+    text = (
+        f"The table's MVAE was trained {shown} the ELBO of each modality alone, on which its conditional samples rest; "
+        f"MVAE's own paper and all other tables of this package train with it (erratum B4). "
+    )
+    if len(found) < len(runs):
+        return text + f'The row "{name}" is not recorded yet: {make_command("gmrf-table1-baselines", profile)}.'
+    means = {t: fmean(_values(found, f"test/{task}/mean/histogram/mean")) for t, task in TASKS.items()}
+    return text + f"With it: unconditional {means['uncond']:.2f}, conditional {means['cond']:.2f}."
+
+
+def _variant_rows(profile: str, lookup: Lookup, distance: str, artifact: str = "table1-ablations") -> list[Row]:
+    rows, missing = [], f"not run: {make_command(f'gmrf-{artifact}', profile)}"
+    for name, specs in plan(artifact, profile).items():
         records = [r for s in specs if (r := lookup(s)) is not None]
         rows.append(Row(name, _cells(records, distance, reason=missing)))
     return rows
@@ -211,6 +309,94 @@ def ablations(profile: str, lookup: Lookup) -> Table:
         floors=[_floor(records[0], "histogram")],
         notes=[f"Changed settings: {'; '.join(f'{n}: {_listed(c)}' for n, (_, c) in VARIANTS.items())}."],
     )
+
+
+def baselines(profile: str, lookup: Lookup) -> Table:
+    """Table I's baselines with one setting changed, by the paper's distance (errata B4 and M7; section -C2)."""
+    specs = plan("table1-baselines", profile)
+    records = [r for found in specs.values() for s in found if (r := lookup(s)) is not None]
+    rows = _variant_rows(profile, lookup, "histogram", "table1-baselines")
+    changed = "; ".join(f"{n}: {_listed(c)}" for n, (_, c, _) in BASELINE_VARIANTS.items())
+    return Table(
+        caption="Table I, baselines. Copula dataset: one setting of a baseline changed, the paper's distance (x 1000)",
+        provenance=provenance(records),
+        columns=_columns(),
+        rows=rows,
+        floors=[_floor(records[0], "histogram")],
+        notes=[
+            f"Changed settings: {changed}. Betas are those chosen for the table's own rows.",
+            "Factorised latents: the baseline library has them for MoPoE-VAE; MMVAE's with them is nearest to MMVAE+, "
+            "and MVAE's is not built.",
+        ],
+    )
+
+
+def finalists(profile: str, lookup: Lookup) -> Table:
+    """The second rung of the choice of beta with three seeds, on the validation split."""
+    specs = plan("table1-finalists", profile)
+    found = {name: [r for s in own if (r := lookup(s)) is not None] for name, own in specs.items()}
+    records = [r for own in found.values() for r in own]
+    distances = {"both": ("histogram", "sliced"), "histogram": ("histogram",), "sliced": ("sliced",)}
+    labels = {"both": "Both distances", "histogram": "The paper's", "sliced": "Sliced"}
+    rows = [
+        Row(
+            f"{LABELS[own[0].spec.method]}, beta {own[0].spec.params['model']['beta']:g}",
+            {k: Cell(None, [_score(r, d) for r in own]) for k, d in distances.items()},
+        )
+        for own in found.values()
+    ]
+    means: dict[str, dict[float, float]] = {}
+    for own in found.values():
+        spec = own[0].spec
+        means.setdefault(spec.method, {})[spec.params["model"]["beta"]] = fmean(_score(r) for r in own)
+    chosen = {m: min(scores, key=scores.__getitem__) for m, scores in means.items()}
+    listed = ", ".join(f"{LABELS[m]} {b:g}" for m, b in chosen.items())
+    agree = "agrees" if chosen == dict(chosen_betas()) else "DISAGREES"
+    return Table(
+        caption=f"Choice of beta, validation split, {FINALIST_SEEDS} seeds: geometric means of both tasks (x 1000)",
+        provenance=provenance(records),
+        columns=[Column(k, label) for k, label in labels.items()],
+        rows=rows,
+        notes=[
+            Claim(
+                f"{RUNG_EPOCHS[profile][1]} epochs, decoder means. Lowest by both distances: {listed}; this {agree} "
+                "with the package's betas.toml, which one seed chose. No test data enters."
+            ),
+            *_edge_notes(chosen),
+        ],
+    )
+
+
+def _edge_notes(chosen: Mapping[str, float]) -> list[str]:
+    """That betas chosen at the lower end of the paper's grid could be smaller still."""
+    least, following = sorted(BETAS)[:2]
+    edge = [LABELS[m] for m, b in chosen.items() if b == least]
+    if not edge:
+        return []
+    return [
+        f"{least:g} is the lower edge of the paper's grid, {following / least:g} times under the next value, and is "
+        f"chosen for {len(edge)} of {len(chosen)} models: {', '.join(edge)}. None smaller or between was tried."
+    ]
+
+
+def _closeness_notes(profile: str, lookup: Lookup) -> list[str]:
+    """The model whose finalists are nearest, and where the paper's distance alone prefers another beta."""
+    both, own = (_scores(profile, lookup, rung=1, distances=d) for d in (("histogram", "sliced"), ("histogram",)))
+    gaps = {m: sorted(scores.items(), key=lambda x: x[1])[:2] for m, scores in both.items() if len(scores) > 1}
+    if not gaps:
+        return []
+    m = min(gaps, key=lambda k: gaps[k][1][1] / gaps[k][0][1])
+    (best, value), (other, second) = gaps[m]
+    notes = [
+        f"The nearest choice is {LABELS[m]}'s, {value:.2f} at {best:g} against {second:.2f} at {other:g}, with one "
+        f"seed; {FINALIST_SEEDS} seeds: {make_command('gmrf-table1-finalists', profile)}."
+    ]
+    differ = {k: min(v, key=v.__getitem__) for k, v in own.items() if v}
+    differ = {k: b for k, b in differ.items() if b != gaps[k][0][0]}
+    if differ:
+        listed = ", ".join(f"{LABELS[k]} {b:g}" for k, b in differ.items())
+        notes.append(f"The paper's distance alone would choose otherwise: {listed}.")
+    return notes
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
@@ -290,7 +476,7 @@ def sweep(profile: str, lookup: Lookup) -> list[Table]:
                 columns=[Column(f"{b:g}", f"beta {b:g}") for b in BETAS],
                 rows=rows(distances, 0),
                 groups=[RowGroup(label, rows(distances, 1))],
-                notes=[note],
+                notes=[note, *([] if tables else [*_edge_notes(chosen), *_closeness_notes(profile, lookup)])],
             )
         )
     return tables

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro.papers.sbm_vae import celeba, mhd, timing
-from repro.papers.sbm_vae.settings import LABELS, METHODS, PROFILES, ROWS, sbm_spec
+from repro.papers.sbm_vae.settings import ABLATIONS, LABELS, METHODS, PROFILES, ROW_CHANGES, ROWS, sbm_spec
 from repro.records import Metric, RunSpec
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ def _rows(profile: str, number: int, **changes: Any) -> dict[str, list[RunSpec]]
     rows = PROFILES[profile]["rows"]
     if "modalities" in changes:
         rows = PROFILES[profile].get("count_rows", rows)
-    return {row: [sbm_spec(ROWS[row][0], seed, profile, **changes) for seed in range(number)] for row in rows}
+    return {
+        row: [sbm_spec(ROWS[row][0], seed, profile, **changes, **ROW_CHANGES.get(row, {})) for seed in range(number)]
+        for row in rows
+    }
 
 
 def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:
@@ -91,6 +94,8 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
         method, betas = BETAS[artifact]
         count = {"modalities": 2} if artifact == "table6" else {}
         return {f"{b:g}": [sbm_spec(method, s, profile, beta=b, **count) for s in range(number)] for b in betas}
+    if artifact == "table5-ablations":
+        return {row: [sbm_spec(m, 0, profile, **changed)] for row, (m, changed) in ABLATIONS.items()}
     if artifact == "table7":
         methods = {"SBM-VAE-C": "sbm_vae"}
         return {row: [sbm_spec(m, s, profile) for s in range(number)] for row, m in methods.items()}

@@ -103,7 +103,7 @@ def _trained(rows: Mapping[str, Sequence[Record]], profile: str, artifact: str) 
     panels: dict[str, dict[str, dict[float, list[float]]]] = {}
     for measure in measures:
         for label, records in rows.items():
-            row = label.split(",")[0]
+            row = label.rpartition(", ")[0]
             how = "plain" if task == "unconditional" else ROWS[row][1]
             if task == "unconditional" and ROWS[row][1] == "guided":
                 continue
@@ -260,9 +260,9 @@ def tables(
 
     if artifact in PLAIN:
         return [digits.settings_table(artifact)]
-    if artifact not in BETAS and artifact not in ("table5", "table7"):
+    if artifact not in BETAS and artifact not in ("table5", "table5-ablations", "table7"):
         raise KeyError(artifact)
-    return [getattr(digits, artifact)(profile, seeds, lookup)]
+    return [getattr(digits, artifact.replace("-", "_"))(profile, seeds, lookup)]
 
 
 def render(

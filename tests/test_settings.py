@@ -1,4 +1,4 @@
-"""Settings that the papers leave open and statements of theirs that do not fit: each row of the errata by what it says."""
+"""Settings that the papers leave open, and statements of theirs that do not fit: what rows of the errata say."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from repro.datasets.card import load_card
 from repro.distributions import VPSDE
 from repro.model import ModalitySpec, isolated_rng
 from repro.papers.covae import specs as covae
+from repro.papers.covae.experiments import build_model as build_covae
 from repro.papers.gmrf_mcvae import copula, tables
 from repro.papers.gmrf_mcvae.experiments import build_model
 from repro.papers.gmrf_mcvae.images import image_spec
@@ -84,7 +85,7 @@ def test_settings_of_other_methods_are_refused(method: str, changes: Mapping[str
 
 def test_mvae_is_trained_with_sub_sampling_in_all_papers_and_without_it_as_rows() -> None:
     ruled = [
-        image_spec("mvae", 0, "paper", "polymnist"),
+        image_spec("polymnist", "mvae", 0, "paper"),
         covae.image_spec("mvae", 0, "paper", 0.3),
         covae.omics_spec("mvae", 0, "paper"),
         sbm_spec("mvae", 0, "paper"),
@@ -204,9 +205,7 @@ def test_rows_of_what_sbm_vae_leaves_open() -> None:
         spec = sbm_spec("sbm_vae", 0, "smoke", observed_noise=noise)
         model = build(replace(spec, params=spec.params | {"model": spec.params["model"] | small}))
         assert model.sampling.observed_noise == expected
-    assert set(specs(load_card("extended_polymnist")).values()) and all(
-        s.numel == VALUES for s in specs(load_card("extended_polymnist")).values()
-    )
+    assert {s.numel for s in specs(load_card("extended_polymnist")).values()} == {VALUES}
 
 
 def test_a_mean_squared_error_is_the_sum_with_a_heavier_norm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,8 +234,6 @@ def test_the_pair_energy_takes_the_time() -> None:
 
 
 def test_covaes_joint_encoder_shares_no_layer_with_the_encoders() -> None:
-    from repro.papers.covae.building import build as build_covae
-
     model = build_covae(covae.image_spec("covae", 0, "smoke", 0.3))
     single = {p.data_ptr() for p in model.encoders.parameters()}
     joint = {p.data_ptr() for p in model.joint_encoder.parameters()}

@@ -312,7 +312,7 @@ def ablations(profile: str, lookup: Lookup) -> Table:
 
 
 def baselines(profile: str, lookup: Lookup) -> Table:
-    """Table I's baselines with one setting changed, by the paper's distance (errata B4 and M7; section -C2)."""
+    """Table I's baselines with one setting changed, by the paper's distance (errata B4 and M18; section -C2)."""
     specs = plan("table1-baselines", profile)
     records = [r for found in specs.values() for s in found if (r := lookup(s)) is not None]
     rows = _variant_rows(profile, lookup, "histogram", "table1-baselines")
@@ -332,8 +332,10 @@ def baselines(profile: str, lookup: Lookup) -> Table:
 
 
 def finalists(profile: str, lookup: Lookup) -> Table:
-    """The second rung of the choice of beta with three seeds, on the validation split."""
-    specs = plan("table1-finalists", profile)
+    """The second rung of the choice of beta with further seeds beside the sweep's, on the validation split."""
+    epochs = RUNG_EPOCHS[profile][1]
+    first = plan("table1-sweep", profile)
+    specs = {n: [*first[f"{n}, {epochs} epochs"], *own] for n, own in plan("table1-finalists", profile).items()}
     found = {name: [r for s in own if (r := lookup(s)) is not None] for name, own in specs.items()}
     records = [r for own in found.values() for r in own]
     distances = {"both": ("histogram", "sliced"), "histogram": ("histogram",), "sliced": ("sliced",)}
@@ -353,7 +355,7 @@ def finalists(profile: str, lookup: Lookup) -> Table:
     listed = ", ".join(f"{LABELS[m]} {b:g}" for m, b in chosen.items())
     agree = "agrees" if chosen == dict(chosen_betas()) else "DISAGREES"
     return Table(
-        caption=f"Choice of beta, validation split, {FINALIST_SEEDS} seeds: geometric means of both tasks (x 1000)",
+        caption=f"Choice of beta, validation split, several seeds: geometric means of both tasks (x 1000)",
         provenance=provenance(records),
         columns=[Column(k, label) for k, label in labels.items()],
         rows=rows,

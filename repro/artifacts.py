@@ -11,9 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from repro.cost import expected
 from repro.inventory import KINDS, PAPERS, ROOMS, Artifact, UsageError, artifacts, find, nearest
-from repro.records import PRECISIONS, PROFILES, NoProfileError, Record, RunSpec, with_precision
+from repro.machine import has_bfloat16
+from repro.records import PRECISIONS, PROFILES, NoProfileError, Record, RunSpec, precision_of, with_precision
 from repro.runs import RunError, RunStore, read_record, room, room_package, write_atomically
+from repro.speed import REFERENCE, cached_speed
 from repro.store import figures_root
 from repro.tables import Table, join_tables
 from repro.tables_plain import PlainTable
@@ -64,7 +67,7 @@ def check_profile(profile: str) -> str:
 def output_folder(artifact: Artifact, profile: str, figures: Path, precision: str | None = None) -> Path:
     """Where an artifact's files lie: the paper profile's at the top, others' in folders of their own."""
     folder = figures / artifact.paper if profile == "paper" else figures / artifact.paper / profile
-    return folder if precision in (None, "float32") else folder / str(precision)
+    return folder if precision in (None, "auto", "float32") else folder / str(precision)
 
 
 def state(artifact: Artifact, figures: Path) -> str:
@@ -85,7 +88,11 @@ def _source(artifact: Artifact) -> Artifact:
 
 
 def plan(
-    artifact: Artifact, profile: str, seeds: int | None = None, precision: str | None = None
+    artifact: Artifact,
+    profile: str,
+    seeds: int | None = None,
+    precision: str | None = None,
+    device: str | None = None,
 ) -> dict[str, list[RunSpec]]:
     """The runs that an artifact needs, by row.
 
@@ -93,7 +100,9 @@ def plan(
         artifact: The table or figure.
         profile: The profile.
         seeds: Number of seeds; the profile's if None.
-        precision: Of the hidden layers, ``"float32"`` or ``"bfloat16"``; the specifications' own if None.
+        precision: Of the hidden layers, ``"float32"`` or ``"bfloat16"``; the specifications' own if None; ``"auto"``
+            for those, but float32 instead of bfloat16 where the device has no units for it.
+        device: The device that ``"auto"`` asks, as :func:`repro.machine.has_bfloat16` takes it.
 
     Raises:
         UsageError: If it is not computed from runs here, or has no precision to choose, and why.
@@ -112,11 +121,20 @@ def plan(
         rows = room(source.paper).plan(source.id, check_profile(profile), seeds)
     except NoProfileError as error:
         raise NotOfferedError(f"{artifact.name} {error}") from None
+    if precision == "auto":
+        return {row: [resolved(s, device) for s in specs] for row, specs in rows.items()}
     try:
         return {row: [with_precision(s, precision) for s in specs] for row, specs in rows.items()}
     except ValueError as error:
         near = nearest(str(precision), PRECISIONS) if precision not in PRECISIONS else ""
         raise UsageError(f"{error}{near}") from None
+
+
+def resolved(spec: RunSpec, device: str | None = None) -> RunSpec:
+    """The run itself, or in float32 where it is planned in bfloat16 and the device has no units for that."""
+    if precision_of(spec) != "bfloat16" or has_bfloat16(device):
+        return spec
+    return with_precision(spec, "float32")
 
 
 def unique(rows: Mapping[str, Sequence[RunSpec]]) -> list[RunSpec]:
@@ -127,12 +145,14 @@ def unique(rows: Mapping[str, Sequence[RunSpec]]) -> list[RunSpec]:
 def missing_runs(specs: Sequence[RunSpec], store: RunStore) -> list[RunSpec]:
     """The runs without a record, the longest first so that the last workers end together."""
     absent = [s for s in specs if store.record(s) is None]
-    return sorted(absent, key=lambda s: -room(s.paper).estimate(s)[0])
+    machine = cached_speed() or REFERENCE
+    return sorted(absent, key=lambda s: -expected(s, machine)[0])
 
 
 def estimate(specs: Sequence[RunSpec], workers: int) -> tuple[float, float]:
-    """Seconds on that many cores and peak megabytes of carrying out runs."""
-    costs = [room(s.paper).estimate(s) for s in specs]
+    """Seconds on that many cores of this machine, as far as it was measured, and peak megabytes of runs."""
+    machine = cached_speed() or REFERENCE
+    costs = [expected(s, machine) for s in specs]
     loads = [0.0] * max(1, workers)
     for seconds, _ in sorted(costs, reverse=True):
         loads[loads.index(min(loads))] += seconds
@@ -162,7 +182,10 @@ def export_records(specs: Sequence[RunSpec], store: RunStore, figures: Path) -> 
 
 def _is_pictured(spec: RunSpec) -> bool:
     """Whether a picture of the run's room is drawn from its samples, in the precision that pictures have."""
-    return spec in _pictured(spec.paper, spec.profile)
+    known = _pictured(spec.paper, spec.profile)
+    if precision_of(spec) != "float32":
+        return spec in known
+    return spec in known or with_precision(spec, "bfloat16") in known  # what a machine without its units ran instead
 
 
 @cache
@@ -187,18 +210,27 @@ class Sources:
     def __init__(self, store: RunStore | None, figures: Path, precision: str | None = None) -> None:
         self.store, self.figures, self.precision = store, figures, precision
 
+    def _variants(self, spec: RunSpec) -> list[RunSpec]:
+        """What may answer: what is asked for, then, where no precision was chosen, a bfloat16 run's float32 twin."""
+        if self.precision not in (None, "auto"):
+            return [with_precision(spec, self.precision)]
+        return [spec, with_precision(spec, "float32")] if precision_of(spec) == "bfloat16" else [spec]
+
     def record(self, spec: RunSpec) -> Record | None:
-        spec = with_precision(spec, self.precision)
-        found = None if self.store is None else self.store.record(spec)
-        return found or read_record(record_path(spec, self.figures), spec)
+        for one in self._variants(spec):
+            found = None if self.store is None else self.store.record(one)
+            if (found := found or read_record(record_path(one, self.figures), one)) is not None:
+                return found
+        return None
 
     def samples(self, spec: RunSpec) -> dict[str, Any]:
         from safetensors.numpy import load_file
 
-        spec = with_precision(spec, self.precision)
-        paths = [record_path(spec, self.figures, "safetensors")]
-        if self.store is not None:
-            paths.insert(0, self.store.directory(spec) / "samples.safetensors")
+        paths = []
+        for one in self._variants(spec):
+            if self.store is not None:
+                paths.append(self.store.directory(one) / "samples.safetensors")
+            paths.append(record_path(one, self.figures, "safetensors"))
         for path in paths:
             if path.exists():
                 return dict(sorted(load_file(path).items()))
@@ -238,7 +270,7 @@ def render(
             artifact is rendered even so.
     """
     sources = Sources(store, figures, precision)
-    specs = unique(plan(artifact, profile, seeds, precision))
+    specs = unique(plan(artifact, profile, seeds, None if precision == "auto" else precision))
     absent = [s.label for s in specs if sources.record(s) is None]
     if absent and not (artifact.unrecorded and len(absent) == len(specs)):
         more = "" if len(absent) <= 3 else f" and {len(absent) - 3} more"

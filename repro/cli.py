@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1; the profile's number by default")
     sub.add_argument("--workers", type=int, metavar="N", help="processes; one a core by default")
     sub.add_argument("--device", help="cpu, cuda or cuda:<index>; a GPU where there is one by default")
-    sub.add_argument("--precision", help="of hidden layers: float32 (default), or bfloat16 for CPUs with units for it")
+    sub.add_argument("--precision", help="of hidden layers: auto (default), float32 or bfloat16; see `repro doctor`")
     sub.add_argument("--executor", choices=EXECUTORS, default="local", help="worker processes, this one, or slurm")
     sub.add_argument("--dry-run", action="store_true", help="print the runs and an estimate, start nothing")
     sub.add_argument("--force", action="store_true", help="discard what these runs left and start them anew")
@@ -105,6 +105,7 @@ def _run(options: argparse.Namespace) -> None:
     from repro.progress import duration
     from repro.results import check_results, refusing_damaged_records, write_results
     from repro.runs import RunStore, default_runs_root
+    from repro.speed import speed
     from repro.store import default_results_root
 
     check_options(options)
@@ -121,12 +122,14 @@ def _run(options: argparse.Namespace) -> None:
         return
     artifact = a.find(options.id)
     a.check_profile(options.profile)
-    specs = a.unique(a.plan(artifact, options.profile, options.seeds, options.precision))
+    specs = a.unique(a.plan(artifact, options.profile, options.seeds, options.precision or "auto", options.device))
     store = RunStore(options.runs or default_runs_root())
     results = options.results or default_results_root()
     workers = 1 if options.executor == "inline" else options.workers or available_cores()
     with refusing_damaged_records():
         todo = specs if options.force else a.missing_runs(specs, store)
+    if todo and not _on_gpu(options.device):
+        speed()  # measured once and kept; the estimate rests on it
     seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
     summary = (
         f"{artifact.name}, profile {options.profile}: {len(specs)} runs, {len(specs) - len(todo)} recorded; "
@@ -218,13 +221,19 @@ def _doctor(options: argparse.Namespace) -> None:
     import torch
 
     from repro.executors import available_cores
+    from repro.machine import has_bfloat16
     from repro.runs import default_runs_root, environment
+    from repro.speed import describe, speed
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for name, value in environment(device).items():
         print(f"{name:12s} {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
     print(f"{'cores':12s} {available_cores()}")
-    print(f"{'bfloat16':12s} {'in hardware' if _bf16_units() else 'emulated, slow'}")
+    print(f"{'bfloat16':12s} {'in hardware' if has_bfloat16(device) else 'emulated, slow'}")
+    auto = "bfloat16 where a run is planned so" if has_bfloat16(device) else "float32 for every run"
+    print(f"{'precision':12s} auto is {auto}, on {device}")
+    for line in describe(speed()):
+        print(f"{'one core':12s} {line}")
     print(f"{'runs':12s} {default_runs_root().resolve()}")
 
 
@@ -234,15 +243,6 @@ def _data(options: argparse.Namespace) -> None:
 
 def _weights(options: argparse.Namespace) -> None:
     run_weights(options)
-
-
-def _bf16_units() -> bool:
-    """Whether the CPU multiplies in bfloat16."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return any(name in flags for name in ("avx512_bf16", "amx_bf16", "bf16 "))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

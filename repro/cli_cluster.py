@@ -220,7 +220,7 @@ def show_status(options: argparse.Namespace) -> None:
     from repro.store import RunStore, default_runs_root
 
     artifact = a.find(options.id)
-    specs = a.unique(a.plan(artifact, a.check_profile(options.profile), options.seeds, options.precision))
+    specs = a.unique(a.plan(artifact, a.check_profile(options.profile), options.seeds, options.precision or "auto"))
     found = states(specs, RunStore(options.runs or default_runs_root()))
     for x in found:
         if x.state != "done" or options.all:
@@ -234,7 +234,7 @@ def add_status_command(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("id", help="such as covae/fig5 or covae-fig5")
     sub.add_argument("--profile", default="paper", help="paper (default), overnight, quick or smoke")
     sub.add_argument("--seeds", type=int, metavar="N")
-    sub.add_argument("--precision", help="of hidden layers: float32 (default) or bfloat16")
+    sub.add_argument("--precision", help="of hidden layers: auto (default), float32 or bfloat16")
     sub.add_argument("--runs", type=Path, metavar="DIR", help="run directories (REPRO_RUNS, or runs)")
     sub.add_argument("--all", action="store_true", help="also name the runs that are done")
 
@@ -253,6 +253,7 @@ def run_everything(options: argparse.Namespace) -> None:
     if options.id is not None:
         raise a.UsageError(f"--all or {options.id}, not both")
     runs = all_runs(a.check_profile(options.profile), options.seeds)
+    runs = {name: [a.resolved(s, options.device) for s in specs] for name, specs in runs.items()}
     store = RunStore(options.runs or default_runs_root())
     if options.dry_run:
         print(render_plan(runs, store, read_measured(store, figures_root())))
@@ -278,8 +279,9 @@ def _spec_of_key(key: str, store: Any, options: argparse.Namespace) -> RunSpec:
         return spec
     names = [options.id] if options.id else [x.name for x in a.artifacts().values() if x.built and x.kind not in "DX"]
     for name in names:
-        for spec in a.unique(a.plan(a.find(name), a.check_profile(options.profile), options.seeds, options.precision)):
-            if spec.key == key:
+        for precision in (options.precision,) if options.precision else (None, "auto"):
+            rows = a.plan(a.find(name), a.check_profile(options.profile), options.seeds, precision)
+            if (spec := next((s for s in a.unique(rows) if s.key == key), None)) is not None:
                 return spec
     where = f"the plan of {options.id}" if options.id else "any artifact's plan"
     raise a.UsageError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["environment", "git"]
+__all__ = ["bfloat16_units", "cpu_model", "environment", "git", "has_bfloat16"]
 
 VERSIONED = ("torch", "numpy", "scipy", "pot", "multivae", "safetensors")
 
@@ -23,6 +24,44 @@ def git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def cpu_model() -> str:
+    """The CPU's name, as the system says it."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # no such file on this system
+        return name
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+
+
+def bfloat16_units() -> bool:
+    """Whether the CPU multiplies in bfloat16, and torch's library of products is not kept from it (oneDNN's limit)."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if limit and not any(name in limit for name in ("BF16", "FP16", "AMX", "ALL", "DEFAULT", "AVX10")):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return any(name in flags for name in ("avx512_bf16", "amx_bf16", "bf16 "))
+
+
+def has_bfloat16(device: str | None = None) -> bool:
+    """Whether a device multiplies in bfloat16 by units of its own.
+
+    Arguments:
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``; the GPU if there is one, else the CPU, if None.
+    """
+    if device is None and bfloat16_units():
+        return True  # and so do the GPUs of such machines: torch need not be asked
+    if device is not None and not device.startswith("cuda"):
+        return bfloat16_units()
+    import torch
+
+    # From compute capability 8 on (Ampere); earlier ones emulate it.
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
+
+
 def environment(device: str) -> dict[str, Any]:
     """Commit, versions, device and threads that a record carries.
 
@@ -32,15 +71,7 @@ def environment(device: str) -> dict[str, Any]:
     import torch
 
     status = git("status", "--porcelain", "--", "repro", "data_cards", "pyproject.toml", "requirements.lock")
-    if device.startswith("cuda"):
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = platform.processor() or platform.machine()
-        try:
-            models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-            name = models[0].split(":", 1)[1].strip() if models else name
-        except OSError:
-            pass  # no such file on this system
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_model()
     return {
         "commit": git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),

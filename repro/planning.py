@@ -16,8 +16,10 @@ from pathlib import Path
 from statistics import median
 
 from repro.artifacts import NotOfferedError, UsageError, artifacts, plan, unique
+from repro.cost import expected
 from repro.progress import count_epochs, makespan
 from repro.records import Record, RecordError, RunSpec, canonical_json
+from repro.speed import REFERENCE, cached_speed
 from repro.store import RunStore, read_record, room
 
 __all__ = ["Cost", "Measured", "all_runs", "distinguished", "makespan", "read_measured", "render_plan"]
@@ -77,7 +79,7 @@ class Measured:
 
     def cost(self, spec: RunSpec) -> Cost:
         """What a run takes."""
-        estimated, megabytes = room(spec.paper).estimate(spec)
+        estimated, megabytes = expected(spec, cached_speed() or REFERENCE)
         if (record := self.own.get(spec.key)) is not None:
             seconds = record.training_seconds + record.evaluation_seconds
             return Cost(seconds, megabytes, SOURCES[0], _on_gpu(record))

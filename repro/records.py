@@ -23,6 +23,7 @@ __all__ = [
     "canonical_json",
     "digest",
     "of_profile",
+    "precision_of",
     "provenance",
     "with_precision",
 ]
@@ -155,6 +156,14 @@ class RunSpec:
 
 
 PRECISIONS = ("float32", "bfloat16")
+# The settings that state the precision of a model's hidden layers.
+DTYPE_SETTINGS = ("hidden_dtype", "compute_dtype")
+
+
+def precision_of(spec: RunSpec) -> str | None:
+    """The precision of a run's hidden layers, None where its model has no such setting."""
+    model = spec.params.get("model", {})
+    return next((str(model[name]) for name in DTYPE_SETTINGS if name in model), None)
 
 
 def with_precision(spec: RunSpec, precision: str | None) -> RunSpec:
@@ -168,9 +177,10 @@ def with_precision(spec: RunSpec, precision: str | None) -> RunSpec:
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
     model = spec.params.get("model", {})
-    if "hidden_dtype" not in model:
+    names = [n for n in DTYPE_SETTINGS if n in model]
+    if not names:
         raise ValueError(f"{spec.label} has no precision of hidden layers to choose")
-    return replace(spec, params={**spec.params, "model": {**model, "hidden_dtype": precision}})
+    return replace(spec, params={**spec.params, "model": {**model, **dict.fromkeys(names, precision)}})
 
 
 @dataclass(frozen=True)
@@ -320,10 +330,10 @@ def provenance(records: Sequence[Record]) -> str:
     commits = sorted({_commit(r) for r in records})
     devices = sorted({f"{r.environment['device_name']} ({r.environment['device']})" for r in records})
     torch = sorted({r.environment["versions"].get("torch", "?") for r in records})
-    dtypes = {r.spec.params.get("model", {}).get("hidden_dtype", "float32") for r in records}
+    dtypes = sorted({precision_of(r.spec) or "float32" for r in records})
     ends = [r.converged for r in records if r.converged is not None]
     converged = f"; converged in {sum(ends)} of {len(ends)} runs" if ends else ""
-    precision = f"hidden layers in {dtypes.pop()}; " if len(dtypes) == 1 and "float32" not in dtypes else ""
+    precision = f"hidden layers in {' and '.join(dtypes)}; " if dtypes != ["float32"] else ""
     return (
         f"Profile {', '.join(sorted({r.spec.profile for r in records}))}; seeds {', '.join(map(str, seeds))}; "
         f"{len(records)} record{'s' * (len(records) > 1)}{converged}; {precision}commit {', '.join(commits)}; "

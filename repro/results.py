@@ -175,7 +175,7 @@ def run(
     runs: Path | None = None,
     results: Path | None = None,
     force: bool = False,
-    precision: str | None = None,
+    precision: str = "auto",
 ) -> list[Path]:
     """Carries out what an artifact needs and renders it: the command ``repro run``.
 
@@ -202,7 +202,7 @@ def run(
     from repro.executors import Progress, describe, run_all, seats
 
     artifact = find(name)
-    specs = a.unique(a.plan(artifact, profile, seeds, precision))
+    specs = a.unique(a.plan(artifact, profile, seeds, precision, device))
     store = RunStore(runs or default_runs_root())
     results = results or default_results_root()
     check_results(artifact, profile, specs, results, precision)

@@ -109,7 +109,7 @@ def plan_steps(steps: Sequence[Step], store: RunStore) -> list[Planned]:
     found = []
     for step in steps:
         try:
-            every = unique(plan(find(step.artifact), step.profile, step.seeds))
+            every = unique(plan(find(step.artifact), step.profile, step.seeds, "auto"))
         except NotOfferedError as error:
             found.append(Planned(step, waits=str(error)))
             continue

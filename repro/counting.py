@@ -1,0 +1,146 @@
+"""Counts what training steps of the plans' models take, and writes the table that :mod:`repro.cost` reads.
+
+``python -m repro.counting`` counts every model of every plan that the table lacks; with ``--anew`` all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from repro.cost import TABLE, kind_of, read_table, write_table
+from repro.datasets.base import Dataset
+from repro.model import TrainableModel, isolated_rng
+from repro.planning import all_runs
+from repro.records import PROFILES, RunSpec, with_precision
+from repro.store import room
+
+__all__ = ["count_run"]
+
+# Samples of the two steps whose difference is what one sample costs; the losses on batches need some.
+SAMPLES = (4, 8)
+CLASSES = 10
+
+
+class _Traffic(TorchDispatchMode):
+    """Operations and the bytes that they read and write, products and convolutions aside, whose rate includes theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.operations += 1
+        name = func.name()
+        if not func.is_view and not any(word in name for word in ("mm", "convolution", "detach", "empty")):
+            tensors = [t for t in tree_leaves((args, out)) if isinstance(t, Tensor)]
+            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
+        return out
+
+
+def _samples(model: TrainableModel, number: int, labels: str) -> Dataset:
+    """Noise of the modalities' shapes: what a step costs does not depend on values."""
+    data = {}
+    for name, spec in model.modalities.items():
+        x = torch.rand(number, *spec.shape)
+        data[name] = x.round() if spec.kind == "binary" else x
+    classes = torch.arange(number) % 2
+    found = Dataset("counted", "train", model.modalities, data, labels=classes)
+    return found.labelled(labels) if labels else found
+
+
+def _step(model: TrainableModel, stage: Any, batch: dict[str, Tensor]) -> dict[str, float]:
+    from repro.training import OPTIMIZERS, _backward, _parameters
+
+    chosen = _parameters(model, stage)
+    optimizer = OPTIMIZERS["adam"](chosen, lr=1e-6, fused=True)
+    with FlopCounterMode(display=False) as flops, _Traffic() as traffic:
+        _backward(model, model.loss(batch, stage))
+        optimizer.step()
+    by_kind = {str(k): v for k, v in flops.get_flop_counts().get("Global", {}).items()}
+    convolved = sum(v for k, v in by_kind.items() if "convolution" in k)
+    return {
+        "products": float(flops.get_total_flops() - convolved),
+        "convolutions": float(convolved),
+        "bytes": float(traffic.bytes),
+        "operations": float(traffic.operations),
+    }
+
+
+def count_run(spec: RunSpec) -> dict[str, dict[str, list[float]]]:
+    """Stage to what a training step takes, as ``[fixed, for each sample]``, of a run's model.
+
+    Raises:
+        ValueError: If the model cannot be built or trained on noise; it says why.
+    """
+    with suppress(ValueError):  # some models have no precision to choose
+        spec = with_precision(spec, "float32")
+    try:
+        with isolated_rng(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = room(spec.paper).build_model(spec).train()
+            settings = room(spec.paper).training_settings(spec)
+            found = {}
+            for stage in model.stages():
+                counted = []
+                for number in SAMPLES:
+                    data = model.stage_data(stage, _samples(model, 2 * number, settings.labels))
+                    batch = next(iter(data.batches(number, shuffle=False)))
+                    counted.append(_step(model, stage, batch))
+                few, more = counted
+                found[stage.name] = {}
+                for name in few:
+                    each = (more[name] - few[name]) / (SAMPLES[1] - SAMPLES[0])
+                    found[stage.name][name] = [round(max(0.0, few[name] - each * SAMPLES[0])), round(max(0.0, each))]
+            return found
+    except Exception as error:  # models of any room, some of which need data of their own
+        raise ValueError(f"{spec.label}: {' '.join(str(error).split())[:100]}") from None
+
+
+def _wanted() -> Iterator[RunSpec]:
+    seen = set()
+    for profile in PROFILES:
+        for specs in all_runs(profile).values():
+            for spec in specs:
+                if (kind := kind_of(spec)) not in seen:
+                    seen.add(kind)
+                    yield spec
+
+
+def main() -> int:
+    """Writes the table; says what could not be counted."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--anew", action="store_true", help="count what the table has already, too")
+    options = parser.parse_args()
+    table = {} if options.anew else dict(read_table())
+    torch.set_num_threads(1)
+    kept, last = {}, time.monotonic()
+    for spec in _wanted():
+        kind = kind_of(spec)
+        try:
+            kept[kind] = table.get(kind) or count_run(spec)
+        except ValueError as error:
+            print(f"not counted: {error}", file=sys.stderr)
+        if time.monotonic() - last > 20:
+            last = time.monotonic()
+            write_table({**table, **kept})
+            print(f"{len(kept)} models", file=sys.stderr, flush=True)
+    write_table(kept)
+    print(f"{TABLE.name}: {len(kept)} models")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,8 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -24,13 +26,14 @@ from repro.datasets.base import Dataset
 from repro.model import TrainableModel, isolated_rng
 from repro.planning import all_runs
 from repro.records import PROFILES, RunSpec, with_precision
-from repro.store import room
+from repro.store import figures_root, read_record, room
 
 __all__ = ["count_run"]
 
 # Samples of the two steps whose difference is what one sample costs; the losses on batches need some.
 SAMPLES = (4, 8)
-CLASSES = 10
+# Samples that a stage's data are made of: few, and as many as canonical correlations need where those do not do.
+POOLS = (8, 400)
 
 
 class _Traffic(TorchDispatchMode):
@@ -80,36 +83,41 @@ def _step(model: TrainableModel, stage: Any, batch: dict[str, Tensor]) -> dict[s
 
 
 def count_run(spec: RunSpec) -> dict[str, dict[str, list[float]]]:
-    """Stage to what a training step takes, as ``[fixed, for each sample]``, of a run's model.
+    """Stage to what a training step takes, as ``[for the step, for each sample]``, of a run's model.
 
     Raises:
         ValueError: If the model cannot be built or trained on noise; it says why.
     """
     with suppress(ValueError):  # some models have no precision to choose
         spec = with_precision(spec, "float32")
-    try:
-        with isolated_rng(0), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = room(spec.paper).build_model(spec).train()
-            settings = room(spec.paper).training_settings(spec)
-            found = {}
-            for stage in model.stages():
-                counted = []
-                for number in SAMPLES:
-                    data = model.stage_data(stage, _samples(model, 2 * number, settings.labels))
-                    batch = next(iter(data.batches(number, shuffle=False)))
-                    counted.append(_step(model, stage, batch))
-                few, more = counted
-                found[stage.name] = {}
-                for name in few:
-                    each = (more[name] - few[name]) / (SAMPLES[1] - SAMPLES[0])
-                    found[stage.name][name] = [round(max(0.0, few[name] - each * SAMPLES[0])), round(max(0.0, each))]
-            return found
-    except Exception as error:  # models of any room, some of which need data of their own
-        raise ValueError(f"{spec.label}: {' '.join(str(error).split())[:100]}") from None
+    for pool in POOLS:
+        try:
+            with isolated_rng(0), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _counted(spec, pool)
+        except Exception as error:  # models of any room, some of which need more samples, or data of their own
+            why = " ".join(str(error).split())[:100]
+    raise ValueError(f"{spec.label}: {why}")
+
+
+def _counted(spec: RunSpec, pool: int) -> dict[str, dict[str, list[float]]]:
+    model = room(spec.paper).build_model(spec).train()
+    settings = room(spec.paper).training_settings(spec)
+    data = _samples(model, pool, settings.labels)
+    found: dict[str, dict[str, list[float]]] = {}
+    for stage in model.stages():
+        with torch.no_grad():
+            split = model.stage_data(stage, data)
+        few, more = (_step(model, stage, next(iter(split.batches(n, shuffle=False)))) for n in SAMPLES)
+        found[stage.name] = {}
+        for name in few:
+            each = (more[name] - few[name]) / (SAMPLES[1] - SAMPLES[0])
+            found[stage.name][name] = [round(max(0.0, few[name] - each * SAMPLES[0])), round(max(0.0, each))]
+    return found
 
 
 def _wanted() -> Iterator[RunSpec]:
+    """A run of every entry that the plans have."""
     seen = set()
     for profile in PROFILES:
         for specs in all_runs(profile).values():
@@ -117,6 +125,17 @@ def _wanted() -> Iterator[RunSpec]:
                 if (kind := kind_of(spec)) not in seen:
                     seen.add(kind)
                     yield spec
+
+
+def _evaluations(figures: Path) -> dict[str, dict[str, float]]:
+    """Entry and profile to the median evaluation seconds of the records on CPUs beside the figures."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for path in sorted(figures.glob("*/records/*.json")):
+        record = read_record(path)
+        if record is not None and not str(record.environment.get("device", "")).startswith("cuda"):
+            own = found.setdefault(kind_of(record.spec), {})
+            own.setdefault(record.spec.profile, []).append(record.evaluation_seconds)
+    return {kind: {p: round(median(v), 1) for p, v in own.items()} for kind, own in found.items()}
 
 
 def main() -> int:
@@ -130,13 +149,16 @@ def main() -> int:
     for spec in _wanted():
         kind = kind_of(spec)
         try:
-            kept[kind] = table.get(kind) or count_run(spec)
+            kept[kind] = {"steps": table[kind]["steps"] if kind in table else count_run(spec)}
         except ValueError as error:
             print(f"not counted: {error}", file=sys.stderr)
         if time.monotonic() - last > 20:
             last = time.monotonic()
             write_table({**table, **kept})
             print(f"{len(kept)} models", file=sys.stderr, flush=True)
+    for kind, found in _evaluations(figures_root()).items():
+        if kind in kept:
+            kept[kind]["evaluation"] = found
     write_table(kept)
     print(f"{TABLE.name}: {len(kept)} models")
     return 0

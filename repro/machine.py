@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = ["bfloat16_units", "cpu_model", "environment", "git", "has_bfloat16"]
 
+CPU_FACTS = Path("/proc/cpuinfo")
 VERSIONED = ("torch", "numpy", "scipy", "pot", "multivae", "safetensors")
 
 
@@ -28,7 +29,7 @@ def cpu_model() -> str:
     """The CPU's name, as the system says it."""
     name = platform.processor() or platform.machine()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = CPU_FACTS.read_text().splitlines()
     except OSError:  # no such file on this system
         return name
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
@@ -40,10 +41,10 @@ def bfloat16_units() -> bool:
     if limit and not any(name in limit for name in ("BF16", "FP16", "AMX", "ALL", "DEFAULT", "AVX10")):
         return False
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = CPU_FACTS.read_text()
     except OSError:
         return False
-    return any(name in flags for name in ("avx512_bf16", "amx_bf16", "bf16 "))
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.split()))
 
 
 def has_bfloat16(device: str | None = None) -> bool:

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import NoReturn
 
 import repro

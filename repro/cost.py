@@ -89,8 +89,8 @@ def _parsed(path: Path) -> dict[str, Any]:
 def read_table() -> Mapping[str, Any]:
     """Entry to what its steps and its evaluation take.
 
-    ``"steps"`` has, by stage and by what is counted, ``[for the step, for each sample]``; ``"evaluation"`` has the median
-    seconds of committed records by profile, where there are any.
+    ``"steps"`` has, by stage and by what is counted, ``[for the step, for each sample]``; ``"evaluation"`` has the
+    median seconds of committed records by profile, where there are any.
     """
     return _parsed(TABLE)
 

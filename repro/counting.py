@@ -30,14 +30,13 @@ from repro.store import figures_root, read_record, room
 
 __all__ = ["count_run"]
 
-# Samples of the two steps whose difference is what one sample costs; the losses on batches need some.
-SAMPLES = (4, 8)
-# Samples that a stage's data are made of: few, and as many as canonical correlations need where those do not do.
-POOLS = (8, 400)
+# Samples that a stage's data are made of, and of the two steps whose difference is what one sample costs: few, and as
+# many as canonical correlations need where those do not do.
+SIZES = ((8, (4, 8)), (400, (48, 96)))
 
 
 class _Traffic(TorchDispatchMode):
-    """Operations and the bytes that they read and write, products and convolutions aside, whose rate includes theirs."""
+    """Operations, and the bytes that all but products and convolutions move, whose rates include their own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,17 +89,17 @@ def count_run(spec: RunSpec) -> dict[str, dict[str, list[float]]]:
     """
     with suppress(ValueError):  # some models have no precision to choose
         spec = with_precision(spec, "float32")
-    for pool in POOLS:
+    for pool, samples in SIZES:
         try:
             with isolated_rng(0), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _counted(spec, pool)
+                return _counted(spec, pool, samples)
         except Exception as error:  # models of any room, some of which need more samples, or data of their own
             why = " ".join(str(error).split())[:100]
     raise ValueError(f"{spec.label}: {why}")
 
 
-def _counted(spec: RunSpec, pool: int) -> dict[str, dict[str, list[float]]]:
+def _counted(spec: RunSpec, pool: int, samples: tuple[int, int]) -> dict[str, dict[str, list[float]]]:
     model = room(spec.paper).build_model(spec).train()
     settings = room(spec.paper).training_settings(spec)
     data = _samples(model, pool, settings.labels)
@@ -108,11 +107,11 @@ def _counted(spec: RunSpec, pool: int) -> dict[str, dict[str, list[float]]]:
     for stage in model.stages():
         with torch.no_grad():
             split = model.stage_data(stage, data)
-        few, more = (_step(model, stage, next(iter(split.batches(n, shuffle=False)))) for n in SAMPLES)
+        few, more = (_step(model, stage, next(iter(split.batches(n, shuffle=False)))) for n in samples)
         found[stage.name] = {}
         for name in few:
-            each = (more[name] - few[name]) / (SAMPLES[1] - SAMPLES[0])
-            found[stage.name][name] = [round(max(0.0, few[name] - each * SAMPLES[0])), round(max(0.0, each))]
+            each = (more[name] - few[name]) / (samples[1] - samples[0])
+            found[stage.name][name] = [round(max(0.0, few[name] - each * samples[0])), round(max(0.0, each))]
     return found
 
 

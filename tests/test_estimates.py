@@ -61,7 +61,9 @@ def test_cost_grows_as_the_epochs_and_the_samples() -> None:
     one = cost(spec)
     longer = cost(replace(spec, params={**spec.params, "training": {**training, "epochs": 3 * training["epochs"]}}))
     wider = cost(replace(spec, params={**spec.params, "data": {**data, "train_samples": 2 * data["train_samples"]}}))
-    assert one is not None and longer is not None and wider is not None
+    assert one is not None
+    assert longer is not None
+    assert wider is not None
     for what in (*COUNTED, "steps"):
         assert getattr(longer, what) == pytest.approx(3 * getattr(one, what))
         assert getattr(wider, what) == pytest.approx(2 * getattr(one, what), rel=0.1)
@@ -72,7 +74,8 @@ def test_cost_grows_as_the_epochs_and_the_samples() -> None:
 def test_counts_do_not_depend_on_weights_and_precision() -> None:
     spec = next(s for s in _runs("gmrf_mcvae/table2") if s.method == "mvae")
     other = with_precision(spec, "float32")
-    assert kind_of(spec) == kind_of(other) and spec.key != other.key
+    assert kind_of(spec) == kind_of(other)
+    assert spec.key != other.key
     model = {**spec.params["model"], "beta": 0.123}
     assert kind_of(replace(spec, params={**spec.params, "model": model})) == kind_of(spec)
     wider = {**spec.params["model"], "latent_dim": 7}
@@ -93,7 +96,7 @@ def test_a_slower_machine_takes_longer_by_what_it_is_slower_at() -> None:
 
 
 def test_records_took_what_is_estimated() -> None:
-    """By the median over kinds of run; the records' machines were busy to unknown degrees, single ones vary threefold."""
+    """By the median over kinds of run; their machines were busy to unknown degrees, single runs vary threefold."""
     took: dict[str, list[float]] = {}
     for path in RECORDS:
         record = Record.from_json(path.read_text())
@@ -130,7 +133,7 @@ def test_speed_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mon
     for damaged in ("", "{}", "[1]", json.dumps({**json.loads(path.read_text()), "products": -1})):
         path.write_text(damaged)
         assert cached_speed() is None
-    assert all(0 < x for x in vars(measure_speed()).values())
+    assert all(x > 0 for x in vars(measure_speed()).values())
     assert len(describe(first)) == 3
 
 
@@ -143,7 +146,7 @@ def test_an_unwritable_cache_costs_nothing_but_time(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="bandwidth is .*must be positive"):
+    with pytest.raises(ValueError, match=r"bandwidth is .*must be positive"):
         replace(REFERENCE, bandwidth=value)
 
 

@@ -29,8 +29,8 @@ __all__ = ["Cost", "cost", "expected", "kind_of", "read_table", "training_second
 TABLE = Path(__file__).resolve().parent / "costs.json"
 COUNTED = ("products", "convolutions", "bytes", "operations")
 # How many times longer than at the measured rates: fitted to the committed records' training seconds (92 kinds of run
-# on CPUs of Intel and AMD, many of them on machines that were busy otherwise), of which 66% then lie within a factor of
-# 1.5 and 89% within 2. Convolutions of few channels, as the reduced image networks have, are the slowest for their size.
+# on CPUs of Intel and AMD, many of them busy otherwise), of which 66% then lie within a factor of
+# 1.5 and 89% within 2. Convolutions of few channels, as the reduced image networks have, are slowest for their size.
 FACTORS = {"products": 1.2, "convolutions": 1.86, "bytes": 1.37, "operations": 2.34}
 # What of a specification decides a step's operations besides the model's settings that are no real numbers.
 SHAPING = ("modalities", "components", "size")

@@ -70,6 +70,9 @@ def structural_similarity(
     pixels and channels. The data range L is that of the images, 1. At L = 255 the constants outweigh every moment of
     images in [0, 1], so that any two images score about 0.99: kept by name, as evidence on the published column.
 
+    Values recorded before moments were in float64 can differ from these in the fourth decimal where pictures have flat
+    parts, and by up to 3e-3 where they are flat.
+
     Arguments:
         generated: Images ``(N, C, H, W)`` in [0, 1].
         true: As many of the same shape; the n-th goes with the n-th generated one.
@@ -105,8 +108,9 @@ def structural_similarity(
             raise ValueError(f"{side} images need floating-point values in [0, 1], got others or {images.dtype}")
     values, margin = [], WINDOW // 2
     for x, y in zip(generated.detach().split(batch_size), true.detach().split(batch_size), strict=True):
-        # Variances are differences of moments. Those of a flat image are rounding alone: in single precision that moves
-        # the similarity of two nearly equal greys by 3e-3, and that of pictures with flat parts in the fourth decimal.
+        # Variances are differences of moments. Those of a flat image are rounding alone, which in single precision
+        # moves the similarity of two nearly equal greys by 3e-3, and that of pictures with flat parts in the fourth
+        # decimal.
         dtype = torch.float64
         # Versions of torchmetrics differ in which pixels they average over, so that is done here.
         _, full = structural_similarity_index_measure(

@@ -355,7 +355,7 @@ def finalists(profile: str, lookup: Lookup) -> Table:
     listed = ", ".join(f"{LABELS[m]} {b:g}" for m, b in chosen.items())
     agree = "agrees" if chosen == dict(chosen_betas()) else "DISAGREES"
     return Table(
-        caption=f"Choice of beta, validation split, several seeds: geometric means of both tasks (x 1000)",
+        caption="Choice of beta, validation split, several seeds: geometric means of both tasks (x 1000)",
         provenance=provenance(records),
         columns=[Column(k, label) for k, label in labels.items()],
         rows=rows,

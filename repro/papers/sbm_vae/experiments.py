@@ -93,7 +93,14 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     if artifact in BETAS:
         method, betas = BETAS[artifact]
         count = {"modalities": 2} if artifact == "table6" else {}
-        return {f"{b:g}": [sbm_spec(method, s, profile, beta=b, **count) for s in range(number)] for b in betas}
+        ways: dict[str, Mapping[str, Any]] = {"": {}}
+        if method == "mvtcae":
+            ways[", alpha 0.1"] = ROW_CHANGES["MVTCAE, alpha 0.1"]
+        return {
+            f"{b:g}{way}": [sbm_spec(method, s, profile, beta=b, **count, **changes) for s in range(number)]
+            for way, changes in ways.items()
+            for b in betas
+        }
     if artifact == "table5-ablations":
         return {row: [sbm_spec(m, 0, profile, **changed)] for row, (m, changed) in ABLATIONS.items()}
     if artifact == "table7":

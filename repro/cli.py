@@ -104,7 +104,7 @@ def _run(options: argparse.Namespace) -> None:
     from repro.progress import duration
     from repro.results import check_results, refusing_damaged_records, write_results
     from repro.runs import RunStore, default_runs_root
-    from repro.speed import speed
+    from repro.speed import cached_speed, speed
     from repro.store import default_results_root
 
     check_options(options)
@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> None:
     workers = 1 if options.executor == "inline" else options.workers or available_cores()
     with refusing_damaged_records():
         todo = specs if options.force else a.missing_runs(specs, store)
-    if todo and not _on_gpu(options.device):
+    if todo and not options.dry_run and not _on_gpu(options.device):
         speed()  # measured once and kept; the estimate rests on it
     seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
     summary = (
@@ -135,6 +135,8 @@ def _run(options: argparse.Namespace) -> None:
         f"about {duration(seconds)} and {megabytes / 1000:.1f} GB on {workers} core{'s' * (workers > 1)}"
     )
     if options.dry_run:
+        if todo and cached_speed() is None:  # a plan measures nothing
+            summary += "; for a CPU with AVX-512, `repro doctor` measures this one"
         labels = distinguished(specs)
         width = max((len(text) for text in labels.values()), default=0)
         for spec in specs:

@@ -35,7 +35,9 @@ Capture = pytest.CaptureFixture[str]
 def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSpec]:
     """Makes an artifact need two toy runs, and its rendering nothing."""
     specs = [toy_spec(s, epochs=4, pause=0.002) for s in range(2)]
-    monkeypatch.setattr(artifacts, "plan", lambda artifact, profile, seeds=None, precision=None: {"row": specs})
+    monkeypatch.setattr(
+        artifacts, "plan", lambda artifact, profile, seeds=None, precision=None, device=None: {"row": specs}
+    )
     monkeypatch.setattr(artifacts, "render", lambda *arguments, **options: [])
     monkeypatch.setattr(artifacts, "export_records", lambda *arguments: None)
     monkeypatch.setattr(artifacts, "tables", lambda *arguments: [])

@@ -24,9 +24,22 @@ FLOORS = {
     ),
     **dict.fromkeys(("hub_card", "hub_manifest", "hub_models", "hub_pull", "hub_push", "loading", "reevaluation"), 3),
     **dict.fromkeys(
-        ("store", "machine", "locks", "launch", "seats", "progress", "slurm", "status", "planning", "schedule"), 3
+        (
+            "store",
+            "machine",
+            "locks",
+            "launch",
+            "seats",
+            "progress",
+            "slurm",
+            "status",
+            "planning",
+            "schedule",
+            "speed",
+        ),
+        3,
     ),
-    **dict.fromkeys(("results", "recording", "claims"), 3),
+    **dict.fromkeys(("results", "recording", "claims", "cost", "counting"), 3),
     **dict.fromkeys(("__main__", "cli", "cli_claims", "cli_cluster", "cli_data", "cli_list", "cli_overnight"), 4),
     **dict.fromkeys(("cli_push", "cli_results", "cli_weights"), 4),
 }

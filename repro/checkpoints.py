@@ -20,6 +20,7 @@ from torch import Tensor, uint8
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "check_folder",
     "discard_checkpoints",
     "load_checkpoint",
     "load_latest_checkpoint",
@@ -84,6 +85,16 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
 def previous_path(path: Path) -> Path:
     """Where the checkpoint before the latest lies."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def check_folder(path: Path) -> None:
+    """Notices before any training that a checkpoint has nowhere to go.
+
+    Raises:
+        CheckpointError: If its folder is not there.
+    """
+    if not path.parent.is_dir():
+        raise CheckpointError(f"cannot write checkpoint {path}: there is no folder {path.parent}")
 
 
 def discard_checkpoints(path: Path) -> None:

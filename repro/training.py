@@ -19,6 +19,7 @@ from torch import Tensor
 from repro.checkpoints import (
     Checkpoint,
     CheckpointError,
+    check_folder,
     load_checkpoint,
     load_latest_checkpoint,
     save_checkpoint,
@@ -483,8 +484,7 @@ def train(
     stages = _check(model, data, settings, validation, parallel.shards)
     if checkpoint is not None:
         checkpoint = Path(checkpoint)
-        if not checkpoint.parent.is_dir():
-            raise CheckpointError(f"cannot write checkpoint {checkpoint}: there is no folder {checkpoint.parent}")
+        check_folder(checkpoint)
         key = key or default_key(model, data, settings, seed)
     stop, pace = stop or (lambda: False), pace or (lambda save: save())
     model.to(settings.device).train()

@@ -21,7 +21,7 @@ from repro.papers.sbm_vae.model import SBMVAE
 from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
 
-__all__ = ["LIKELIHOODS", "MODELS", "NAMES", "SPECS", "batch", "dataset", "density", "make", "same_tensors"]
+__all__ = ["CHAINS", "LIKELIHOODS", "MODELS", "NAMES", "SPECS", "batch", "dataset", "density", "make", "same_tensors"]
 
 Specs = Mapping[str, ModalitySpec]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_models import LIKELIHOODS, NAMES, SPECS, batch, dataset, density, make, same_tensors
+from helpers_models import CHAINS, LIKELIHOODS, NAMES, SPECS, batch, dataset, density, make, same_tensors
 from hypothesis import given as drawn
 from hypothesis import settings as drawing
 from hypothesis import strategies as st
@@ -311,7 +311,8 @@ def with_networks(name: str, order: list[str]) -> MultimodalModel:
         if name == "covae":
             return CoVAE(SPECS, latent_dims=dict.fromkeys(order, 2), joint_encoder=covae.joint, **networks).eval()
         if name in VARIANTS:
-            return VARIANTS[name](SPECS, latent_dim=2, **networks).eval()
+            chains = {"chains": CHAINS} if name == "nnmrf" else {}
+            return VARIANTS[name](SPECS, latent_dim=2, **networks, **chains).eval()
         maker = build_joint_baseline if name in JOINT_METHODS else build_baseline
         return maker(name, SPECS, latent_dim=2, beta=0.1, widths=(8,), **networks).eval()
 

@@ -192,7 +192,7 @@ def test_calls_that_make_no_sense_are_refused_alike(name: str) -> None:
         with pytest.raises(ValueError, match=r"^num_importance_samples is "):
             model.log_likelihood(x, num_importance_samples=count)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^generate has no options \['temperature'\]"):
-        model.generate(1, temperature=2)
+        model.generate(1, colour=2)
     with pytest.raises(ValueError, match=r"^the batch has modalities \[\]"):
         model.generate(1, given={})
     with pytest.raises(ValueError, match=r"^modalities \['a'\] are both in the batch"):
@@ -300,7 +300,7 @@ def with_networks(name: str, order: list[str]) -> MultimodalModel:
     """A model made of the same networks, handed over in an order of its own."""
     with isolated_rng(3):
         sizes = dict.fromkeys(SPECS, 2)
-        covae = build_networks("mlp", SPECS, encoded=sizes, decoded=sizes, joint_outputs=6 + 15, widths=(8,))
+        covae = build_networks("mlp", SPECS, encoded=sizes, decoded=sizes, joint_outputs=6 + 21, widths=(8,))
         encoders, decoders = fully_connected_networks(SPECS, 2, width=8, layers=1)
         if name == "covae":
             encoders, decoders = covae.encoders, covae.decoders

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,13 @@ __all__ = ["CONDITIONAL_PROTOCOLS", "GMRFMCVAE"]
 
 CONDITIONAL_PROTOCOLS = ("joint", "componentwise", "componentwise_covariance_as_scale", "mean")
 VARIANCES = ("exponential", "softplus_plus_one")
+
+
+def _drawn(
+    draw: Callable[..., Tensor], shape: Sequence[int], device: torch.device, generator: torch.Generator | None
+) -> Tensor:
+    """Noise drawn on the generator's device, moved to the model's."""
+    return draw(shape, generator=generator, device=device if generator is None else generator.device).to(device)
 
 
 class GMRFMCVAE(MultimodalModel):
@@ -296,7 +303,7 @@ class GMRFMCVAE(MultimodalModel):
         for m, x in given.items():
             mean, log_variance = self._encoded(m, x)
             exponent = 1.0 if protocol == "componentwise_covariance_as_scale" else 0.5
-            noise = torch.randn(num_samples, *mean.shape, generator=generator, device=mean.device)
+            noise = _drawn(torch.randn, (num_samples, *mean.shape), mean.device, generator)
             z[m] = mean + (exponent * log_variance).exp() * noise
         if len(z) == len(self.modalities):
             return z
@@ -312,8 +319,8 @@ class GMRFMCVAE(MultimodalModel):
     def _noise(self, modality: str, x: Tensor, generator: torch.Generator | None) -> Tensor:
         scale = self.noise_scale(modality)
         if self.likelihood == "gaussian":
-            return scale * torch.randn(x.shape, generator=generator, device=x.device)
-        u = torch.rand(x.shape, generator=generator, device=x.device) - 0.5
+            return scale * _drawn(torch.randn, x.shape, x.device, generator)
+        u = _drawn(torch.rand, x.shape, x.device, generator) - 0.5
         return -scale * u.sign() * torch.log1p(-2 * u.abs().clamp(max=0.5 - 1e-7))
 
     def _log_marginal(self, batch: Mapping[str, Tensor], num: int, generator: torch.Generator | None) -> Tensor:

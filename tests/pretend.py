@@ -1,7 +1,7 @@
 """A second device without hardware: a backend of torch's own, whose tensors refuse to meet tensors of the CPU.
 
 ``torch.device("pretend")`` is torch's backend for third parties (PrivateUse1) with an implementation in Python: each of
-its tensors holds one of the CPU, on which every operation is computed, so that results equal the CPU's bit for bit. What
+its tensors holds one of the CPU, on which every operation is computed, so that results equal the CPU's within rounding. What
 is checked is what a GPU would refuse:
 
 - an operation on tensors of both devices, but for 0-dimensional ones of the CPU and for indices of the CPU, which a GPU
@@ -35,6 +35,10 @@ NAME = "pretend"
 # Copies from device to device, and what takes indices of the CPU.
 COPIES = {"copy_", "_copy_from", "_copy_from_and_resize"}
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
+FILLING = ("copy_.default", "detach.default", "_to_copy.default")
+# What torch makes by resizing an empty tensor, which a wrapper's shape would not follow.
+FACTORIES = ("eye.default", "eye.m", "arange.default", "arange.start", "arange.start_step", "linspace.default")
+FACTORIES += ("logspace.default", "randperm.default", "randperm.generator")
 JOINING = {"cat", "stack"}  # which take no number of the CPU
 
 
@@ -124,6 +128,8 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if name not in COPIES and name != "_to_copy":
         _check(name, args, leaves, there if first is None else any(isinstance(x, PretendTensor) for x in leaves))
     _check_generators(name, leaves, there)
+    if name == "resize_":
+        raise NotImplementedError("the pretended device does not resize tensors")
     inner = tree_map_only(PretendTensor, lambda x: x.held, (args, kwargs))
     options = {k: "cpu" if k == "device" and v is not None else v for k, v in inner[1].items()}
     if name == "_to_copy" and first is not None and isinstance(first, PretendTensor) != there:
@@ -195,10 +201,10 @@ def pretend() -> str:
     library.fallback(lambda func, *args, **kwargs: _compute(func, args, kwargs), "PrivateUse1")
     # torch.tensor fills a tensor below the level at which tensor subclasses are seen.
     filling = torch.library.Library("aten", "IMPL")
-    for name in ("copy_.default", "detach.default", "_to_copy.default"):
+    for name in (*FILLING, *FACTORIES):
         packet, overload = name.split(".")
         func = getattr(getattr(torch.ops.aten, packet), overload)
-        filling.impl(packet, lambda *args, func=func, **kwargs: _compute(func, args, kwargs), "PrivateUse1")
+        filling.impl(packet if overload == "default" else name, lambda *args, func=func, **kwargs: _compute(func, args, kwargs), "PrivateUse1")
     pretend.libraries = (library, filling)  # type: ignore[attr-defined]  # which are there as long as these objects
     return NAME
 

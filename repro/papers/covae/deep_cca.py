@@ -157,6 +157,7 @@ def align(fit: Mapping[str, Tensor], held_out: Mapping[str, Tensor], block_sizes
     if len(white) <= white.shape[1] + 1:
         raise ValueError(f"{len(white)} held-out samples for {white.shape[1]} latents in all; needs at least two more")
     covariance = normalise_blocks(white.T.cov(), sizes)
-    covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * torch.eye(len(covariance), dtype=covariance.dtype)
+    identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * identity
     cholesky_factor(covariance)
     return Alignment(means, weights, found.fitted, correlations, (covariance + covariance.T) / 2)

@@ -4,7 +4,8 @@ In order: (a) the tests marked `cuda`, at most 90 s; (b) for every image model o
 training step, its share of the card's peak (a bfloat16 product, measured in the same run) and its memory, SBM-VAE's
 sampling, and Table I's runs stacked (one call of a vectorised loss for all seeds) against one after another, with a
 step captured in a CUDA graph beside them; (c) until the time is over, the runs of :func:`queue`, in its order; (d) records,
-logs, samples, weights and checkpoints packed into at most 8 files of 16 MB, with what did not fit named. Another call
+logs, samples, weights and checkpoints packed into at most 8 files of 16 MB with
+`measured.json`, which names what did not fit. Another call
 with the same DIR continues every run from what the one before packed. `--dry-run` is the same on a CPU in tiny sizes.
 
 A bare machine needs Python 3.12, torch 2.11 and the other packages of requirements.lock; without a network, carry their
@@ -47,7 +48,7 @@ from repro.records import RunSpec  # noqa: E402
 from repro.runs import RunStore, execute, room  # noqa: E402
 from repro.training import TrainingStopped  # noqa: E402
 
-FILES, FILE_BYTES = 8, 16_000_000
+FILES, FILE_BYTES = 7, 16_000_000  # beside measured.json
 TEST_SECONDS, EVALUATIONS, SAMPLES = 90, 20, 256
 METHODS = ("mvae", "mmvae", "mopoe", "mmvae_plus", "gmrf_mcvae")
 VARIANTS = ("gmrf", "almrf", "nnmrf")
@@ -256,7 +257,7 @@ def run_queue(store: RunStore, device: str, deadline: float, dry: bool) -> dict[
 def pack(folder: Path, out: Path, files: int = FILES, size: int = FILE_BYTES) -> list[str]:
     """Packs runs into tar files of at most ``size`` bytes each, the small files of all first; returns what is left out.
 
-    A file that exceeds one tar file is cut and joined again by :func:`unpack`.
+    They are one archive, cut, which :func:`unpack` joins again.
     """
     paths = [p for names in (KEPT, LARGE) for name in names for p in sorted(folder.rglob(name))]
     room_left, chosen, left_out = files * (size - 200_000), [], []
@@ -303,20 +304,21 @@ def device_tests() -> str:
     return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else f"exit code {done.returncode}"
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Does all four; returns 0 unless a part failed."""
     parser = argparse.ArgumentParser(prog="gpu.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "gpu", help="where runs live; packed into --out")
     parser.add_argument("--dry-run", action="store_true", help="on a CPU, in tiny sizes")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     dry, start = options.dry_run, time.monotonic()
     if not dry and not torch.cuda.is_available():
         parser.error("there is no GPU here; --dry-run does the same on a CPU in tiny sizes")
     device, limit = ("cpu", 0.02) if dry else ("cuda", 2.0)
     deadline = start + 60 * options.minutes - (0 if dry else 45)  # for the last step, the evaluation's end and packing
     options.out.mkdir(parents=True, exist_ok=True)
-    runs = options.out / "work"
+    runs = options.work
     unpack(runs, options.out)
     path = options.out / "measured.json"
     report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}

@@ -1,7 +1,7 @@
 """A second device without hardware: a backend of torch's own, whose tensors refuse to meet tensors of the CPU.
 
 ``torch.device("pretend")`` is torch's backend for third parties (PrivateUse1) with an implementation in Python: each of
-its tensors holds one of the CPU, on which every operation is computed, so that results equal the CPU's within rounding. What
+its tensors holds one of the CPU, on which every operation is computed; results equal its own within rounding. What
 is checked is what a GPU would refuse:
 
 - an operation on tensors of both devices, but for 0-dimensional ones of the CPU and for indices of the CPU, which a GPU
@@ -204,8 +204,10 @@ def pretend() -> str:
     for name in (*FILLING, *FACTORIES):
         packet, overload = name.split(".")
         func = getattr(getattr(torch.ops.aten, packet), overload)
-        filling.impl(packet if overload == "default" else name, lambda *args, func=func, **kwargs: _compute(func, args, kwargs), "PrivateUse1")
-    pretend.libraries = (library, filling)  # type: ignore[attr-defined]  # which are there as long as these objects
+        where = packet if overload == "default" else name
+        filling.impl(where, lambda *args, func=func, **kwargs: _compute(func, args, kwargs), "PrivateUse1")
+    # They are there as long as these objects.
+    pretend.libraries = (library, filling)  # type: ignore[attr-defined]
     return NAME
 
 

@@ -3,13 +3,13 @@
 In order: (a) the tests marked `cuda`, at most 90 s; (b) for every image model of the paper profile the seconds of a
 training step, its share of the card's peak (a bfloat16 product, measured in the same run) and its memory, SBM-VAE's
 sampling, and Table I's runs stacked (one call of a vectorised loss for all seeds) against one after another, with a
-step captured in a CUDA graph beside them; (c) until the time is over, the runs of :func:`queue`, in its order; (d) records,
+step captured in a CUDA graph beside them; (c) until the time is over, the runs of :func:`queue`, in order; (d) records,
 logs, samples, weights and checkpoints packed into at most 8 files of 16 MB with
 `measured.json`, which names what did not fit. Another call
 with the same DIR continues every run from what the one before packed. `--dry-run` is the same on a CPU in tiny sizes.
 
 A bare machine needs Python 3.12, torch 2.11 and the other packages of requirements.lock; without a network, carry their
-wheels (`pip download -r requirements.lock -d wheels --no-deps`, leaving out torch and the nvidia packages that are there)
+wheels (`pip download -r requirements.lock -d wheels --no-deps`, without torch and nvidia packages that are there)
 and `pip install --no-index --no-deps wheels/*`. Data come from REPRO_MIRROR: carry `mnist/` (11 MB) and the backgrounds
 of PolyMNIST (4 MB). Nothing is downloaded; a run whose data are missing is named as such.
 """

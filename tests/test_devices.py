@@ -244,13 +244,13 @@ def test_log_likelihoods_with_a_generator_of_the_cpu(name: str, device: str) -> 
 
 def continued(name: str, place: str, path: Path, stops: bool) -> dict[str, Tensor]:
     """What training ends with, in one go or stopped within an epoch and continued by a new model."""
-    settings = TrainingSettings(2, SIZE, 1e-3, device=place)
+    settings = TrainingSettings(2, 3 * SIZE, 1e-3, device=place)
     steps = iter(range(10**6))
     model = build(name)
     data = dataset(model)
     if stops:
         with pytest.raises(TrainingStopped):
-            train(model, data, settings, seed=0, key="k", checkpoint=path, stop=lambda: next(steps) >= 7)
+            train(model, data, settings, seed=0, key="k", checkpoint=path, stop=lambda: next(steps) >= 4)
         model = build(name)
     train(model, data, settings, seed=0, key="k", checkpoint=path)
     return {k: v.clone() for k, v in model.state_dict().items()}

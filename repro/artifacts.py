@@ -266,13 +266,14 @@ def render(
         The files.
 
     Raises:
-        RunError: If a run that the artifact needs has no record; it names the runs. Not where no run has one and the
-            artifact is rendered even so.
+        RunError: If a run that the artifact needs has no record; it names the runs. Not where no run has one, or only
+            some have, and the artifact is rendered even so.
     """
     sources = Sources(store, figures, precision)
     specs = unique(plan(artifact, profile, seeds, None if precision == "auto" else precision))
     absent = [s.label for s in specs if sources.record(s) is None]
-    if absent and not (artifact.unrecorded and len(absent) == len(specs)):
+    shown = (artifact.unrecorded and len(absent) == len(specs)) or (artifact.partial and len(absent) < len(specs))
+    if absent and not shown:
         more = "" if len(absent) <= 3 else f" and {len(absent) - 3} more"
         raise RunError(
             f"{artifact.name} lacks the records of {', '.join(absent[:3])}{more}; `{artifact.command(profile)}`"

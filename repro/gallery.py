@@ -116,12 +116,13 @@ def headline_claims(figures: Path) -> str:
 def recorded_seeds(artifact: Artifact, profile: str, sources: Sources) -> int | None:
     """The largest number of seeds for which every row has its records; None for the profile's own number.
 
-    None also for what the paper profile renders without any record.
+    None also for what the paper profile renders without any record, and for what is rendered from some.
 
     Raises:
         RunError: If a row lacks even its first seed; it names the run.
     """
-    if artifact.unrecorded and profile == "paper" and is_unrecorded(artifact, profile, sources):
+    nothing = is_unrecorded(artifact, profile, sources)
+    if (artifact.unrecorded and profile == "paper" and nothing) or (artifact.partial and not nothing):
         return None
     rows = plan(artifact, profile)
     absent = {s.seed: s for s in unique(rows) if sources.record(s) is None}

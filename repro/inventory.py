@@ -46,6 +46,8 @@ class Artifact:
         built: Whether this package regenerates it yet.
         cost: Time of the paper profile on two cores.
         reason: Why it cannot be computed, for kind X.
+        partial: Whether it is rendered as soon as some run has a record, with the other rows saying that they are not
+            run: what takes nights is shown as it comes.
         unrecorded: Whether it is rendered without any record too, every cell saying what is missing: its data is placed
             by hand.
     """
@@ -60,6 +62,7 @@ class Artifact:
     cost: str = ""
     reason: str = ""
     unrecorded: bool = False
+    partial: bool = False
 
     @property
     def name(self) -> str:

@@ -198,6 +198,17 @@ def _pictured(paper: str, profile: str) -> frozenset[RunSpec]:
     return frozenset(found)
 
 
+@cache
+def _planned(paper: str, profile: str) -> frozenset[RunSpec]:
+    """Every run that an artifact of a paper plans in a profile."""
+    found: set[RunSpec] = set()
+    for artifact in artifacts().values():
+        if artifact.built and artifact.paper == paper and artifact.kind not in "DX" and not artifact.same_as:
+            with suppress(NotOfferedError):
+                found |= set(unique(plan(artifact, profile)))
+    return frozenset(found)
+
+
 class Sources:
     """Records and samples, from the run directories first and from those beside the figures after.
 
@@ -211,10 +222,16 @@ class Sources:
         self.store, self.figures, self.precision = store, figures, precision
 
     def _variants(self, spec: RunSpec) -> list[RunSpec]:
-        """What may answer: what is asked for, then, where no precision was chosen, a bfloat16 run's float32 twin."""
+        """What may answer: what is asked for, then, where no precision was chosen, a bfloat16 run's float32 twin.
+
+        Not a twin that is planned itself: then precision is what the two are compared by.
+        """
         if self.precision not in (None, "auto"):
             return [with_precision(spec, self.precision)]
-        return [spec, with_precision(spec, "float32")] if precision_of(spec) == "bfloat16" else [spec]
+        if precision_of(spec) != "bfloat16":
+            return [spec]
+        twin = with_precision(spec, "float32")
+        return [spec] if twin in _planned(spec.paper, spec.profile) else [spec, twin]
 
     def record(self, spec: RunSpec) -> Record | None:
         for one in self._variants(spec):

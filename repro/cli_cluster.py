@@ -151,12 +151,11 @@ def carry_out(specs: Sequence[RunSpec], store: Any, options: argparse.Namespace,
         RunError: If runs failed; it names each of them and why.
     """
     from repro.artifacts import estimate
-    from repro.executors import Progress, RunsStopped, describe, run_all, seats
+    from repro.executors import Progress, RunsStopped, available_cores, describe, run_all
     from repro.runs import RunError
 
     device, workers = chosen_device(options.device), 1 if options.executor == "inline" else options.workers
-    slots = seats(device, workers=workers, runs_per_gpu=options.runs_per_gpu, processes=options.processes)
-    progress = Progress(specs, lambda spec: estimate([spec], 1)[0], workers=len(slots))
+    progress = Progress(specs, lambda spec: estimate([spec], 1)[0], workers=workers or available_cores())
     with StopRequest(options.max_minutes) as stop:
         try:
             failures = run_all(

@@ -118,13 +118,12 @@ def run_overnight(options: argparse.Namespace) -> None:
 
 def _carry_out(todo: Sequence[RunSpec], store: RunStore, options: argparse.Namespace, total: int) -> None:
     from repro.artifacts import estimate
-    from repro.executors import RunsStopped, describe, run_all, seats
+    from repro.executors import RunsStopped, available_cores, describe, run_all
     from repro.store import RunError
 
     print(f"{total} runs, {total - len(todo)} recorded", file=sys.stderr)
     device = chosen_device(options.device)
-    slots = seats(device, workers=options.workers)
-    progress = _Watched(todo, lambda spec: estimate([spec], 1)[0], workers=len(slots))
+    progress = _Watched(todo, lambda spec: estimate([spec], 1)[0], workers=options.workers or available_cores())
     failures, stopped = [], False
     with StopRequest(options.max_minutes) as stop:
         try:

@@ -199,7 +199,7 @@ def run(
         RecordError: If a record there is damaged.
         RunError: If a run failed; it names each failed run and why.
     """
-    from repro.executors import Progress, describe, run_all, seats
+    from repro.executors import Progress, available_cores, describe, run_all
 
     artifact = find(name)
     specs = a.unique(a.plan(artifact, profile, seeds, precision, device))
@@ -214,8 +214,7 @@ def run(
             import torch
 
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        slots = seats(device, workers=workers)
-        progress = Progress(todo, lambda spec: a.estimate([spec], 1)[0], workers=len(slots))
+        progress = Progress(todo, lambda spec: a.estimate([spec], 1)[0], workers=workers or available_cores())
         try:
             failures = run_all(todo, store, workers=workers, device=device, progress=progress)
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -44,14 +45,17 @@ def main() -> int:
             print("  not measured: five minutes are over; ARGS=--long measures it", flush=True)
             continue
         command = [sys.executable, str(FOLDER / f"{name}.py"), *(["--long"] if options.long else [])]
+        part = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
-            done = subprocess.run(command, env=environment, timeout=None if options.long else left)
+            code = part.wait(None if options.long else left)
         except subprocess.TimeoutExpired:
+            os.killpg(part.pid, signal.SIGKILL)  # with what it started
+            part.wait()
             print("  stopped: five minutes are over; ARGS=--long measures the rest", flush=True)
             continue
-        if done.returncode:
+        if code:
             failed = True
-            print(f"  failed with exit code {done.returncode}", flush=True)
+            print(f"  failed with exit code {code}", flush=True)
     print(f"\n{time.monotonic() - start:.0f} s", flush=True)
     return int(failed)
 

@@ -338,5 +338,6 @@ def test_faults_are_seen(fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pretending():
         check(pretend(), tmp_path)
         monkeypatch.setattr(where, wrong)
+        (tmp_path / "wrong").mkdir()
         with pytest.raises(MixedDevicesError):
             check(pretend(), tmp_path / "wrong")

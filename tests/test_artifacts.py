@@ -484,7 +484,7 @@ def test_bad_precision() -> None:
     with pytest.raises(UsageError, match="unknown precision 'bfloat'; one of float32, bfloat16; did you mean bfloat16"):
         plan(find("gmrf_mcvae/table1"), "paper", precision="bfloat")
     with pytest.raises(UsageError, match="has no precision of hidden layers to choose"):
-        plan(find("pretrained/vaegan"), "paper", precision="bfloat16")
+        plan(find("pretrained/flow"), "paper", precision="bfloat16")
 
 
 def test_table1_is_committed() -> None:

@@ -29,6 +29,7 @@ from repro.papers.gmrf_mcvae.experiments import (
     plan,
     training_settings,
 )
+from repro.papers.gmrf_mcvae.image_settings import OPTIONAL
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.papers.gmrf_mcvae.tables import choose_betas
 from repro.records import PROFILES, NoProfileError, RunSpec
@@ -96,6 +97,7 @@ def test_defaults_of_the_model_are_all_in_the_specification() -> None:
     settings = set(spec_of("gmrf_mcvae").params["model"])
     options = set(inspect.signature(GMRFMCVAE.__init__).parameters) - {"self", "modalities", "encoders", "decoders"}
     options -= {"kept", "mask_seed"}  # the image experiments' mask
+    options -= set(OPTIONAL)  # in a specification where they are not the defaults
     assert settings == options
 
 

@@ -71,10 +71,14 @@ class Measured:
     records: Iterable[Record] = ()
     own: dict[str, Record] = field(default_factory=dict)
     alike: dict[tuple[str, str, str, bool], list[Record]] = field(default_factory=dict)
+    methods: dict[tuple[str, str, str], list[Record]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for record in self.records:
             self.own[record.spec.key] = record
+            if not _on_gpu(record):
+                which = record.spec.paper, record.spec.dataset, record.spec.method
+                self.methods.setdefault(which, []).append(record)
             self.alike.setdefault(_kind(record.spec), []).append(record)
 
     def cost(self, spec: RunSpec) -> Cost:
@@ -89,9 +93,17 @@ class Measured:
             step = median(r.training_seconds / _steps(r.spec) for r in known)
             evaluation = median(r.evaluation_seconds for r in known)
             return Cost(step * _steps(spec) + evaluation, megabytes, SOURCES[1], _on_gpu(known[0]))
+        others = self.methods.get((spec.paper, spec.dataset, spec.method), [])
+        if others:  # of other numbers of samples: by how far the estimate was off for them
+            ratio = median(_seconds(r) / expected(r.spec, cached_speed() or REFERENCE)[0] for r in others)
+            return Cost(estimated * ratio, megabytes, SOURCES[2], False)
         if on_gpu := getattr(room(spec.paper), "gpu_estimate", None):
             return Cost(*on_gpu(spec), SOURCES[2], True)
         return Cost(estimated, megabytes, SOURCES[2], False)
+
+
+def _seconds(record: Record) -> float:
+    return record.training_seconds + record.evaluation_seconds
 
 
 def _on_gpu(record: Record) -> bool:

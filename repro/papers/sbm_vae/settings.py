@@ -102,7 +102,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "score": {"width": 32, "multipliers": [1, 2, 2], "blocks": 1, "decay": 0.999},
         "energy": [256, 256],
         "embedding_dim": 128,
-        "epochs": {"autoencoders": 20, "contrastive": 8, "score": 40, "energy": 16, "train": 16},
+        "epochs": {"autoencoders": 14, "contrastive": 6, "score": 29, "energy": 12, "train": 12},
         "patience": 3,
         "sampling": {"sampler": "dpm_solver", "num_steps": 20},
         "seeds": 1,

@@ -325,6 +325,7 @@ def copied() -> dict[str, Any]:
     return evaluated(Copying(spec, test), {"train": test, "test": test}, spec)
 
 
+@pytest.mark.slow
 def test_copied_images_score_as_the_truth_does(copied: dict[str, Any]) -> None:
     for task in ("unconditional", "conditional"):
         assert copied[f"test/{task}/frechet-classifier"].value == pytest.approx(0.0, abs=1e-3)
@@ -342,11 +343,13 @@ def test_copied_images_score_as_the_truth_does(copied: dict[str, Any]) -> None:
     assert copied["test/floor/frechet-classifier"].value > 0
 
 
+@pytest.mark.slow
 def test_unrelated_noise_shows_what_the_byte_reading_hides(copied: dict[str, Any]) -> None:
     assert copied["test/floor/ssim"].value < 0.1
     assert copied["test/floor/ssim/byte"].value > 0.9
 
 
+@pytest.mark.slow
 def test_protocols_state_numbers_and_data_range(copied: dict[str, Any]) -> None:
     metric = copied["test/conditional/ssim/byte"]
     assert "data_range 255" in metric.protocol
@@ -366,6 +369,7 @@ def test_protocols_state_numbers_and_data_range(copied: dict[str, Any]) -> None:
     }
 
 
+@pytest.mark.slow
 def test_missing_inception_weights_are_explained(copied: dict[str, Any], tmp_path: Path) -> None:
     assert "test/unconditional/fid" not in copied
     assert copied["test/fid/available"].protocol.startswith("Inception weights not available: curl ")

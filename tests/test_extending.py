@@ -21,6 +21,7 @@ def space() -> dict[str, Any]:
     return names
 
 
+@pytest.mark.slow
 def test_the_code_is_short() -> None:
     (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert len([line for line in block.splitlines() if line.strip()]) < 40
@@ -38,6 +39,7 @@ def test_every_model_generates_all_three_modalities(space: dict[str, Any]) -> No
         assert {m: tuple(x.shape) for m, x in given.items()} == {m: (5, 3, *s) for m, s in shapes.items()}
 
 
+@pytest.mark.slow
 def test_every_model_predicts_a_modality_from_another(space: dict[str, Any]) -> None:
     """Images given the profile are nearer to the true ones than the mean image is: under 60% of its squared error."""
     image = space["own"]["image"]
@@ -47,6 +49,7 @@ def test_every_model_predicts_a_modality_from_another(space: dict[str, Any]) -> 
         assert error < 0.6 * (image - image.mean(0)).square().mean(), name
 
 
+@pytest.mark.slow
 def test_links_exist() -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert (Path(__file__).resolve().parent.parent / link).exists(), link

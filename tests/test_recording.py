@@ -62,6 +62,7 @@ def record(checkout: Path, store: RunStore, name: str = "gmrf-table1", *options:
     return main(["record", name, "--runs", str(store.root), "--figures", str(checkout), *options])
 
 
+@pytest.mark.slow
 def test_what_the_records_feed_is_redrawn_and_nothing_else(checkout: Path, store: RunStore, capsys: Capture) -> None:
     before, page = tree(checkout), (checkout.parent / "README.md").read_text()
     specs = unique(plan(find("gmrf-table1"), "paper"))
@@ -82,6 +83,7 @@ def test_what_the_records_feed_is_redrawn_and_nothing_else(checkout: Path, store
     assert (checkout / "README.md").read_text() == gallery(checkout)
 
 
+@pytest.mark.slow
 def test_ablations_are_quoted_in_the_table_above_them(checkout: Path, store: RunStore, capsys: Capture) -> None:
     before = tree(checkout)
     again(unique(plan(find("gmrf-table1-ablations"), "paper"))[0], store)

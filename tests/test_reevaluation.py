@@ -52,6 +52,7 @@ def smoke(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Record:
     return record
 
 
+@pytest.mark.slow
 def test_a_table_is_measured_anew(
     smoke: Record, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
 ) -> None:

@@ -204,6 +204,7 @@ def stopping_at(question: int) -> Callable[[], bool]:
     return stop
 
 
+@pytest.mark.slow
 def test_interrupted_at_any_step_ends_as_if_it_was_not(tmp_path: Path) -> None:
     whole, path = model(), tmp_path / "checkpoint.safetensors"
     history = train(whole, TRAIN, PATIENT, seed=1, validation=VALIDATION)

@@ -53,6 +53,7 @@ class Claim:
         ceiling: Name of the metric that bounds what a model can reach, such as the share of right reconstructions.
         ceiling_rows: The rows that it is asked of; the rule's own row if empty.
         chains: Row whose Markov chains have to mix; empty for none.
+        caveat: Why its runs, not being of what the paper speaks of, settle nothing; empty where they are of that.
         size_matters: Whether narrow networks could be what decides it, so that only the paper profile may contradict.
         training_matters: Whether it is about trained models, and not about what a step or a sample costs.
         published: Table, row and column of the published value, or table and key.
@@ -69,6 +70,7 @@ class Claim:
     ceiling: str = ""
     ceiling_rows: tuple[str, ...] = ()
     chains: str = ""
+    caveat: str = ""
     size_matters: bool = True
     training_matters: bool = True
     published: tuple[str, ...] = ()
@@ -184,7 +186,7 @@ def _needed(claim: Claim, rows: Mapping[str, Any]) -> list[str]:
 
 def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) -> list[str]:
     """Why evidence cannot settle a claim, whatever it says."""
-    reasons = []
+    reasons = [claim.caveat] if claim.caveat else []
     records = [r for found in evidence.rows.values() for r in found]
     if evidence.profile == "quick" and claim.training_matters:
         reasons.append("trained for minutes (profile quick)")

@@ -142,6 +142,12 @@ def test_other_data_than_the_paper_s_settle_nothing() -> None:
     assert "biked" in none.reasons[0]
 
 
+def test_runs_of_something_else_than_the_paper_speaks_of_settle_nothing() -> None:
+    for values in (((1.0, 1.1, 0.9), (2.0, 2.1, 1.9)), ((2.0, 2.1, 1.9), (1.0, 1.1, 0.9))):
+        found = assess(claim(caveat="on another thing"), table1(*values, "paper"))
+        assert (found.verdict, found.reasons) == ("inconclusive", ("on another thing",))
+
+
 def test_a_row_that_is_missing_keeps_the_claim_from_being_assessed() -> None:
     full = table1((1.0,) * 3, (2.0,) * 3, "paper")
     found = assess(claim(), Lookup(lambda spec: None if spec.method == "mopoe" else full.make(spec)))

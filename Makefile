@@ -31,7 +31,7 @@ endef
 $(foreach paper,$(PAPERS),$(eval $(call ARTIFACTS,$(paper))))
 force:
 
-overnight: $(STAMP) ## The runs of repro/overnight.toml, in order, for some nights; continues, ARGS='--dry-run', '--workers 1'
+overnight: $(STAMP) ## The runs of repro/artifacts/overnight.toml, in order, for some nights; continues, ARGS='--dry-run', '--workers 1'
 	$(REPRO) overnight $(ARGS)
 
 report: $(STAMP) ## Redraw every table and figure from the committed records
@@ -55,10 +55,10 @@ lint: $(STAMP) ## Style
 	$(VENV)/bin/ruff format --check .
 
 bench: $(STAMP) ## Speed on this machine, in five minutes; ARGS=--long for the rest
-	$(VENV)/bin/python tests/benchmarks $(ARGS)
+	$(VENV)/bin/python -m tests.benchmarks $(ARGS)
 
 faults: $(STAMP) ## Kills, full disks, damaged files, second machines: faults tried, survived, lost (needs root)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/faults.py $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.benchmarks.faults $(ARGS)
 
 clean: ## Remove run directories and caches, keep .venv, figures and results
 	rm -rf runs .pytest_cache .ruff_cache

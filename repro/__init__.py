@@ -12,9 +12,9 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "load_dataset": "repro.datasets",
-    "load_model": "repro.loading",
-    "run": "repro.results",
-    "cite": "repro.citation",
+    "load_model": "repro.hub.load",
+    "run": "repro.artifacts.results",
+    "cite": "repro.hub.cite",
     # What one's own data need.
     "Dataset": "repro.datasets",
     "ModalitySpec": "repro.datasets",
@@ -26,7 +26,7 @@ _LAZY = {
     "SBMVAE": "repro.papers.sbm_vae.model",
     "CoVAE": "repro.papers.covae.model",
     "build_baseline": "repro.baselines",
-    "build_joint_baseline": "repro.baselines_joint",
+    "build_joint_baseline": "repro.baselines.joint",
 }
 
 __all__ = ["__version__", *_LAZY]

@@ -19,7 +19,6 @@ from repro.datasets.base import Dataset, ModalitySpec, as_tensor, as_type, check
 
 __all__ = [
     "Loss",
-    "ModalitySpec",
     "MultimodalModel",
     "Stage",
     "TrainableModel",

@@ -1,6 +1,6 @@
 """What is run and what was measured: pure data, with canonical JSON and content hashes.
 
-Reading files, the clock and the machine is left to :mod:`repro.runs`.
+Reading files, the clock and the machine is left to :mod:`repro.engine.execute`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from repro.errors import NoProfileError, RecordError
+
 __all__ = [
     "PRECISIONS",
     "PROFILES",
     "Metric",
-    "NoProfileError",
     "Record",
-    "RecordError",
     "RunSpec",
     "canonical_json",
     "digest",
@@ -33,14 +33,6 @@ __all__ = [
 PROFILES = ("paper", "overnight", "quick", "smoke")
 Settings = TypeVar("Settings")
 FORMAT = "repro-record/1"
-
-
-class RecordError(ValueError):
-    """A record or a specification that cannot be trusted: malformed, altered, or not the one asked for."""
-
-
-class NoProfileError(ValueError):
-    """An experiment that has no settings of a profile."""
 
 
 def of_profile(settings: Mapping[str, Settings], profile: str) -> Settings:
@@ -92,7 +84,7 @@ class RunSpec:
     """Everything that determines one run.
 
     Arguments:
-        paper: The room, such as ``"gmrf_mcvae"``.
+        paper: The paper package, such as ``"gmrf_mcvae"``.
         dataset: The dataset's name.
         method: The model, such as ``"mvae"``.
         seed: Seed of the parameters' initialisation and of training.

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_models import CHAINS, LIKELIHOODS, NAMES, SPECS, batch, dataset, density, make, same_tensors
 from hypothesis import given as drawn
 from hypothesis import settings as drawing
 from hypothesis import strategies as st
 from torch import Tensor
 
 from repro.baselines import build_baseline
-from repro.baselines_joint import JOINT_METHODS, build_joint_baseline
-from repro.checkpoints import CheckpointError
-from repro.model import ModalitySpec, MultimodalModel, isolated_rng
+from repro.baselines.joint import JOINT_METHODS, build_joint_baseline
+from repro.datasets.base import ModalitySpec
+from repro.model import MultimodalModel, isolated_rng
 from repro.papers.covae.building import build
 from repro.papers.covae.model import CoVAE
 from repro.papers.covae.networks import build_networks
@@ -27,6 +26,8 @@ from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.papers.mrf_mvae.networks import fully_connected_networks
 from repro.papers.mrf_mvae.variants import VARIANTS
 from repro.training import TrainingSettings, TrainingStopped, train
+from repro.training.checkpoints import CheckpointError
+from tests.support.models import CHAINS, LIKELIHOODS, NAMES, SPECS, batch, dataset, density, make, same_tensors
 
 ONE_EPOCH = TrainingSettings(epochs=1, batch_size=16, learning_rate=1e-3)
 TYPES: dict[str, Callable[[Tensor], Any]] = {

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from repro.model import Loss, ModalitySpec, MultimodalModel, Stage, isolated_rng
+from repro.datasets.base import ModalitySpec
+from repro.model import Loss, MultimodalModel, Stage, isolated_rng
 
 
 class Plain(MultimodalModel):

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from repro.records import Metric, NoProfileError, Record, RecordError, RunSpec, canonical_json, digest, of_profile
+from repro.errors import NoProfileError, RecordError
+from repro.records import Metric, Record, RunSpec, canonical_json, digest, of_profile
 
 SPEC = RunSpec(
     "gmrf_mcvae", "copula", "mvae", 3, "smoke", {"model": {"output": "linear", "beta": 0.001}, "list": (1, 2.5, None)}

@@ -109,7 +109,7 @@ def generated(
     paths, substitutes = _backgrounds(wanted, [s for s in card.sources if s.group == "substitute"])
 
     def build(writer: Writer) -> None:
-        pictures = {m: _picture(path) for m, path in zip(card.modalities, paths, strict=True)}
+        pictures = {m: _read_image(path) for m, path in zip(card.modalities, paths, strict=True)}
         fill(writer, pictures, *membership(), int(options["seed"]), card.name, split)
         writer.provenance = {
             "source": "generated",
@@ -140,7 +140,7 @@ def _backgrounds(wanted: Sequence[Source], substitutes: Sequence[Source]) -> tup
     return paths, used
 
 
-def _picture(path: Path) -> np.ndarray:
+def _read_image(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         picture = np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
     if min(picture.shape[1:]) <= SIDE:

@@ -18,7 +18,7 @@ from repro.datasets.base import Dataset, fingerprint, from_card
 from repro.datasets.card import Card
 from repro.datasets.states import LABELS, hash_arrays, prepared_folder
 
-__all__ = ["Writer", "find_prepared", "prepared", "prepared_folder", "verify"]
+__all__ = ["Writer", "find_prepared", "prepared", "verify"]
 
 
 class Writer:

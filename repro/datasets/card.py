@@ -25,7 +25,7 @@ __all__ = [
     "card_text",
     "cards_directory",
     "load_card",
-    "not_at_hand",
+    "not_available",
     "parse_card",
 ]
 
@@ -176,10 +176,10 @@ def load_card(name: str) -> Card:
     return parse_card(card_text(name), name)
 
 
-def not_at_hand(name: str) -> str:
+def not_available(name: str) -> str:
     """What a cell says whose data is placed by hand and is not there: the command, and what its card asks for."""
     manual = " ".join(load_card(name).manual.split())
-    return f"data not at hand: `repro data fetch {name}` says where it is looked for. {manual}".rstrip()
+    return f"data not available: `repro data fetch {name}` says where it is looked for. {manual}".rstrip()
 
 
 def parse_card(text: str, name: str) -> Card:

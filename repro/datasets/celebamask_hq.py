@@ -12,7 +12,8 @@ from repro.datasets.archive import extract
 from repro.datasets.base import Dataset
 from repro.datasets.cache import Writer, prepared
 from repro.datasets.card import Card
-from repro.datasets.fetch import cache_root, placed, placed_by_hand
+from repro.datasets.fetch import placed, placed_by_hand
+from repro.datasets.places import cache_root
 
 __all__ = ["load", "merged_mask", "read_attributes", "read_mapping", "shrink"]
 

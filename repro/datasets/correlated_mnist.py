@@ -22,8 +22,8 @@ from repro.datasets.cache import Writer, prepared
 from repro.datasets.card import Card
 from repro.datasets.exact import normals
 from repro.networks.flow import LatentFlow
-from repro.networks.shipped import load_config, load_tensors, manifest
 from repro.networks.vaegan import Decoder
+from repro.weights.shipped import load_config, load_tensors, manifest
 
 __all__ = ["covariance", "decode", "fill", "gaussians", "load"]
 

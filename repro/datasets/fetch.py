@@ -19,11 +19,7 @@ from repro.datasets.places import cache_root, data_roots, mirror_root, offline
 __all__ = [
     "FetchError",
     "NotPlacedError",
-    "Policy",
-    "cache_root",
     "fetch",
-    "mirror_root",
-    "offline",
     "placed",
     "placed_by_hand",
     "problems_of",

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from repro.datasets.base import Dataset, ModalitySpec
 from repro.datasets.card import card_names, card_text, load_card
 
 if TYPE_CHECKING:
     import datasets
+
+    from repro.datasets.base import Dataset, ModalitySpec
 
 __all__ = ["check_redistributable", "hub_card", "to_hf", "to_parquet"]
 
@@ -30,9 +31,9 @@ def to_hf(dataset: Dataset) -> datasets.Dataset:
     card = load_card(dataset.name) if dataset.name in card_names() else None
     features, columns = {}, {}
     for m, spec in dataset.modalities.items():
-        if _is_picture(spec):
+        if _is_image(spec):
             features[m] = datasets.Image()
-            columns[m] = [{"bytes": png, "path": None} for png in _pictures(dataset, m)]
+            columns[m] = [{"bytes": png, "path": None} for png in _png_images(dataset, m)]
         else:
             features[m] = _array_feature(spec)
             columns[m] = [dataset[n][m].tolist() for n in range(len(dataset))]
@@ -93,7 +94,7 @@ def check_redistributable(name: str) -> None:
         raise ValueError(f"{name}: its licence ({licence}) does not allow to pass it on")
 
 
-def _is_picture(spec: ModalitySpec) -> bool:
+def _is_image(spec: ModalitySpec) -> bool:
     return spec.kind in ("image", "binary") and len(spec.shape) == 3 and spec.shape[0] in (1, 3)
 
 
@@ -108,7 +109,7 @@ def _array_feature(spec: ModalitySpec) -> Any:
     return arrays[len(spec.shape)](shape=spec.shape, dtype="float32")
 
 
-def _pictures(dataset: Dataset, modality: str) -> Iterator[bytes]:
+def _png_images(dataset: Dataset, modality: str) -> Iterator[bytes]:
     for n in range(len(dataset)):
         pixels = dataset[n][modality].mul(255.0).round().byte().permute(1, 2, 0).numpy()
         buffer = io.BytesIO()

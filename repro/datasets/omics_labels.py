@@ -54,7 +54,7 @@ def class_counts(name: str) -> dict[str, int]:
 
     Raises:
         ValueError: If the dataset has no classes, or the list's classes or samples are not as many as the card's.
-        FetchError: If the files are not at hand.
+        FetchError: If the files are not available.
     """
     card = load_card(name)
     if not card.labels:

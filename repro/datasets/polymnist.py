@@ -14,8 +14,9 @@ from repro.datasets.base import Dataset
 from repro.datasets.blended import generated
 from repro.datasets.cache import Writer, prepared
 from repro.datasets.card import Card
-from repro.datasets.fetch import FetchError, cache_root, fetch, placed, sha256_of
+from repro.datasets.fetch import FetchError, fetch, placed, sha256_of
 from repro.datasets.mnist import digits
+from repro.datasets.places import cache_root
 
 __all__ = ["find_layout", "load", "read_pictures", "read_tensors"]
 

@@ -15,7 +15,7 @@ from repro.datasets.places import cache_root, data_roots
 
 __all__ = [
     "BASES", "IN_MEMORY", "PreparedSplit", "State", "against_card", "check_prepared", "check_sources", "files_at",
-    "hash_arrays", "placed_folder", "prepared_folder", "prepared_splits", "sources_at_hand", "state_of",
+    "hash_arrays", "placed_folder", "prepared_folder", "prepared_splits", "sources_available", "state_of",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -71,10 +71,10 @@ class PreparedSplit:
 
 @dataclass(frozen=True)
 class State:
-    """What of a dataset is at hand.
+    """What of a dataset is available.
 
     Arguments:
-        word: ``"prepared"``: all splits are built; ``"generated"``: made on demand from what is at hand;
+        word: ``"prepared"``: all splits are built; ``"generated"``: made on demand from what is available;
             ``"downloaded"``: its files are there; ``"missing"``: they can be downloaded; ``"by hand"``: a person has to
             obtain them.
         ready: Number of the card's splits that are prepared.
@@ -179,27 +179,27 @@ def placed_folder(card: Card) -> Path | None:
     return None
 
 
-def sources_at_hand(card: Card) -> bool:
+def sources_available(card: Card) -> bool:
     """Whether what the loader reads by default is there, by names and sizes alone: the loader checks the hashes."""
     needs_bases = card.name not in ENOUGH  # polymnist is published as a whole, and generated on demand
-    if needs_bases and not all(sources_at_hand(load_card(base)) for base in BASES.get(card.name, ())):
+    if needs_bases and not all(sources_available(load_card(base)) for base in BASES.get(card.name, ())):
         return False
     if placed_folder(card) is not None:
         return True
     if not card.sources:
         return not card.manual
-    return any(all(_at_hand(card, s) for s in choice) for choice in _choices(card))
+    return any(all(_is_available(card, s) for s in choice) for choice in _choices(card))
 
 
 def state_of(card: Card) -> State:
-    """What of a dataset is at hand, without reading its data."""
+    """What of a dataset is available, without reading its data."""
     ready = {p.split for p in prepared_splits(card) if p.current and not p.damage} & set(card.splits)
     listed = [s for s in card.sources if s.urls]
     if ready == set(card.splits):
         word = "prepared"
-    elif sources_at_hand(card):
+    elif sources_available(card):
         word = "downloaded" if card.sources or card.manual else "generated"
-    elif any(all(s.urls or _at_hand(card, s) for s in choice) for choice in _choices(card)):
+    elif any(all(s.urls or _is_available(card, s) for s in choice) for choice in _choices(card)):
         word = "missing"
     else:
         word = "by hand"
@@ -216,7 +216,7 @@ def _choices(card: Card) -> list[list[Source]]:
     return [[s for s in card.sources if s.group not in OPTIONAL]]
 
 
-def _at_hand(card: Card, source: Source) -> bool:
+def _is_available(card: Card, source: Source) -> bool:
     equivalent = [s for s in card.sources if s.filename.replace(".substitute.", ".") == source.filename]
     return any(s.bytes in (None, path.stat().st_size) for s in equivalent for path in files_at(s))
 

@@ -169,7 +169,7 @@ def log_partition_batch(
     Raises:
         ValueError: As :func:`batch_log_weights`.
 
-    Source: erratum E6, in the place of MRF MVAE, eq. 31.
+    Source: erratum E6, instead of MRF MVAE, eq. 31.
     """
     return _log_mean_exp(
         batch_log_weights(

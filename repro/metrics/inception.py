@@ -86,7 +86,9 @@ def weights_path(path: Path | None = None) -> Path:
 
 
 def unavailable_reason() -> str:
-    """What a table's cell says where the weights were not at hand: the command that gets them, for a default cache."""
+    """What a table's cell says where the weights were not available: the command that gets them, for a default
+    cache.
+    """
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     place = f"~/.cache/torch/hub/checkpoints/{URL_INCEPTION_V3.rsplit('/', 1)[-1]}"

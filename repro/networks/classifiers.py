@@ -1,4 +1,4 @@
-"""Digit classifiers, by which coherence is judged, and whose features a Frechet distance can use."""
+"""Digit classifiers, that coherence is measured with, and whose features a Frechet distance can use."""
 
 from __future__ import annotations
 

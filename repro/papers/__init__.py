@@ -1,1 +1,1 @@
-"""The papers, one room each."""
+"""The papers, one package each."""

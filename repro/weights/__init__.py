@@ -1,1 +1,1 @@
-"""Weights that ship with the package, read by :mod:`repro.networks.shipped`."""
+"""Weights that ship with the package, read by :mod:`repro.weights.shipped`."""

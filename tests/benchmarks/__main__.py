@@ -35,7 +35,7 @@ def main() -> int:
     if unknown := [p for p in options.parts if p not in PARTS]:
         parser.error(f"unknown part {', '.join(unknown)}; one of {', '.join(PARTS)}")
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
-    path = os.pathsep.join([str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(FOLDER.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
     start, failed = time.monotonic(), False
     for name in options.parts or PARTS:
@@ -44,7 +44,7 @@ def main() -> int:
         if not options.long and left < 5:
             print("  not measured: five minutes are over; ARGS=--long measures it", flush=True)
             continue
-        command = [sys.executable, str(FOLDER / f"{name}.py"), *(["--long"] if options.long else [])]
+        command = [sys.executable, "-m", f"tests.benchmarks.{name}", *(["--long"] if options.long else [])]
         part = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
             code = part.wait(None if options.long else left)

@@ -94,7 +94,7 @@ def main() -> None:
     names = (*GENERATED, "iterate") if "--long" in sys.argv else SHORT
     with tempfile.TemporaryDirectory() as cache:
         for name in names:
-            command = [sys.executable, __file__, name]
+            command = [sys.executable, "-m", "tests.benchmarks.datasets", name]
             done = subprocess.run(
                 command, env={**os.environ, "REPRO_CACHE": cache}, stderr=subprocess.PIPE, text=True, check=False
             )

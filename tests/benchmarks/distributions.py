@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 
 import torch
-from support import measured_dtypes
 
-from repro.distributions import AsymmetricLaplace
+from repro.distributions.asymmetric_laplace import AsymmetricLaplace
 from repro.model import isolated_rng
 from repro.papers.mrf_mvae.neural_prior import NeuralMRFPrior
+from tests.benchmarks.support import measured_dtypes
 
 NUMBER, REPETITIONS = 100_000, 5
 CHAINS, STEPS, TIMED, FEWER = 1_000, 1_000, 60, 15

@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers_slurm import Slurm, missing_programs
-from helpers_toy import environment, toy_spec
 
 import repro.training
-from repro import runs
-from repro.papers.gmrf_mcvae.experiments import copula_spec
+from repro.engine import execute as runs
+from repro.engine.execute import execute
+from repro.engine.slurm import Cluster, submit
+from repro.engine.store import RunStore
+from repro.papers.gmrf_mcvae.copula.experiment import copula_spec
 from repro.records import Metric, Record
-from repro.runs import RunStore, execute
-from repro.slurm import Cluster, submit
+from tests.support.slurm import Slurm, missing_programs
+from tests.support.toy import environment, toy_spec
 
 EPOCHS, RUNS, TASKS, SECONDS = 30, 1_000, 500, 60.0
 
@@ -95,7 +96,7 @@ def status(folder: Path) -> None:
         (store.directory(spec) / "record.json").write_text(record.to_json())
     code = (
         "import json, sys; from pathlib import Path; from repro.records import RunSpec\n"
-        "from repro.store import RunStore; from repro.status import states, summary\n"
+        "from repro.engine.store import RunStore; from repro.engine.status import states, summary\n"
         "specs = [RunSpec.from_dict(s) for s in json.load(open(sys.argv[2]))]\n"
         "print(summary(states(specs, RunStore(Path(sys.argv[1])))))"
     )

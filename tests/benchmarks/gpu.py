@@ -37,15 +37,16 @@ from torch import Tensor, nn  # noqa: E402
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from repro.engine.execute import execute  # noqa: E402
+from repro.engine.store import RunStore, paper_experiments  # noqa: E402
 from repro.model import TrainableModel, isolated_rng  # noqa: E402
-from repro.papers.gmrf_mcvae.copula import copula_spec  # noqa: E402
-from repro.papers.gmrf_mcvae.images import image_spec  # noqa: E402
-from repro.papers.mrf_mvae import triples  # noqa: E402
+from repro.papers.gmrf_mcvae.copula.experiment import copula_spec  # noqa: E402
+from repro.papers.gmrf_mcvae.images.experiment import image_spec  # noqa: E402
+from repro.papers.mrf_mvae.triples import experiment as triples  # noqa: E402
+from repro.papers.pretrained.experiments import vaegan_spec  # noqa: E402
 from repro.papers.sbm_vae.sampling import SamplingSettings  # noqa: E402
 from repro.papers.sbm_vae.settings import sbm_spec  # noqa: E402
-from repro.pretrained.experiments import vaegan_spec  # noqa: E402
 from repro.records import RunSpec  # noqa: E402
-from repro.runs import RunStore, execute, room  # noqa: E402
 from repro.training import TrainingStopped  # noqa: E402
 
 FILES, FILE_BYTES = 7, 16_000_000  # beside measured.json
@@ -111,7 +112,7 @@ def peak(device: str, dry: bool) -> float:
 
 def built(spec: RunSpec, device: str) -> TrainableModel:
     with isolated_rng(spec.seed):
-        return room(spec.paper).build_model(spec).to(device).train()
+        return paper_experiments(spec.paper).build_model(spec).to(device).train()
 
 
 def noise_batch(model: TrainableModel, size: int, device: str) -> dict[str, Tensor]:
@@ -295,7 +296,17 @@ def unpack(folder: Path, out: Path) -> None:
 
 def device_tests() -> str:
     """Runs the tests marked `cuda`; how they ended."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "tests/test_devices.py", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "cuda",
+        "tests/engine/test_devices.py",
+        "-p",
+        "no:cacheprovider",
+    ]
     try:
         done = subprocess.run(command, cwd=ROOT, timeout=TEST_SECONDS, capture_output=True, text=True)
     except subprocess.TimeoutExpired:

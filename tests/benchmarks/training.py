@@ -17,13 +17,14 @@ import tempfile
 import torch
 from multivae.data.datasets.base import MultimodalBaseDataset
 from multivae.trainers import BaseTrainer, BaseTrainerConfig
-from support import measured_dtypes, peak_flops, seconds
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from repro.model import MultimodalModel, isolated_rng
-from repro.papers.gmrf_mcvae.experiments import BATCH_SIZE, LEARNING_RATE, build_model, copula_spec, load_data
+from repro.papers.gmrf_mcvae.copula.experiment import BATCH_SIZE, LEARNING_RATE, copula_spec
+from repro.papers.gmrf_mcvae.experiments import build_model, load_data
 from repro.training import TrainingSettings, train
+from tests.benchmarks.support import measured_dtypes, peak_flops, seconds
 
 EPOCHS = 3
 REPETITIONS, MORE = 3, 5

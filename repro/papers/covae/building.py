@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.baselines import METHODS, build_baseline
-from repro.baselines_joint import build_joint_baseline
-from repro.model import ModalitySpec, MultimodalModel
+from repro.baselines.joint import build_joint_baseline
+from repro.datasets.base import ModalitySpec
+from repro.model import MultimodalModel
 from repro.papers.covae.model import CoVAE
 from repro.papers.covae.networks import build_networks
 from repro.papers.covae.posterior import num_covariance_entries

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from statistics import fmean
 
-from repro.evidence import Comparison, Evidence
+from repro.report.evidence import Comparison, Evidence
 
 __all__ = [
     "cross_diagonal_alike",

@@ -85,7 +85,7 @@ def encoder_means(encoders: Mapping[str, nn.Module], data: Dataset, batch_size: 
 
 @torch.no_grad()
 def fold_into_head(head: nn.Linear, mean: Tensor, weight: Tensor) -> None:
-    r"""Changes a linear layer so that it gives :math:`W (h - m)` in the place of h.
+    r"""Changes a linear layer so that it gives :math:`W (h - m)` instead of h.
 
     Arguments:
         head: The layer, with d outputs.

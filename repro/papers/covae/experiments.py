@@ -33,8 +33,8 @@ __all__ = [
     "estimate",
     "evaluate",
     "figure_methods",
+    "figure_samples",
     "load_data",
-    "picture_samples",
     "plan",
     "training_settings",
 ]
@@ -81,12 +81,12 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     """The runs that an artifact is rendered from, by row.
 
     Arguments:
-        artifact: Its id within the room, such as ``"fig5"``.
+        artifact: Its id within the paper, such as ``"fig5"``.
         profile: The profile.
         seeds: How many seeds, from 0 on; the profile's number if None.
 
     Raises:
-        KeyError: If the artifact needs no runs of this room.
+        KeyError: If the artifact needs no runs of this paper.
     """
     rhos, methods = RHOS[profile], figure_methods(profile)
     number = of_profile(PROFILES, profile)["seeds"] if seeds is None else seeds
@@ -184,23 +184,25 @@ def training_settings(spec: RunSpec, device: str = "cpu") -> TrainingSettings:
     return TrainingSettings(**spec.params["training"], device=device)
 
 
-def picture_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+def figure_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
     """What the figures draw: images of a fixed rule, terms of the likelihood, correlations of features."""
-    from repro.papers.covae.pictures import image_pictures, omics_pictures
+    from repro.papers.covae.correlated_mnist.samples import image_samples, omics_samples
 
     data = load_data(spec)["test"]
-    make = image_pictures if spec.dataset == "correlated_mnist" else omics_pictures
+    make = image_samples if spec.dataset == "correlated_mnist" else omics_samples
     return make(model, data, spec, device)
 
 
 def evaluate(
     model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
 ) -> Sequence[Metric]:
-    """All metrics of a run; see :mod:`repro.papers.covae.evaluation` and :mod:`repro.papers.covae.omics_evaluation`."""
+    """All metrics of a run; see :mod:`repro.papers.covae.correlated_mnist.evaluation` and
+    :mod:`repro.papers.covae.omics.evaluation`.
+    """
     if spec.dataset == "correlated_mnist":
-        from repro.papers.covae.evaluation import evaluate_images
+        from repro.papers.covae.correlated_mnist.evaluation import evaluate_images
 
         return evaluate_images(model, data, spec, device)
-    from repro.papers.covae.omics_evaluation import evaluate_omics
+    from repro.papers.covae.omics.evaluation import evaluate_omics
 
     return evaluate_omics(model, data, spec, device)

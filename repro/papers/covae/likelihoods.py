@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from repro.baselines_inference import ExpertMixtureModel
+from repro.baselines.inference import ExpertMixtureModel
 from repro.metrics.likelihood import gaussian_log_prob, importance_weighted, laplace_log_prob, mixture_log_prob
 from repro.papers.covae.model import CoVAE
 

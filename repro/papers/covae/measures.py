@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from repro.baselines_inference import ExpertMixtureModel
+from repro.baselines.inference import ExpertMixtureModel
 from repro.metrics.calibration import interval_coverage
 from repro.metrics.correlation import canonical_correlations
 from repro.model import MultimodalModel

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from repro.datasets.base import Dataset
-from repro.distributions import BlockGaussian
+from repro.datasets.base import Dataset, ModalitySpec
+from repro.distributions.block_gaussian import BlockGaussian
 from repro.metrics.likelihood import importance_weighted
-from repro.model import Loss, ModalitySpec, MultimodalModel, Stage
+from repro.model import Loss, MultimodalModel, Stage
 from repro.papers.covae.deep_cca import (
     PRETRAINING,
     align,

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repro.datasets.base import check_name
-from repro.model import ModalitySpec
-from repro.networks import MLP, GaussianMLPEncoder
+from repro.datasets.base import ModalitySpec, check_name
+from repro.networks.mlp import MLP, GaussianMLPEncoder
 from repro.networks.omics import OmicsDecoder, OmicsEncoder
 from repro.networks.vaegan import Decoder, Encoder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from repro.distributions import BlockGaussian
+from repro.distributions.block_gaussian import BlockGaussian
 from repro.distributions.blocks import BlockSizes, as_block_sizes, cholesky_factor, solve_tril
 
 __all__ = ["MAX_CORRELATION", "CorrelatedPrior", "cross_diagonal_covariance", "normalise_blocks"]

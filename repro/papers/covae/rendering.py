@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from repro.papers.covae.experiments import plan
 from repro.papers.covae.specs import LABELS
 from repro.records import Record, RunSpec
-from repro.tables import Table, join_tables
-from repro.tables_plain import PlainTable
+from repro.report.plain_tables import PlainTable
+from repro.report.tables import Table, join_tables
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -54,7 +54,7 @@ def _label(row: str) -> str:
 
 
 def _curves(artifact: str, profile: str, seeds: int | None, lookup: Lookup) -> Any:
-    from repro.papers.covae.figures import against_rho
+    from repro.papers.covae.correlated_mnist.figures import against_rho
 
     metrics, ylabels = CURVES[artifact]
     panels: dict[str, dict[str, dict[float, list[float]]]] = {title: {} for title in metrics}
@@ -74,7 +74,7 @@ def _curves(artifact: str, profile: str, seeds: int | None, lookup: Lookup) -> A
 
 
 def _terms(artifact: str, profile: str, samples: Samples) -> Any:
-    from repro.papers.covae.figures import decomposition
+    from repro.papers.covae.correlated_mnist.figures import decomposition
 
     wanted = ("posterior",) if artifact == "fig15" else ("reconstruction", "prior", "posterior")
     rows: dict[str, dict[str, dict[str, Any]]] = {}
@@ -86,9 +86,9 @@ def _terms(artifact: str, profile: str, samples: Samples) -> Any:
     return decomposition(rows)
 
 
-def _pictures(artifact: str, profile: str, samples: Samples) -> Any:
+def _image_figure(artifact: str, profile: str, samples: Samples) -> Any:
     """The first test pair; five samples given one modality, or the joint reconstructions of both."""
-    from repro.papers.covae.figures import image_grid
+    from repro.papers.covae.correlated_mnist.figures import image_grid
 
     rows: dict[str, list[Any]] = {}
     for row, specs in plan(artifact, profile).items():
@@ -110,7 +110,7 @@ def _pictures(artifact: str, profile: str, samples: Samples) -> Any:
 
 
 def _violins(artifact: str, profile: str, samples: Samples) -> Any:
-    from repro.papers.covae.figures import violins
+    from repro.papers.covae.correlated_mnist.figures import violins
 
     kept = {LABELS[m]: samples(specs[0]) for m, specs in plan(artifact, profile).items()}
     names = {
@@ -127,7 +127,7 @@ def _violins(artifact: str, profile: str, samples: Samples) -> Any:
 
 def _classes(artifact: str, profile: str, samples: Samples) -> Any:
     from repro.datasets.card import load_card
-    from repro.papers.covae.figures import scatter_classes
+    from repro.papers.covae.correlated_mnist.figures import scatter_classes
 
     ((spec,),) = plan(artifact, profile).values()
     kept, card = samples(spec), load_card(spec.dataset)
@@ -140,7 +140,7 @@ def _classes(artifact: str, profile: str, samples: Samples) -> Any:
 def _pairs() -> Any:
     """The first eight test pairs at three correlations, the first modality above the second."""
     from repro.datasets import load_dataset
-    from repro.papers.covae.figures import image_grid
+    from repro.papers.covae.correlated_mnist.figures import image_grid
 
     rows = {}
     for rho in (0.99, 0.7, 0.05):
@@ -152,20 +152,20 @@ def _pairs() -> Any:
 def _labels(artifact: str) -> Any:
     """How many samples of each class the cohort has, both splits together."""
     from repro.datasets.omics_labels import class_counts
-    from repro.papers.covae.figures import bars
+    from repro.papers.covae.correlated_mnist.figures import bars
 
     return bars(class_counts("tcga_brca" if artifact.endswith("-tcga") else "mlomics"), "tumours")
 
 
 def _figure(artifact: str, profile: str, seeds: int | None, lookup: Lookup, samples: Samples) -> dict[str, bytes]:
-    from repro.plotting import render as draw
+    from repro.report.plotting import render as draw
 
     if artifact in CURVES:
         figure = _curves(artifact, profile, seeds, lookup)
     elif artifact in ("fig14", "fig15"):
         figure = _terms(artifact, profile, samples)
     elif artifact in ("fig7", "fig16", "fig17"):
-        figure = _pictures(artifact, profile, samples)
+        figure = _image_figure(artifact, profile, samples)
     elif artifact.startswith("fig9"):
         figure = _violins(artifact, profile, samples)
     elif artifact.startswith("fig12"):
@@ -175,7 +175,7 @@ def _figure(artifact: str, profile: str, seeds: int | None, lookup: Lookup, samp
     elif artifact == "fig4":
         figure = _pairs()
     elif artifact == "fig1":
-        from repro.papers.covae.figures import posterior_example
+        from repro.papers.covae.correlated_mnist.figures import posterior_example
 
         figure = posterior_example()
     else:
@@ -194,10 +194,10 @@ def tables(
     if not artifact.startswith("table") and artifact != "multivae-nll":
         return ()
     if artifact == "tableD":
-        from repro.papers.covae.architecture import architectures
+        from repro.papers.covae.architecture.tables import architectures
 
         return architectures()
-    from repro.papers.covae.tables import multivae_nll, omics_table
+    from repro.papers.covae.omics.tables import multivae_nll, omics_table
 
     if artifact == "multivae-nll":
         return [multivae_nll(profile, seeds, lookup)]
@@ -216,15 +216,15 @@ def render(
     """An artifact's files, suffix to content.
 
     Arguments:
-        artifact: Its id within the room.
+        artifact: Its id within the paper.
         profile: The profile of the records.
         seeds: Number of seeds; the profile's if None.
         lookup: A run's record, None if there is none; all that the artifact's plan names are there.
-        samples: What a run stored for pictures.
+        samples: What a run stored for figures.
         rename: Of no use here; no other paper prints these.
 
     Raises:
-        KeyError: If the room has no such artifact.
+        KeyError: If the paper has no such artifact.
     """
     if found := tables(artifact, profile, seeds=seeds, lookup=lookup):
         return join_tables(found, f"tab:covae-{artifact}")

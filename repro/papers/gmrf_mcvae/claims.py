@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro.evidence import Comparison, Evidence
+from repro.report.evidence import Comparison, Evidence
 
 __all__ = ["construction_is_definite", "construction_is_dominant", "doubling_cost", "linear_cost"]
 
@@ -12,8 +12,8 @@ TOLERANCE = 0.25  # of an exponent, or of a doubling
 
 def linear_cost(evidence: Evidence) -> list[Comparison]:
     """Exponent k of the operations and seconds of a step, M^k over the larger numbers of components."""
-    from repro.papers.gmrf_mcvae.copula import LABELS
-    from repro.papers.gmrf_mcvae.scaling_tables import costs, growth
+    from repro.papers.gmrf_mcvae.copula.experiment import LABELS
+    from repro.papers.gmrf_mcvae.scaling.tables import costs, growth
 
     measured, own = costs(evidence.profile, evidence.lookup), LABELS["gmrf_mcvae"]
     found = []
@@ -25,8 +25,8 @@ def linear_cost(evidence: Evidence) -> list[Comparison]:
 
 def doubling_cost(evidence: Evidence) -> list[Comparison]:
     """Ratio of the operations of a step at M and at M - 1 components, for the largest M."""
-    from repro.papers.gmrf_mcvae.copula import LABELS
-    from repro.papers.gmrf_mcvae.scaling_tables import costs
+    from repro.papers.gmrf_mcvae.copula.experiment import LABELS
+    from repro.papers.gmrf_mcvae.scaling.tables import costs
 
     measured = costs(evidence.profile, evidence.lookup)
     before, last = measured.gigaflops[LABELS["mopoe"]][-2:]

@@ -9,23 +9,10 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from repro.papers.gmrf_mcvae import copula, images, scaling
-from repro.papers.gmrf_mcvae.copula import (
-    BASELINE_VARIANTS,
-    BATCH_SIZE,
-    BETAS,
-    FINALIST_SEEDS,
-    LABELS,
-    LEARNING_RATE,
-    METHODS,
-    RUNG_EPOCHS,
-    VARIANTS,
-    chosen_betas,
-    copula_spec,
-    finalist_betas,
-)
-from repro.papers.gmrf_mcvae.images import image_spec
-from repro.papers.gmrf_mcvae.scaling import scaling_spec
+from repro.papers.gmrf_mcvae.copula import experiment as copula
+from repro.papers.gmrf_mcvae.copula.experiment import RUNG_EPOCHS
+from repro.papers.gmrf_mcvae.images import experiment as images
+from repro.papers.gmrf_mcvae.scaling import experiment as scaling
 from repro.records import Metric, RunSpec
 
 if TYPE_CHECKING:
@@ -36,26 +23,13 @@ if TYPE_CHECKING:
     from repro.training import TrainingSettings
 
 __all__ = [
-    "BASELINE_VARIANTS",
-    "BATCH_SIZE",
-    "BETAS",
-    "FINALIST_SEEDS",
-    "LABELS",
-    "LEARNING_RATE",
-    "METHODS",
     "RUNG_EPOCHS",
-    "VARIANTS",
     "build_model",
-    "chosen_betas",
-    "copula_spec",
     "estimate",
     "evaluate",
-    "finalist_betas",
-    "image_spec",
+    "figure_samples",
     "load_data",
-    "picture_samples",
     "plan",
-    "scaling_spec",
     "training_settings",
 ]
 
@@ -71,12 +45,12 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     """The runs that an artifact is rendered from, by row.
 
     Arguments:
-        artifact: Its id within the room, such as ``"table1"``.
+        artifact: Its id within the paper, such as ``"table1"``.
         profile: The profile.
         seeds: How many seeds, from 0 on; the profile's number if None.
 
     Raises:
-        KeyError: If the artifact needs no runs of this room.
+        KeyError: If the artifact needs no runs of this paper.
     """
     if artifact in SETTINGS_TABLES:
         return {}
@@ -113,17 +87,17 @@ def training_settings(spec: RunSpec, device: str = "cpu") -> TrainingSettings:
     return TrainingSettings(**spec.params["training"], device=device)
 
 
-def picture_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+def figure_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
     """What figures draw of a run: points of the copula, pictures by a fixed rule, nothing of the scaling runs."""
-    return _experiment(spec).picture_samples(model, spec, device)
+    return _experiment(spec).figure_samples(model, spec, device)
 
 
 def evaluate(
     model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
 ) -> Sequence[Metric]:
     """All metrics of a run; see the experiments' modules of evaluation."""
-    from repro.papers.gmrf_mcvae.evaluation import evaluate_copula
-    from repro.papers.gmrf_mcvae.image_evaluation import evaluate_images
+    from repro.papers.gmrf_mcvae.copula.evaluation import evaluate_copula
+    from repro.papers.gmrf_mcvae.images.evaluation import evaluate_images
 
     if spec.dataset == "copula":
         return evaluate_copula(model, data, spec, device)

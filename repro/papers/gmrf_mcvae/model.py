@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.nn.functional import softplus
 
-from repro.distributions import BlockGaussian
+from repro.datasets.base import ModalitySpec
+from repro.distributions.block_gaussian import BlockGaussian
 from repro.distributions.covariance import (
     block_dominant_scale_tril,
     cholesky_scale_tril,
@@ -19,8 +20,8 @@ from repro.distributions.covariance import (
     random_mask,
 )
 from repro.metrics.likelihood import gaussian_log_prob, importance_weighted, laplace_log_prob
-from repro.model import Loss, ModalitySpec, MultimodalModel, Stage
-from repro.networks import MLP, GaussianMLPEncoder, output_linear
+from repro.model import Loss, MultimodalModel, Stage
+from repro.networks.mlp import MLP, GaussianMLPEncoder, output_linear
 from repro.papers.gmrf_mcvae.prior import COVARIANCES, BlockGaussianPrior, num_off_diagonal
 
 __all__ = ["CONDITIONAL_PROTOCOLS", "GMRFMCVAE"]
@@ -268,7 +269,7 @@ class GMRFMCVAE(MultimodalModel):
             protocol: How the unobserved blocks are drawn. ``"joint"``: together, from the prior's conditional.
                 ``"componentwise"``: each alone, from its own conditional (eq. 9), so that they are independent of one
                 another given the observed. ``"componentwise_covariance_as_scale"``: the same, with z_j drawn with the
-                diagonal covariance in the place of the standard deviation, as the author's released code does.
+                diagonal covariance instead of the standard deviation, as the author's released code does.
                 ``"mean"``: none is drawn, they are at the mean of the prior's conditional given the drawn z_j.
             temperature: Factor of the deviation of what is drawn from the prior, or from its conditional, from its
                 mean, positive; 1 for the distribution itself.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from repro.distributions import BlockGaussian
+from repro.distributions.block_gaussian import BlockGaussian
 from repro.distributions.covariance import block_dominant_scale_tril, cholesky_scale_tril, num_cross_entries
 
 __all__ = ["COVARIANCES", "BlockGaussianPrior", "num_off_diagonal"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from repro.papers.gmrf_mcvae.experiments import LABELS, plan
-from repro.papers.gmrf_mcvae.image_settings import ARTIFACTS
+from repro.papers.gmrf_mcvae.copula.experiment import LABELS
+from repro.papers.gmrf_mcvae.experiments import plan
+from repro.papers.gmrf_mcvae.images.settings import ARTIFACTS
 from repro.records import Record, RunSpec
-from repro.tables import Table, join_tables
-from repro.tables_plain import PlainTable
+from repro.report.plain_tables import PlainTable
+from repro.report.tables import Table, join_tables
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -27,8 +28,8 @@ def _truth() -> dict[str, ndarray]:
 
 
 def _figure(artifact: str, profile: str, samples: Samples) -> dict[str, bytes]:
-    from repro.papers.gmrf_mcvae import figures
-    from repro.plotting import render as draw
+    from repro.papers.gmrf_mcvae.copula import figures
+    from repro.report.plotting import render as draw
 
     rows = plan(artifact, profile)
     if artifact == "fig6":
@@ -39,10 +40,10 @@ def _figure(artifact: str, profile: str, samples: Samples) -> dict[str, bytes]:
     return {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
 
 
-def _pictures(artifact: str, profile: str, samples: Samples) -> dict[str, bytes]:
+def _image_figure(artifact: str, profile: str, samples: Samples) -> dict[str, bytes]:
     """Figures 3 and 4."""
-    from repro.papers.gmrf_mcvae import image_figures
-    from repro.plotting import render as draw
+    from repro.papers.gmrf_mcvae.images import figures as image_figures
+    from repro.report.plotting import render as draw
 
     rows = plan(artifact, profile)
     models = {LABELS[m]: samples(specs[0]) for m, specs in rows.items()}
@@ -56,8 +57,9 @@ def _pictures(artifact: str, profile: str, samples: Samples) -> dict[str, bytes]
 
 
 def _scaling(profile: str, lookup: Lookup) -> dict[str, bytes]:
-    from repro.papers.gmrf_mcvae import image_figures, scaling_tables
-    from repro.plotting import render as draw
+    from repro.papers.gmrf_mcvae.images import figures as image_figures
+    from repro.papers.gmrf_mcvae.scaling import tables as scaling_tables
+    from repro.report.plotting import render as draw
 
     costs = scaling_tables.costs(profile, lookup)
     figure = image_figures.scaling(costs.components, costs.seconds, costs.megabytes)
@@ -75,25 +77,25 @@ def tables(
     if artifact.startswith("fig"):
         return ()
     if artifact == "scaling":
-        from repro.papers.gmrf_mcvae import scaling_tables
+        from repro.papers.gmrf_mcvae.scaling import tables as scaling_tables
 
         return scaling_tables.scaling(profile, lookup)
     if artifact in ARTIFACTS:
-        from repro.papers.gmrf_mcvae import image_tables
+        from repro.papers.gmrf_mcvae.images import tables as image_tables
 
         if artifact == "table2":
             return image_tables.table2(profile, seeds, lookup, rename)
         if artifact == "table2-ablations":
-            from repro.papers.gmrf_mcvae.image_ablations import ablations
+            from repro.papers.gmrf_mcvae.images.ablations import ablations
 
             return [ablations(profile, seeds, lookup)]
         if artifact == "table2-sweep":
-            from repro.papers.gmrf_mcvae.image_ablations import sweep
+            from repro.papers.gmrf_mcvae.images.ablations import sweep
 
             return [sweep(profile, lookup)]
         return [image_tables.table3(artifact, profile, seeds, lookup)]
     if artifact.startswith("table1"):
-        from repro.papers.gmrf_mcvae import tables as copula
+        from repro.papers.gmrf_mcvae.copula import tables as copula
 
         if artifact == "table1":
             return copula.table1(profile, seeds, lookup, rename)
@@ -101,7 +103,7 @@ def tables(
             return copula.sweep(profile, lookup)
         own = {"ablations": copula.ablations, "baselines": copula.baselines, "finalists": copula.finalists}
         return [own[artifact.removeprefix("table1-")](profile, lookup)]
-    from repro.papers.gmrf_mcvae import architecture
+    from repro.papers.gmrf_mcvae.architecture import tables as architecture
 
     found = [getattr(architecture, artifact)()]
     return [*found, architecture.capacities()] if artifact == "table9" else found
@@ -119,7 +121,7 @@ def render(
     """An artifact's files, suffix to content.
 
     Arguments:
-        artifact: Its id within the room.
+        artifact: Its id within the paper.
         profile: The profile of the records.
         seeds: Number of seeds; the profile's if None.
         lookup: A run's record, None if there is none; all that the artifact's plan names are there.
@@ -127,9 +129,9 @@ def render(
         rename: Method label to another paper's label for it.
 
     Raises:
-        KeyError: If the room has no such artifact.
+        KeyError: If the paper has no such artifact.
     """
     if artifact.startswith("fig"):
-        return (_pictures if artifact in ARTIFACTS else _figure)(artifact, profile, samples)
+        return (_image_figure if artifact in ARTIFACTS else _figure)(artifact, profile, samples)
     found = tables(artifact, profile, seeds=seeds, lookup=lookup, rename=rename)
     return join_tables(found, f"tab:gmrf-{artifact}") | (_scaling(profile, lookup) if artifact == "scaling" else {})

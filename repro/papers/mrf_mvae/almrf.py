@@ -7,15 +7,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from repro.distributions import AsymmetricLaplace
+from repro.datasets.base import ModalitySpec
+from repro.distributions.asymmetric_laplace import AsymmetricLaplace
 from repro.distributions.covariance import cholesky_scale_tril
 from repro.metrics.mmd import mmd_squared
-from repro.model import Loss, ModalitySpec, Stage
-from repro.networks import output_linear
+from repro.model import Loss, Stage
+from repro.networks.mlp import output_linear
 from repro.papers.gmrf_mcvae.prior import num_off_diagonal
 from repro.papers.mrf_mvae.base import MRFMVAE
 
-__all__ = ["CONDITIONALS", "PENALTIES", "PROTOCOLS", "ALMRFMVAE", "AsymmetricLaplacePrior"]
+__all__ = ["ALMRFMVAE", "CONDITIONALS", "PENALTIES", "PROTOCOLS", "AsymmetricLaplacePrior"]
 
 CONDITIONALS = ("exact", "matched")
 PROTOCOLS = ("joint", "componentwise")

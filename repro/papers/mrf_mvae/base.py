@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from repro.model import ModalitySpec
+from repro.datasets.base import ModalitySpec
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.papers.mrf_mvae.networks import fully_connected_networks
 

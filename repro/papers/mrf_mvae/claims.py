@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro.evidence import Comparison
+from repro.report.evidence import Comparison
 
 __all__ = ["lemma_1"]
 

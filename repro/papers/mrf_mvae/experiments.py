@@ -1,4 +1,4 @@
-"""What MRF MVAE's experiments run, by artifact and by dataset: the interface of the room.
+"""What MRF MVAE's experiments run, by artifact and by dataset: the interface of the paper package.
 
 Importing this module needs no torch; building, loading and evaluating do.
 """
@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from repro.papers.mrf_mvae import skewed, triples
+from repro.papers.mrf_mvae.skewed import experiment as skewed
+from repro.papers.mrf_mvae.triples import experiment as triples
 from repro.records import Metric, RunSpec, of_profile
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from repro.model import MultimodalModel
     from repro.training import TrainingSettings
 
-__all__ = ["build_model", "estimate", "evaluate", "load_data", "picture_samples", "plan", "training_settings"]
+__all__ = ["build_model", "estimate", "evaluate", "figure_samples", "load_data", "plan", "training_settings"]
 
 EXPERIMENTS = {"mnist_triples": triples, "skewed_copula": skewed}
 
@@ -28,12 +29,12 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     """The runs that an artifact is rendered from, by row.
 
     Arguments:
-        artifact: Its id within the room, such as ``"table4"``.
+        artifact: Its id within the paper, such as ``"table4"``.
         profile: ``"paper"``, ``"overnight"``, ``"quick"`` or ``"smoke"``.
         seeds: How many seeds, from 0 on; the profile's number if None.
 
     Raises:
-        KeyError: If the artifact needs no runs of this room.
+        KeyError: If the artifact needs no runs of this paper.
     """
     for experiment in EXPERIMENTS.values():
         if artifact in experiment.ARTIFACTS:
@@ -91,6 +92,6 @@ def evaluate(
     return _evaluation(spec).evaluate(model, data, spec, device)
 
 
-def picture_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
-    """Samples that the experiment's pictures are drawn from."""
-    return _evaluation(spec).picture_samples(model, spec, device)
+def figure_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+    """Samples that the experiment's figures are drawn from."""
+    return _evaluation(spec).figure_samples(model, spec, device)

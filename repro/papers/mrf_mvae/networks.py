@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from repro.model import ModalitySpec
-from repro.networks import MLP, GaussianMLPEncoder
+from repro.datasets.base import ModalitySpec
+from repro.networks.mlp import MLP, GaussianMLPEncoder
 
 __all__ = ["fully_connected_networks"]
 

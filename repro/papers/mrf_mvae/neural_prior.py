@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from repro.distributions import PairwiseMRF
+from repro.distributions.pairwise_mrf import PairwiseMRF
 from repro.networks.potentials import PairwisePotential, UnaryPotential
 
 __all__ = ["ChainSettings", "NeuralMRFPrior"]

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from repro.distributions import BlockGaussian, MCMCDiagnostics, PairwiseMRF, log_partition_per_sample
-from repro.distributions.log_partition import batch_log_weights, importance_sample_size
+from repro.datasets.base import ModalitySpec
+from repro.distributions.block_gaussian import BlockGaussian
+from repro.distributions.log_partition import batch_log_weights, importance_sample_size, log_partition_per_sample
+from repro.distributions.mcmc import MCMCDiagnostics
+from repro.distributions.pairwise_mrf import PairwiseMRF
 from repro.metrics.likelihood import importance_weighted
-from repro.model import Loss, ModalitySpec, Stage
+from repro.model import Loss, Stage
 from repro.papers.mrf_mvae.base import MRFMVAE
 from repro.papers.mrf_mvae.neural_prior import ChainSettings, NeuralMRFPrior
 
-__all__ = ["PARTITIONS", "ChainSettings", "NNMRFMVAE"]
+__all__ = ["NNMRFMVAE", "PARTITIONS"]
 
 PARTITIONS = ("batch", "per_sample")
 # Points whose posteriors make the mixture in an estimate of ln Z for a likelihood: the cost grows with their square.

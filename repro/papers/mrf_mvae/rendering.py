@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro.papers.mrf_mvae.experiments import plan
-from repro.papers.mrf_mvae.triples import LABELS
+from repro.papers.mrf_mvae.triples.experiment import LABELS
 from repro.records import Record, RunSpec
-from repro.tables import Table, join_tables
-from repro.tables_plain import PlainTable
+from repro.report.plain_tables import PlainTable
+from repro.report.tables import Table, join_tables
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -29,7 +29,7 @@ def _grouped(samples: Mapping[str, ndarray]) -> dict[str, dict[str, ndarray]]:
 
 
 def _figure9(profile: str, lookup: Callable[[RunSpec], Record | None], samples: Any) -> Any:
-    from repro.papers.mrf_mvae.figures import SYMBOLS, image_blocks
+    from repro.papers.mrf_mvae.triples.figures import SYMBOLS, image_blocks
 
     ((spec,),) = plan("fig9", profile, 1).values()
     record, groups = lookup(spec), _grouped(samples(spec))
@@ -43,8 +43,8 @@ def _figure9(profile: str, lookup: Callable[[RunSpec], Record | None], samples: 
 
 
 def _figure(artifact: str, profile: str, lookup: Callable[[RunSpec], Record | None], samples: Any) -> dict[str, bytes]:
-    from repro.papers.mrf_mvae import figures
-    from repro.plotting import render as draw
+    from repro.papers.mrf_mvae.triples import figures
+    from repro.report.plotting import render as draw
 
     if artifact == "fig9":
         figure = _figure9(profile, lookup, samples)
@@ -72,8 +72,8 @@ def tables(
     """
     if artifact == "tails-fig" or artifact.startswith("fig"):
         return ()
-    from repro.papers.mrf_mvae import skewed_rendering
-    from repro.papers.mrf_mvae import tables as triples
+    from repro.papers.mrf_mvae.skewed import rendering as skewed_rendering
+    from repro.papers.mrf_mvae.triples import tables as triples
 
     if artifact == "tails":
         return [skewed_rendering.tails(profile, seeds, lookup)]
@@ -102,20 +102,20 @@ def render(
     """An artifact's files, suffix to content.
 
     Arguments:
-        artifact: Its id within the room.
+        artifact: Its id within the paper.
         profile: The profile of the records.
         seeds: Number of seeds; the profile's if None.
         lookup: A run's record, None if there is none; all that the artifact's plan names are there.
         samples: A run's stored samples, name to array.
-        rename: Not used; no other room repeats these.
+        rename: Not used; no other paper repeats these.
 
     Raises:
-        KeyError: If the room has no such artifact.
+        KeyError: If the paper has no such artifact.
     """
     if found := tables(artifact, profile, seeds=seeds, lookup=lookup):
         return dict(join_tables(found, f"tab:mrf-{artifact}"))
     if artifact == "tails-fig":
-        from repro.papers.mrf_mvae.skewed_rendering import figure
+        from repro.papers.mrf_mvae.skewed.rendering import figure
 
         return dict(figure(profile, samples))
     return dict(_figure(artifact, profile, lookup, samples))

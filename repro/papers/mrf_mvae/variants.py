@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from repro.model import ModalitySpec
+from repro.datasets.base import ModalitySpec
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.papers.mrf_mvae.almrf import ALMRFMVAE
 from repro.papers.mrf_mvae.networks import fully_connected_networks

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.datasets.base import check_name
+from repro.datasets.base import ModalitySpec, check_name
 from repro.metrics.likelihood import gaussian_log_prob
-from repro.model import Loss, ModalitySpec
-from repro.networks import MLP
+from repro.model import Loss
+from repro.networks.mlp import MLP
 from repro.networks.soft_intro import SoftIntroDecoder, SoftIntroEncoder
 
 __all__ = ["KINDS", "LIKELIHOODS", "Autoencoders", "feature_network"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from repro.datasets import load_dataset
 from repro.datasets.base import Dataset, ModalitySpec, fingerprint, specs
 from repro.datasets.card import load_card
-from repro.distributions import VPSDE
+from repro.distributions.diffusion import VPSDE
 from repro.model import MultimodalModel
 from repro.networks.soft_intro import SoftIntroDecoder, SoftIntroEncoder
 from repro.papers.sbm_vae.autoencoders import Autoencoders
@@ -135,7 +135,7 @@ def build(spec: RunSpec) -> MultimodalModel:
     if spec.method in METHODS:
         return build_sbm(modalities, settings, spec.params["evaluation"]["sampling"])
     from repro.baselines import build_baseline
-    from repro.baselines_joint import JOINT_METHODS, build_joint_baseline
+    from repro.baselines.joint import JOINT_METHODS, build_joint_baseline
 
     widths, dtype = settings.pop("widths"), settings.pop("compute_dtype")
     size = settings["latent_dim"] + settings["specific_dim"]

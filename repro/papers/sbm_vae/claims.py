@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from repro.evidence import Comparison, Evidence
+from repro.report.evidence import Comparison, Evidence
 
 __all__ = [
     "constant_time",

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from repro.papers.sbm_vae import celeba, mhd, timing
+from repro.papers.sbm_vae.celeba import experiment as celeba
+from repro.papers.sbm_vae.mhd import experiment as mhd
 from repro.papers.sbm_vae.settings import ABLATIONS, LABELS, METHODS, PROFILES, ROW_CHANGES, ROWS, sbm_spec
+from repro.papers.sbm_vae.timing import experiment as timing
 from repro.records import Metric, RunSpec
 
 if TYPE_CHECKING:
@@ -23,15 +25,15 @@ __all__ = [
     "build_model",
     "estimate",
     "evaluate",
+    "figure_samples",
     "load_data",
-    "picture_samples",
     "plan",
     "training_settings",
 ]
 
 # Artifacts that show the comparison's own runs; those of a list show the methods named.
 COMPARISON = ("table5", "fig5", "fig8", "fig9", "fig11", "fig12", "fig13", "fig14", "fig15", "fig20")
-PICTURES = ("fig3", "fig4", "fig23", "fig24", "fig25", "fig26")
+SAMPLE_FIGURES = ("fig3", "fig4", "fig23", "fig24", "fig25", "fig26")
 COUNTS = {
     "paper": tuple(range(2, 11)),
     "overnight": (2, 3, 4, 5),
@@ -67,12 +69,12 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     """The runs that an artifact is rendered from, by row.
 
     Arguments:
-        artifact: Its id within the room, such as ``"table5"``.
+        artifact: Its id within the paper, such as ``"table5"``.
         profile: The profile.
         seeds: How many seeds, from 0 on; the profile's number if None.
 
     Raises:
-        KeyError: If the artifact needs no runs of this room.
+        KeyError: If the artifact needs no runs of this paper.
     """
     for other in OTHERS.values():
         if artifact in other.ARTIFACTS:
@@ -82,7 +84,7 @@ def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, lis
     number = PROFILES[profile]["seeds"] if seeds is None else seeds
     if artifact in COMPARISON:
         return _rows(profile, number)
-    if artifact in PICTURES:
+    if artifact in SAMPLE_FIGURES:
         return _rows(profile, 1)
     if artifact in ("fig6", "fig7"):
         found = {}
@@ -153,11 +155,11 @@ def estimate(spec: RunSpec) -> tuple[float, float]:
 def load_data(spec: RunSpec) -> dict[str, Dataset]:
     """The splits that a run uses."""
     if spec.dataset == "celebamask_hq":
-        from repro.papers.sbm_vae.celeba_models import load_faces
+        from repro.papers.sbm_vae.celeba.models import load_faces
 
         return load_faces(spec)
     if spec.dataset == "mhd":
-        from repro.papers.sbm_vae.mhd_evaluation import load_mhd
+        from repro.papers.sbm_vae.mhd.evaluation import load_mhd
 
         return load_mhd(spec)
     if timing.is_timing(spec):
@@ -170,11 +172,11 @@ def load_data(spec: RunSpec) -> dict[str, Dataset]:
 def build_model(spec: RunSpec) -> TrainableModel:
     """The untrained model of a run, beside the supervised network that it is measured with where it has one."""
     if spec.dataset == "celebamask_hq":
-        from repro.papers.sbm_vae.celeba_models import build_faces
+        from repro.papers.sbm_vae.celeba.models import build_faces
 
         return build_faces(spec)
     if spec.dataset == "mhd":
-        from repro.papers.sbm_vae.mhd_evaluation import build_mhd
+        from repro.papers.sbm_vae.mhd.evaluation import build_mhd
 
         return build_mhd(spec)
     if timing.is_timing(spec):
@@ -191,29 +193,29 @@ def training_settings(spec: RunSpec, device: str = "cpu") -> TrainingSettings:
     return TrainingSettings(**spec.params["training"], device=device)
 
 
-def picture_samples(model: TrainableModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
-    """What the qualitative figures show; see :mod:`repro.papers.sbm_vae.pictures`."""
+def figure_samples(model: TrainableModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+    """What the qualitative figures show; see :mod:`repro.papers.sbm_vae.polymnist.samples`."""
     if timing.is_timing(spec):
         return {}
-    from repro.papers.sbm_vae.pictures import draw_pictures
+    from repro.papers.sbm_vae.polymnist.samples import draw_samples
 
-    return draw_pictures(model, load_data(spec)["test"], spec, device)
+    return draw_samples(model, load_data(spec)["test"], spec, device)
 
 
 def evaluate(
     model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
 ) -> Sequence[Metric]:
-    """All metrics of a run; see the modules :mod:`~repro.papers.sbm_vae.evaluation` of its dataset."""
+    """All metrics of a run; see the modules :mod:`~repro.papers.sbm_vae.polymnist.evaluation` of its dataset."""
     if spec.dataset == "celebamask_hq":
-        from repro.papers.sbm_vae.celeba_evaluation import evaluate_faces
+        from repro.papers.sbm_vae.celeba.evaluation import evaluate_faces
 
         return evaluate_faces(model, data, spec, device)
     if spec.dataset == "mhd":
-        from repro.papers.sbm_vae.mhd_evaluation import evaluate_mhd
+        from repro.papers.sbm_vae.mhd.evaluation import evaluate_mhd
 
         return evaluate_mhd(model, data, spec, device)
     if timing.is_timing(spec):
         return timing.measure(model, data, spec, device)
-    from repro.papers.sbm_vae.evaluation import evaluate_polymnist
+    from repro.papers.sbm_vae.polymnist.evaluation import evaluate_polymnist
 
     return evaluate_polymnist(model, data, spec, device)

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.distributions import VPSDE
-from repro.distributions.diffusion import Score, draw_noise, draw_times
-from repro.model import ModalitySpec
-from repro.networks import MLP
+from repro.datasets.base import ModalitySpec
+from repro.distributions.diffusion import VPSDE, Score, draw_noise, draw_times
+from repro.networks.mlp import MLP
 from repro.networks.unet import time_embedding
 from repro.papers.sbm_vae.autoencoders import feature_network
 

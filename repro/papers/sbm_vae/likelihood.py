@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from repro.distributions import BlockGaussian, log_density
+from repro.distributions.block_gaussian import BlockGaussian
+from repro.distributions.diffusion_density import log_density
 from repro.papers.sbm_vae.autoencoders import Autoencoders
 from repro.papers.sbm_vae.score import LatentScore
 

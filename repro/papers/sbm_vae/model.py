@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from repro.datasets.base import Dataset
-from repro.model import Loss, ModalitySpec, MultimodalModel, Stage
+from repro.datasets.base import Dataset, ModalitySpec
+from repro.model import Loss, MultimodalModel, Stage
 from repro.papers.sbm_vae.autoencoders import Autoencoders
 from repro.papers.sbm_vae.finetuning import finetune_loss
 from repro.papers.sbm_vae.guidance import ContrastiveEncoders, PairEnergy

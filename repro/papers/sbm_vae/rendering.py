@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from repro.papers.sbm_vae import celeba, celeba_rendering, mhd, timing_tables
-from repro.papers.sbm_vae.experiments import BETAS, COUNTS, PICTURES, PLAIN, plan
+from repro.papers.sbm_vae.celeba import experiment as celeba
+from repro.papers.sbm_vae.celeba import rendering as celeba_rendering
+from repro.papers.sbm_vae.experiments import BETAS, COUNTS, PLAIN, SAMPLE_FIGURES, plan
+from repro.papers.sbm_vae.mhd import experiment as mhd
 from repro.papers.sbm_vae.settings import ROWS
-from repro.papers.sbm_vae.timing import ARTIFACT
+from repro.papers.sbm_vae.timing import tables as timing_tables
+from repro.papers.sbm_vae.timing.experiment import ARTIFACT
 from repro.records import Record, RunSpec
-from repro.tables import Table, join_tables
-from repro.tables_plain import PlainTable
+from repro.report.plain_tables import PlainTable
+from repro.report.tables import Table, join_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +51,7 @@ def _size(records: Sequence[Record]) -> int:
 
 
 def _agreement(rows: Mapping[str, Sequence[Record]]) -> Figure:
-    from repro.papers.sbm_vae.figures import curves
+    from repro.papers.sbm_vae.polymnist.figures import curves
 
     models = {
         row: _points(r, {k: f"test/unconditional/plain/agree/{k}" for k in range(2, _size(r) + 1)})
@@ -60,7 +63,7 @@ def _agreement(rows: Mapping[str, Sequence[Record]]) -> Figure:
 
 def _observed(rows: Mapping[str, Sequence[Record]], measure: str, last: bool) -> Figure:
     """The last or the first modality by the number of observed ones; all others is among the metrics of the rest."""
-    from repro.papers.sbm_vae.figures import curves
+    from repro.papers.sbm_vae.polymnist.figures import curves
 
     models = {}
     for row, records in rows.items():
@@ -74,7 +77,7 @@ def _observed(rows: Mapping[str, Sequence[Record]], measure: str, last: bool) ->
 
 def _by_steps(rows: Mapping[str, Sequence[Record]]) -> Figure:
     """The last modality by the number of observed ones, a curve a model and number of predictor-corrector steps."""
-    from repro.papers.sbm_vae.figures import curves
+    from repro.papers.sbm_vae.polymnist.figures import curves
 
     models = {}
     for row, records in rows.items():
@@ -86,7 +89,7 @@ def _by_steps(rows: Mapping[str, Sequence[Record]]) -> Figure:
 
 
 def _each(rows: Mapping[str, Sequence[Record]], measure: str) -> Figure:
-    from repro.papers.sbm_vae.figures import curves
+    from repro.papers.sbm_vae.polymnist.figures import curves
 
     models = {
         row: _points(r, {k: f"test/rest/{ROWS[row][1]}/{measure}/m{k}" for k in range(_size(r))})
@@ -96,7 +99,7 @@ def _each(rows: Mapping[str, Sequence[Record]], measure: str) -> Figure:
 
 
 def _trained(rows: Mapping[str, Sequence[Record]], profile: str, artifact: str) -> Figure:
-    from repro.papers.sbm_vae.figures import curves
+    from repro.papers.sbm_vae.polymnist.figures import curves
 
     task, part = ("unconditional", "mean") if artifact == "fig6" else ("rest", "m0")
     measures = ("frechet",) if artifact == "fig6" else ("frechet", "coherence")
@@ -115,7 +118,7 @@ def _trained(rows: Mapping[str, Sequence[Record]], profile: str, artifact: str) 
 
 
 def _evaluations(rows: Mapping[str, Sequence[Record]]) -> Figure:
-    from repro.papers.sbm_vae.figures import curves
+    from repro.papers.sbm_vae.polymnist.figures import curves
 
     titles = {
         "predictor_corrector": "predictor-corrector",
@@ -142,7 +145,7 @@ def _evaluations(rows: Mapping[str, Sequence[Record]]) -> Figure:
 
 
 def _digits(rows: Mapping[str, Sequence[Record]]) -> Figure:
-    from repro.papers.sbm_vae.figures import bars
+    from repro.papers.sbm_vae.polymnist.figures import bars
 
     shares = {}
     for row, records in rows.items():
@@ -154,7 +157,7 @@ def _digits(rows: Mapping[str, Sequence[Record]]) -> Figure:
 
 def _variants(rows: Mapping[str, Sequence[Record]], measure: str, name: str) -> Figure:
     """The last modality by the number of observed ones, a curve a setting."""
-    from repro.papers.sbm_vae.figures import curves
+    from repro.papers.sbm_vae.polymnist.figures import curves
 
     models = {}
     for label, records in rows.items():
@@ -166,10 +169,10 @@ def _variants(rows: Mapping[str, Sequence[Record]], measure: str, name: str) -> 
     return curves({f"{MEASURES[measure]} of {target}": models}, horizontal="number of observed modalities")
 
 
-def _pictures(artifact: str, profile: str, samples: Samples) -> Figure:
+def _image_figure(artifact: str, profile: str, samples: Samples) -> Figure:
     import numpy as np
 
-    from repro.papers.sbm_vae.figures import pages
+    from repro.papers.sbm_vae.polymnist.figures import pages
 
     rows = {row: specs[0] for row, specs in plan(artifact, profile).items()}
     number = next(iter(rows.values())).params["data"]["modalities"]
@@ -196,7 +199,7 @@ def _dataset() -> Figure:
 
     from repro.datasets import load_dataset
     from repro.datasets.base import first_of_each_class
-    from repro.papers.sbm_vae.figures import pages
+    from repro.papers.sbm_vae.polymnist.figures import pages
 
     test = load_dataset("extended_polymnist", split="test")
     assert test.labels is not None
@@ -211,8 +214,8 @@ def _figure(artifact: str, profile: str, seeds: int | None, lookup: Lookup, samp
         return _dataset()
     if artifact in WITHOUT_RECORDS:
         return celeba_rendering.draw(artifact, profile, lookup, samples)
-    if artifact in PICTURES:
-        return _pictures(artifact, profile, samples)
+    if artifact in SAMPLE_FIGURES:
+        return _image_figure(artifact, profile, samples)
     rows = _records(artifact, profile, seeds, lookup)
     draw: dict[str, Callable[[], Figure]] = {
         "fig5": lambda: _agreement(rows),
@@ -256,7 +259,7 @@ def tables(
         return ()
     if artifact in WITHOUT_RECORDS:
         return [celeba_rendering.table(artifact, profile, seeds, lookup)]
-    from repro.papers.sbm_vae import tables as digits
+    from repro.papers.sbm_vae.polymnist import tables as digits
 
     if artifact in PLAIN:
         return [digits.settings_table(artifact)]
@@ -277,19 +280,19 @@ def render(
     """An artifact's files, suffix to content.
 
     Arguments:
-        artifact: Its id within the room.
+        artifact: Its id within the paper.
         profile: The profile of the records.
         seeds: Number of seeds; the profile's if None.
         lookup: A run's record.
         samples: A run's stored samples.
-        rename: Not used; no other room repeats these.
+        rename: Not used; no other paper repeats these.
 
     Raises:
-        KeyError: If the room has no such artifact.
+        KeyError: If the paper has no such artifact.
     """
     files = join_tables(tables(artifact, profile, seeds=seeds, lookup=lookup), f"tab:sbm-{artifact}")
     if artifact.startswith("fig"):
-        from repro.plotting import render as draw
+        from repro.report.plotting import render as draw
 
         if artifact == ARTIFACT:
             figure = timing_tables.draw_timing(_records(artifact, profile, seeds, lookup)["seconds"])

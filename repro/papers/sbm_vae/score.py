@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from repro.distributions import VPSDE, denoising_loss
-from repro.distributions.diffusion import WEIGHTINGS, draw_noise, draw_times
+from repro.distributions.diffusion import VPSDE, WEIGHTINGS, denoising_loss, draw_noise, draw_times
 from repro.networks.unet import ScoreUNet
 
 __all__ = ["LatentScore"]

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.datasets.base import Dataset
-from repro.model import Loss, ModalitySpec, Stage, TrainableModel, isolated_rng
+from repro.datasets.base import Dataset, ModalitySpec
+from repro.model import Loss, Stage, TrainableModel, isolated_rng
 from repro.networks.soft_intro import NormalisedResidualBlock, SoftIntroEncoder
 
-__all__ = ["JUDGE", "DigitJudges", "MaskUNet", "Supervised", "WithJudge", "attribute_classifier"]
+__all__ = ["CLASSIFIER", "MaskUNet", "ModalityClassifiers", "Supervised", "WithClassifier", "attribute_classifier"]
 
-JUDGE = "judge"
+CLASSIFIER = "judge"
 LABEL = "label"
 FEATURES = 256
-JUDGE_SEED = 0  # of the initial weights, so that one seed's runs of all methods have one and the same network
+CLASSIFIER_SEED = 0  # of the initial weights, so that one seed's runs of all methods have one and the same network
 
 
 def attribute_classifier(shape: Sequence[int], outputs: int, widths: Sequence[int]) -> nn.Module:
@@ -120,8 +120,8 @@ class Supervised(TrainableModel):
         return Loss(torch.stack(list(terms.values())).sum(), {k: v.detach() for k, v in terms.items()})
 
 
-class DigitJudges(TrainableModel):
-    """A digit classifier of its own for each modality, by which coherence is judged.
+class ModalityClassifiers(TrainableModel):
+    """An evaluation classifier of digits for each modality, that coherence is measured with.
 
     Arguments:
         modalities: Name to :class:`~repro.model.ModalitySpec`, images or spectrograms.
@@ -142,7 +142,7 @@ class DigitJudges(TrainableModel):
     def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
         """Mean cross-entropy in nats over the modalities, and the share of right digits in the batch."""
         if LABEL not in batch:
-            raise ValueError(f"the batch has {list(batch)}, judges are trained with {LABEL!r} too")
+            raise ValueError(f"the batch has {list(batch)}, evaluation classifiers are trained with {LABEL!r} too")
         self.check_batch({m: x for m, x in batch.items() if m != LABEL})
         logits = torch.cat([network(batch[m]) for m, network in self.networks.items()])
         labels = batch[LABEL].repeat(len(self.networks))
@@ -150,7 +150,7 @@ class DigitJudges(TrainableModel):
         return Loss(F.cross_entropy(logits, labels), {"accuracy": right})
 
 
-class WithJudge(TrainableModel):
+class WithClassifier(TrainableModel):
     """A model, and a supervised network trained after it on the same split as a stage of its own.
 
     What is measured with a network that comes with no package, an attack or a coherence, is so part of the run, of its
@@ -167,25 +167,29 @@ class WithJudge(TrainableModel):
     def __init__(self, model: TrainableModel, judge: TrainableModel) -> None:
         super().__init__(model.modalities)
         if judge.modalities != model.modalities:
-            raise ValueError(f"the judge has modalities {list(judge.modalities)}, the model {list(model.modalities)}")
-        if any(s.name == JUDGE for s in model.stages()):
-            raise ValueError(f"a stage of {type(model).__name__} is called {JUDGE!r} too")
+            raise ValueError(
+                f"the evaluation classifier has modalities {list(judge.modalities)}, the model {list(model.modalities)}"
+            )
+        if any(s.name == CLASSIFIER for s in model.stages()):
+            raise ValueError(f"a stage of {type(model).__name__} is called {CLASSIFIER!r} too")
         self.model, self.judge = model, judge
 
     @classmethod
-    def build(cls, model: TrainableModel, kind: type[TrainableModel], **options: object) -> WithJudge:
-        """Puts an untrained judge beside a model; its initial weights do not depend on the model or the run's seed."""
-        with isolated_rng(JUDGE_SEED):
+    def build(cls, model: TrainableModel, kind: type[TrainableModel], **options: object) -> WithClassifier:
+        """Puts an untrained evaluation classifier beside a model; its initial weights do not depend on the model or the
+        run's seed.
+        """
+        with isolated_rng(CLASSIFIER_SEED):
             return cls(model, kind(model.modalities, **options))
 
     def stages(self) -> Sequence[Stage]:
-        """The model's, then the judge's."""
+        """The model's, then the evaluation classifier's."""
         own = [replace(s, parameters=tuple(f"model.{p}" for p in s.parameters or ("",))) for s in self.model.stages()]
-        return (*own, Stage(JUDGE, (f"{JUDGE}.",)))
+        return (*own, Stage(CLASSIFIER, (f"{CLASSIFIER}.",)))
 
     def smallest_batch(self, stage: Stage) -> int:
         """That of the stage's owner."""
-        if stage.name == JUDGE:
+        if stage.name == CLASSIFIER:
             return self.judge.smallest_batch(stage)
         return self.model.smallest_batch(self._stage(stage))
 
@@ -199,13 +203,13 @@ class WithJudge(TrainableModel):
 
     def stage_data(self, stage: Stage, data: Dataset) -> Dataset:
         """What the stage's owner makes of the split; the other one goes into evaluation mode."""
-        judging = stage.name == JUDGE
-        self.judge.train(judging)
-        self.model.train(not judging)
-        return self.judge.stage_data(stage, data) if judging else self.model.stage_data(self._stage(stage), data)
+        classifying = stage.name == CLASSIFIER
+        self.judge.train(classifying)
+        self.model.train(not classifying)
+        return self.judge.stage_data(stage, data) if classifying else self.model.stage_data(self._stage(stage), data)
 
     def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
         """The loss of the stage's owner; the model's first stage if None."""
-        if stage is not None and stage.name == JUDGE:
+        if stage is not None and stage.name == CLASSIFIER:
             return self.judge.loss(batch, stage)
         return self.model.loss(batch, None if stage is None else self._stage(stage))

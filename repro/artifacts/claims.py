@@ -1,0 +1,322 @@
+"""The claims that the papers make of their experiments, and what the recorded runs say of each.
+
+A paper states its claims in its claims.toml: in own words, with the place in the paper, the artifact whose runs bear on
+it, and a rule. The verdict is computed from records, never typed in:
+
+- reproduced or contradicted, where runs of the paper profile settle it, or runs of the overnight profile that have
+  converged and whose reconstructions are good enough to show what the claim is about;
+- inconclusive, with the reasons: other runs, a difference within two standard errors, one seed, chains that do not mix,
+  narrow networks where size could matter;
+- not run, with the reason.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from repro.artifacts.inventory import PAPERS, find, nearest
+from repro.artifacts.render import LEAST_CEILING, Sources, plan
+from repro.datasets.card import not_available
+from repro.engine.store import paper_package
+from repro.errors import NotOfferedError, UsageError
+from repro.report.evidence import Comparison, Evidence
+
+__all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "cell", "claims", "counts", "to_markdown"]
+
+VERDICTS = ("reproduced", "contradicted", "inconclusive", "not run")
+# The best evidence first; smoke runs are none.
+PROFILES = ("paper", "overnight", "quick")
+MOST_R_HAT = 1.1
+RULES = ("best", "worst", "compare", "computed")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of a paper, as its claims.toml states it.
+
+    Arguments:
+        paper: The paper's package.
+        id: Unique within the paper.
+        text: The claim in own words.
+        place: Where the paper makes it.
+        artifact: Name of the artifact whose runs bear on it.
+        rule: What has to hold, see :func:`assess`.
+        headline: Whether it is one of the paper's main claims.
+        stand_in: An artifact on other data, shown where the artifact's own data cannot be had; it settles nothing.
+        ceiling: Name of the metric that bounds what a model can reach, such as the share of right reconstructions.
+        ceiling_rows: The rows that it is asked of; the rule's own row if empty.
+        chains: Row whose Markov chains have to mix; empty for none.
+        caveat: Why its runs, not being of what the paper speaks of, settle nothing; empty where they are of that.
+        size_matters: Whether narrow networks could be what decides it, so that only the paper profile may contradict.
+        training_matters: Whether it is about trained models, and not about what a step or a sample costs.
+        published: Table, row and column of the published value, or table and key.
+    """
+
+    paper: str
+    id: str
+    text: str
+    place: str
+    artifact: str
+    rule: Mapping[str, Any]
+    headline: bool = False
+    stand_in: str = ""
+    ceiling: str = ""
+    ceiling_rows: tuple[str, ...] = ()
+    chains: str = ""
+    caveat: str = ""
+    size_matters: bool = True
+    training_matters: bool = True
+    published: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``<paper>/<id>``."""
+        return f"{self.paper}/{self.id}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say of a claim.
+
+    Arguments:
+        claim: The claim.
+        verdict: One of ``VERDICTS``.
+        reasons: Why it is not settled, or not run.
+        evidence: What was compared, with values.
+        profile: Of the runs; empty without any.
+        artifact: Whose runs they are.
+    """
+
+    claim: Claim
+    verdict: str
+    reasons: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    profile: str = ""
+    artifact: str = ""
+    seeds: int = 0
+    published: str = ""
+
+
+@cache
+def claims(paper: str = "") -> tuple[Claim, ...]:
+    """Every claim, or those of one paper, in the order in which they are stated.
+
+    Raises:
+        UsageError: If there is no such paper.
+    """
+    chosen = [p for p, prefix in PAPERS.items() if paper in ("", p, prefix)]
+    if not chosen:
+        raise UsageError(f"unknown paper {paper!r}{nearest(paper, [*PAPERS, *PAPERS.values()])}")
+    found = []
+    for name in chosen:
+        text = (files(paper_package(name)) / "claims.toml").read_text(encoding="utf-8")
+        for entry in tomllib.loads(text)["claim"]:
+            lists = {k: tuple(entry[k]) for k in ("published", "ceiling_rows") if k in entry}
+            found.append(Claim(name, **{**entry, **lists}))
+    return tuple(found)
+
+
+def _best(evidence: Evidence, rule: Mapping[str, Any]) -> list[Comparison]:
+    """The rule's rows against each other row, in every metric."""
+    better = "<" if (rule["better"] == "lower") == (rule["kind"] == "best") else ">"
+    own = [rule["row"]] if isinstance(rule["row"], str) else list(rule["row"])
+    others = [r for r in rule.get("among", evidence.rows) if r not in own and r in evidence.rows]
+    found = []
+    for metric in rule["metrics"]:
+        means = {r: fmean(evidence.values(r, metric)) for r in own}
+        champion = (min if better == "<" else max)(means, key=means.__getitem__)
+        rivals = {r: fmean(evidence.values(r, metric)) for r in others}
+        rival = (min if better == "<" else max)(rivals, key=rivals.__getitem__)
+        comparison = evidence.compare((champion, metric), better, (rival, metric))
+        found.append(replace(comparison, text=f"{comparison.text} ({evidence.named(champion, metric)})"))
+    return found
+
+
+def _compare(evidence: Evidence, rule: Mapping[str, Any]) -> list[Comparison]:
+    found = []
+    for left, op, right, *by in rule["all"]:
+        other = right if isinstance(right, int | float) else tuple(right)
+        comparison = evidence.compare(tuple(left), op, other, *by)
+        named = evidence.named(*left)
+        if isinstance(other, tuple) and other[1] != left[1]:
+            named += f" {op} {evidence.named(*other)}"
+        found.append(replace(comparison, text=f"{comparison.text} ({named})"))
+    return found
+
+
+def _computed(evidence: Evidence | None, rule: Mapping[str, Any], paper: str) -> list[Comparison]:
+    module = import_module(f"{paper_package(paper)}.claims")
+    function = getattr(module, rule["function"])
+    return function() if evidence is None else function(evidence)
+
+
+def _found(claim: Claim, artifact: str, sources: Sources) -> Evidence | None:
+    """The best profile's evidence, None where no profile has all records of the rows that the rule needs."""
+    for profile in PROFILES:
+        try:
+            rows = plan(find(artifact), profile)
+        except (NotOfferedError, UsageError):
+            continue
+        records = {r: [x for s in specs if (x := sources.record(s)) is not None] for r, specs in rows.items()}
+        needed = _needed(claim, rows)
+        if needed and all(records.get(r) for r in needed):
+            kept = {r: v for r, v in records.items() if v}
+            return Evidence(artifact, profile, kept, sources.record)
+    return None
+
+
+def _needed(claim: Claim, rows: Mapping[str, Any]) -> list[str]:
+    rule = claim.rule
+    if rule["kind"] in ("best", "worst"):
+        own = [rule["row"]] if isinstance(rule["row"], str) else list(rule["row"])
+        own = [r for r in own if r in rows] or own
+        return [*own, *(r for r in rule.get("among", rows) if r not in own and r in rows)]
+    if rule["kind"] == "compare":
+        sides = [side[0] for left, _, right, *_ in rule["all"] for side in (left, right) if isinstance(side, list)]
+        return list(dict.fromkeys(sides))
+    return list(rule.get("rows", rows))
+
+
+def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) -> list[str]:
+    """Why evidence cannot settle a claim, whatever it says."""
+    reasons = [claim.caveat] if claim.caveat else []
+    records = [r for found in evidence.rows.values() for r in found]
+    if evidence.profile == "quick" and claim.training_matters:
+        reasons.append("trained for minutes (profile quick)")
+    elif evidence.profile == "overnight" and claim.training_matters:
+        open_ends = sum(r.converged is False for r in records)
+        if open_ends:
+            reasons.append(f"not converged ({open_ends} of {len(records)} runs)")
+    if any(c.seeds == 1 for c in comparisons):
+        reasons.append("one seed")
+    if claim.ceiling:
+        asked = claim.ceiling_rows or ((claim.rule["row"],) if isinstance(claim.rule.get("row"), str) else ())
+        for row in asked:
+            value = fmean(evidence.values(row, claim.ceiling))
+            if value < LEAST_CEILING:
+                reasons.append(f"reconstruction ceiling of {row} {value:.2f}, under {LEAST_CEILING}")
+    if claim.chains and claim.chains in evidence.rows:
+        worst = max(evidence.values(claim.chains, "test/unconditional/r_hat"))
+        if worst > MOST_R_HAT:
+            reasons.append(f"chains of {claim.chains} do not mix (split R-hat {worst:.2f})")
+    return reasons
+
+
+def _not_run(claim: Claim) -> str:
+    artifact = find(claim.artifact)
+    if artifact.unrecorded or "biked" in artifact.data:
+        return "; ".join(not_available(d) for d in artifact.data)
+    if artifact.kind == "X":
+        return artifact.reason
+    return f"`make {artifact.target} PROFILE=overnight`, or a GPU"
+
+
+def _published(claim: Claim) -> str:
+    """The published value that a claim rests on, read from published.toml."""
+    if not claim.published:
+        return ""
+    text = (files(paper_package(claim.paper)) / "published.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text)[claim.published[0]]
+    if len(claim.published) == 2:
+        return str(table[claim.published[1]])
+    _, row, column = claim.published
+    return str(table["rows"][row][table["columns"].index(column)])
+
+
+def assess(claim: Claim, sources: Sources) -> Verdict:
+    """The verdict on a claim.
+
+    Rules, by ``kind``: ``best`` and ``worst`` set the best of the rule's ``row`` or rows against the best of all other
+    rows (or those ``among``) in each of its ``metrics``; ``compare`` wants every triple of ``all`` to hold, each a row
+    and metric, ``<`` or ``>``, and a row and metric or a number, by at least a fourth entry where there is one;
+    ``computed`` asks a function of the paper's claims.py, with ``evidence = false`` without any records.
+
+    Arguments:
+        claim: The claim.
+        sources: Where records are.
+
+    Raises:
+        KeyError: If a rule names a row or a metric that its records lack.
+    """
+    published = _published(claim)
+    if claim.rule["kind"] == "computed" and not claim.rule.get("evidence", True):
+        comparisons = _computed(None, claim.rule, claim.paper)
+        verdict = _weigh(comparisons)
+        return Verdict(claim, verdict, (), tuple(c.text for c in comparisons), published=published)
+    evidence, stand_in = _found(claim, claim.artifact, sources), False
+    if evidence is None and claim.stand_in:
+        evidence, stand_in = _found(claim, claim.stand_in, sources), True
+    if evidence is None:
+        return Verdict(claim, "not run", (_not_run(claim),), artifact=claim.artifact, published=published)
+    if claim.rule["kind"] == "computed":
+        comparisons = _computed(evidence, claim.rule, claim.paper)
+    else:
+        comparisons = (_compare if claim.rule["kind"] == "compare" else _best)(evidence, claim.rule)
+    reasons = _gates(claim, evidence, comparisons)
+    if stand_in:
+        reasons.insert(0, f"on other data than the paper's ({', '.join(find(claim.stand_in).data)})")
+    verdict = _weigh(comparisons)
+    if verdict == "contradicted" and evidence.profile != "paper" and claim.size_matters:
+        reasons.append("narrow networks, where size could matter")
+    if verdict == "inconclusive":
+        reasons.append("differences within two standard errors" if comparisons else "nothing to compare")
+    if reasons:
+        verdict = "inconclusive"
+    seeds = min((c.seeds for c in comparisons if c.seeds), default=0)
+    texts = tuple(
+        c.text + ("" if c.holds else " does not hold" if c.holds is False else " is open") for c in comparisons
+    )
+    return Verdict(claim, verdict, tuple(reasons), texts, evidence.profile, evidence.artifact, seeds, published)
+
+
+def _weigh(comparisons: Sequence[Comparison]) -> str:
+    if any(c.holds is False for c in comparisons):
+        return "contradicted"
+    return "reproduced" if comparisons and all(c.holds for c in comparisons) else "inconclusive"
+
+
+def counts(verdicts: Sequence[Verdict]) -> str:
+    """How many claims have each verdict, in one line."""
+    numbers = {v: sum(x.verdict == v for x in verdicts) for v in VERDICTS}
+    return f"{len(verdicts)} claims: " + ", ".join(f"{n} {v}" for v, n in numbers.items())
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    return " ".join(text.replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*").split())
+
+
+def to_markdown(verdicts: Sequence[Verdict]) -> str:
+    """The verdicts as a Markdown table.
+
+    Arguments:
+        verdicts: In order.
+    """
+    lines = ["| claim | place | evidence | published | runs | verdict |", "|:--|:--|:--|:--|:--|:--|"]
+    for v in verdicts:
+        runs = f"{v.artifact} ({v.profile}, {v.seeds or 'no'} seed{'s' * (v.seeds != 1)})" if v.profile else "—"
+        why = f": {'; '.join(v.reasons)}" if v.reasons else ""
+        texts = (
+            v.claim.text,
+            v.claim.place,
+            "; ".join(v.evidence) or "—",
+            v.published or "—",
+            runs,
+            f"**{v.verdict}**{cell(why)}",
+        )
+        lines.append("| " + " | ".join([*(cell(t) for t in texts[:-1]), texts[-1]]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def all_verdicts(figures: Path, paper: str = "") -> list[Verdict]:
+    """The verdict on every claim, from recorded runs."""
+    sources = Sources(None, figures)
+    return [assess(claim, sources) for claim in claims(paper)]

@@ -1,0 +1,353 @@
+"""Tables and figures: the runs that each needs, how it is rendered, and where its files lie."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from repro.artifacts.inventory import KINDS, Artifact, artifacts, find, nearest
+from repro.engine.cost import expected
+from repro.engine.environment import has_bfloat16
+from repro.engine.speed import REFERENCE, cached_speed
+from repro.engine.store import RunStore, paper_experiments, paper_package, read_record, write_atomically
+from repro.errors import NoProfileError, NotOfferedError, RunError, UsageError
+from repro.records import PRECISIONS, PROFILES, Record, RunSpec, precision_of, with_precision
+from repro.report.plain_tables import PlainTable
+from repro.report.tables import Table, join_tables
+
+__all__ = [
+    "NO_VERDICT",
+    "UsageError",
+    "artifacts",
+    "estimate",
+    "export_records",
+    "find",
+    "is_unrecorded",
+    "missing_runs",
+    "plan",
+    "record_path",
+    "render",
+    "state",
+    "tables",
+]
+
+
+# Shares of right digits in reconstructions: below this no model can show what a table of samples is about.
+CEILINGS = ("test/reconstruction/coherence", "test/reconstruction/coherence/mean", "test/conditional/reconstructed/m0")
+LEAST_CEILING = 0.9
+NO_VERDICT = "No verdict: runs of the smoke profile train for an epoch or two, which only shows that everything works."
+
+
+def check_profile(profile: str) -> str:
+    """The profile itself.
+
+    Raises:
+        UsageError: If it is unknown.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"unknown profile {profile!r}; one of {', '.join(PROFILES)}{nearest(profile, PROFILES)}")
+    return profile
+
+
+def output_folder(artifact: Artifact, profile: str, figures: Path, precision: str | None = None) -> Path:
+    """Where an artifact's files lie: the paper profile's at the top, others' in folders of their own."""
+    folder = figures / artifact.paper if profile == "paper" else figures / artifact.paper / profile
+    return folder if precision in (None, "auto", "float32") else folder / str(precision)
+
+
+def state(artifact: Artifact, figures: Path) -> str:
+    """A word or two on where the artifact stands."""
+    if artifact.kind in "DX":
+        return KINDS[artifact.kind] + (f": {artifact.reason}" if artifact.reason else "")
+    if not artifact.built:
+        return "not built yet"
+    done = [p for p in PROFILES if any(output_folder(artifact, p, figures).glob(f"{artifact.id}.*"))]
+    if artifact.unrecorded and done:
+        done = [p for p in done if not is_unrecorded(artifact, p, Sources(None, figures))]
+    return f"rendered ({', '.join(done)})" if done else "ready"
+
+
+def _source(artifact: Artifact) -> Artifact:
+    """The artifact itself, or the one of another paper that it repeats."""
+    return find(artifact.same_as) if artifact.same_as else artifact
+
+
+def plan(
+    artifact: Artifact,
+    profile: str,
+    seeds: int | None = None,
+    precision: str | None = None,
+    device: str | None = None,
+) -> dict[str, list[RunSpec]]:
+    """The runs that an artifact needs, by row.
+
+    Arguments:
+        artifact: The table or figure.
+        profile: The profile.
+        seeds: Number of seeds; the profile's if None.
+        precision: Of the hidden layers, ``"float32"`` or ``"bfloat16"``; the specifications' own if None; ``"auto"``
+            for those, but float32 instead of bfloat16 where the device has no units for it.
+        device: The device that ``"auto"`` asks, as :func:`repro.engine.environment.has_bfloat16` takes it.
+
+    Raises:
+        UsageError: If it is not computed from runs here, or has no precision to choose, and why.
+        NotOfferedError: If its experiment has no settings of the profile.
+    """
+    if artifact.kind == "D":
+        raise UsageError(f"{artifact.name} is a drawing of the method, not computed")
+    if artifact.kind == "X":
+        raise UsageError(f"{artifact.name} cannot be computed: {artifact.reason}")
+    if not artifact.built:
+        raise UsageError(f"{artifact.name} is not built yet; `repro list` shows what is")
+    if seeds is not None and seeds < 1:
+        raise UsageError(f"--seeds is {seeds}, must be at least 1")
+    source = _source(artifact)
+    try:
+        rows = paper_experiments(source.paper).plan(source.id, check_profile(profile), seeds)
+    except NoProfileError as error:
+        raise NotOfferedError(f"{artifact.name} {error}") from None
+    if precision == "auto":
+        return {row: [resolved(s, device) for s in specs] for row, specs in rows.items()}
+    try:
+        return {row: [with_precision(s, precision) for s in specs] for row, specs in rows.items()}
+    except ValueError as error:
+        near = nearest(str(precision), PRECISIONS) if precision not in PRECISIONS else ""
+        raise UsageError(f"{error}{near}") from None
+
+
+def resolved(spec: RunSpec, device: str | None = None) -> RunSpec:
+    """The run itself, or in float32 where it is planned in bfloat16 and the device has no units for that."""
+    if precision_of(spec) != "bfloat16" or has_bfloat16(device):
+        return spec
+    return with_precision(spec, "float32")
+
+
+def unique(rows: Mapping[str, Sequence[RunSpec]]) -> list[RunSpec]:
+    """All runs of a plan, each once, in order."""
+    return list(dict.fromkeys(s for specs in rows.values() for s in specs))
+
+
+def missing_runs(specs: Sequence[RunSpec], store: RunStore) -> list[RunSpec]:
+    """The runs without a record, the longest first so that the last workers end together."""
+    absent = [s for s in specs if store.record(s) is None]
+    machine = cached_speed() or REFERENCE
+    return sorted(absent, key=lambda s: -expected(s, machine)[0])
+
+
+def estimate(specs: Sequence[RunSpec], workers: int) -> tuple[float, float]:
+    """Seconds on that many cores of this machine, as far as it was measured, and peak megabytes of runs."""
+    machine = cached_speed() or REFERENCE
+    costs = [expected(s, machine) for s in specs]
+    loads = [0.0] * max(1, workers)
+    for seconds, _ in sorted(costs, reverse=True):
+        loads[loads.index(min(loads))] += seconds
+    largest = sorted((m for _, m in costs), reverse=True)[: max(1, workers)]
+    return max(loads), sum(largest)
+
+
+def record_path(spec: RunSpec, figures: Path, suffix: str = "json") -> Path:
+    return figures / spec.paper / "records" / f"{spec.key}.{suffix}"
+
+
+def export_records(specs: Sequence[RunSpec], store: RunStore, figures: Path) -> None:
+    """Copies records, and the samples that figures are drawn from, beside the figures.
+
+    Raises:
+        RecordError: If a file there is not the record of its run; nothing is written then.
+    """
+    for spec in specs:
+        read_record(record_path(spec, figures), spec)
+    for spec in specs:
+        if (record := store.record(spec)) is not None:
+            write_atomically(record_path(spec, figures), record.to_json())
+            samples = store.directory(spec) / "samples.safetensors"
+            if samples.exists() and _is_shown(spec):
+                write_atomically(record_path(spec, figures, "safetensors"), samples.read_bytes())
+
+
+def _is_shown(spec: RunSpec) -> bool:
+    """Whether a figure of the run's paper is drawn from its samples, in the precision that figures have."""
+    known = _shown(spec.paper, spec.profile)
+    if precision_of(spec) != "float32":
+        return spec in known
+    return spec in known or with_precision(spec, "bfloat16") in known  # what a machine without its units ran instead
+
+
+@cache
+def _shown(paper: str, profile: str) -> frozenset[RunSpec]:
+    found: set[RunSpec] = set()
+    for artifact in artifacts().values():
+        if artifact.built and artifact.paper == paper and artifact.kind in "FQ" and not artifact.same_as:
+            with suppress(NotOfferedError):
+                found |= set(unique(plan(artifact, profile)))
+    return frozenset(found)
+
+
+@cache
+def _planned(paper: str, profile: str) -> frozenset[RunSpec]:
+    """Every run that an artifact of a paper plans in a profile."""
+    found: set[RunSpec] = set()
+    for artifact in artifacts().values():
+        if artifact.built and artifact.paper == paper and artifact.kind not in "DX" and not artifact.same_as:
+            with suppress(NotOfferedError):
+                found |= set(unique(plan(artifact, profile)))
+    return frozenset(found)
+
+
+class Sources:
+    """Records and samples, from the run directories first and from those beside the figures after.
+
+    Arguments:
+        store: The run directories, None for exported records alone.
+        figures: Where exported records lie.
+        precision: What :func:`repro.records.with_precision` makes of what is asked for.
+    """
+
+    def __init__(self, store: RunStore | None, figures: Path, precision: str | None = None) -> None:
+        self.store, self.figures, self.precision = store, figures, precision
+
+    def _variants(self, spec: RunSpec) -> list[RunSpec]:
+        """What may answer: what is asked for, then, where no precision was chosen, a bfloat16 run's float32 twin.
+
+        Not a twin that is planned itself: then precision is what the two are compared by.
+        """
+        if self.precision not in (None, "auto"):
+            return [with_precision(spec, self.precision)]
+        if precision_of(spec) != "bfloat16":
+            return [spec]
+        twin = with_precision(spec, "float32")
+        return [spec] if twin in _planned(spec.paper, spec.profile) else [spec, twin]
+
+    def record(self, spec: RunSpec) -> Record | None:
+        for one in self._variants(spec):
+            found = None if self.store is None else self.store.record(one)
+            if (found := found or read_record(record_path(one, self.figures), one)) is not None:
+                return found
+        return None
+
+    def samples(self, spec: RunSpec) -> dict[str, Any]:
+        from safetensors.numpy import load_file
+
+        paths = []
+        for one in self._variants(spec):
+            if self.store is not None:
+                paths.append(self.store.directory(one) / "samples.safetensors")
+            paths.append(record_path(one, self.figures, "safetensors"))
+        for path in paths:
+            if path.exists():
+                return dict(sorted(load_file(path).items()))
+        raise RunError(f"no samples of {spec.label} in {' or '.join(map(str, paths))}")
+
+
+def is_unrecorded(artifact: Artifact, profile: str, sources: Sources) -> bool:
+    """Whether no run of an artifact has a record, although it needs some."""
+    specs = unique(plan(artifact, profile))
+    return bool(specs) and all(sources.record(s) is None for s in specs)
+
+
+def render(
+    artifact: Artifact,
+    profile: str,
+    figures: Path,
+    *,
+    store: RunStore | None = None,
+    seeds: int | None = None,
+    precision: str | None = None,
+) -> list[Path]:
+    """Renders an artifact from records, without training anything.
+
+    Arguments:
+        artifact: What to render.
+        profile: The profile of its records.
+        figures: Where files go and where exported records lie.
+        store: Run directories to look in first, None for exported records alone.
+        seeds: Number of seeds; the profile's if None.
+        precision: Of the hidden layers, as :func:`plan` takes it.
+
+    Returns:
+        The files.
+
+    Raises:
+        RunError: If a run that the artifact needs has no record; it names the runs. Not where no run has one, or only
+            some have, and the artifact is rendered even so.
+    """
+    sources = Sources(store, figures, precision)
+    specs = unique(plan(artifact, profile, seeds, None if precision == "auto" else precision))
+    absent = [s.label for s in specs if sources.record(s) is None]
+    shown = (artifact.unrecorded and len(absent) == len(specs)) or (artifact.partial and len(absent) < len(specs))
+    if absent and not shown:
+        more = "" if len(absent) <= 3 else f" and {len(absent) - 3} more"
+        raise RunError(
+            f"{artifact.name} lacks the records of {', '.join(absent[:3])}{more}; `{artifact.command(profile)}`"
+        )
+    source = _source(artifact)
+    rendering = importlib.import_module(f"{paper_package(source.paper)}.rendering")
+    contents = dict(
+        rendering.render(
+            source.id,
+            profile,
+            seeds=seeds,
+            lookup=sources.record,
+            samples=sources.samples,
+            rename=_rename(artifact),
+        )
+    )
+    contents |= join_tables(tables(artifact, profile, sources, seeds), f"tab:{source.target}")
+    folder = output_folder(artifact, profile, figures, precision)
+    paths = []
+    for suffix, content in contents.items():
+        paths.append(folder / f"{artifact.id}.{suffix}")
+        write_atomically(paths[-1], content)
+    return paths
+
+
+def tables(artifact: Artifact, profile: str, sources: Sources, seeds: int | None = None) -> list[Table | PlainTable]:
+    """An artifact's tables from records, none for one that is drawn alone.
+
+    Without verdicts in the smoke profile; where :func:`unsettled` has a reason they do not name the best model.
+
+    Arguments:
+        artifact: What to tabulate.
+        profile: The profile of its records.
+        sources: Where they lie; all that the artifact's plan names are there.
+        seeds: Number of seeds; the profile's if None.
+    """
+    source = _source(artifact)
+    rendering = importlib.import_module(f"{paper_package(source.paper)}.rendering")
+    found = rendering.tables(source.id, profile, seeds=seeds, lookup=sources.record, rename=_rename(artifact))
+    if profile == "smoke":
+        return [t.without_verdict(NO_VERDICT) for t in found]
+    records = [r for s in unique(plan(artifact, profile, seeds)) if (r := sources.record(s)) is not None]
+    return [t.not_settled(unsettled(profile, records)) for t in found]
+
+
+def unsettled(profile: str, records: Sequence[Record]) -> str:
+    """Why runs do not settle which of their models is the best; empty where they do.
+
+    Runs of the paper profile do, and those of the overnight profile that have converged and whose reconstructions are
+    right in at least 0.9 of the cases.
+    """
+    if profile == "paper":
+        return ""
+    if profile != "overnight":
+        return f"the profile {profile} trains for minutes"
+    open_ends = sum(r.converged is False for r in records)
+    reasons = [f"{open_ends} of {len(records)} runs have not converged"] if open_ends else []
+    ceilings = {r.spec.method: m.value for r in records for m in r.metrics if m.name in CEILINGS}
+    if ceilings and min(ceilings.values()) < LEAST_CEILING:
+        lowest = min(ceilings, key=ceilings.__getitem__)
+        reasons.append(f"only {ceilings[lowest]:.2f} of {lowest}'s reconstructions show the right digit")
+    return " and ".join(reasons)
+
+
+def _rename(artifact: Artifact) -> dict[str, str]:
+    if not artifact.same_as:
+        return {}
+    published = tomllib.loads((files(f"repro.papers.{artifact.paper}") / "published.toml").read_text())
+    return published.get(artifact.id, {}).get("rename", {})

@@ -1,0 +1,25 @@
+"""multivae's models behind the one interface; nothing else imports multivae.
+
+Names are imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_LAZY = {
+    "Baseline": "repro.baselines.models",
+    "BaselineSettings": "repro.baselines.models",
+    "METHODS": "repro.baselines.models",
+    "build_baseline": "repro.baselines.models",
+    "multivae_fields": "repro.baselines.models",
+}
+
+__all__ = sorted(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'repro.baselines' has no attribute {name!r}")

@@ -1,0 +1,119 @@
+"""The command ``repro list``, and what ``repro`` says when nothing is asked of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from repro.artifacts import render as a
+from repro.artifacts.inventory import PACKAGES, PAPERS, Artifact, nearest
+from repro.engine.store import figures_root
+from repro.errors import UsageError
+from repro.records import PROFILES
+
+__all__ = ["add_list_options", "list_artifacts", "welcome"]
+
+KINDS = {"T": "table", "S": "settings", "F": "figure", "Q": "samples", "D": "drawing", "X": "none"}
+
+WELCOME = """\
+repro regenerates the tables and figures of four papers on multimodal VAEs, beside what was published.
+
+  repro list                           every table and figure: data, cost, and what is recorded
+  repro show gmrf-table1               a table as recorded here and as published (and yours, once you have run it)
+  repro run gmrf-table1                train, measure and print it; also `make gmrf-table1` in a checkout
+  repro run gmrf-table1 --dry-run      what would be run and how long it takes on this machine
+  repro weights list                   trained models; in Python, repro.load_model("gmrf_mcvae/copula")
+  repro data list                      the datasets, and what each needs
+  repro doctor                         what this machine offers
+  repro --help                         all commands; `repro COMMAND --help` for each\
+"""
+
+
+def welcome() -> None:
+    """Prints what one can do next."""
+    print(WELCOME)
+
+
+def add_list_options(sub: argparse.ArgumentParser) -> None:
+    """Adds the options of ``repro list``."""
+    sub.add_argument("paper", nargs="?", help="one paper alone, such as gmrf_mcvae or gmrf")
+    sub.add_argument("--json", action="store_true", help="as JSON, with titles, costs and reasons in full")
+    sub.add_argument("--figures", type=Path, metavar="DIR", help="recorded material other than the package's")
+
+
+def list_artifacts(options: argparse.Namespace) -> None:
+    """Prints one line for each artifact.
+
+    Raises:
+        UsageError: If there is no such paper.
+    """
+    figures = options.figures or figures_root()
+    chosen = [x for x in a.artifacts().values() if options.paper is None or x.paper == _paper(options.paper)]
+    if options.json:
+        print(json.dumps([_entry(x, figures) for x in chosen], indent=1, ensure_ascii=False))
+        return
+    head = ("artifact", "kind", "data", "cost", "state")
+    rows = [head, *((x.name, KINDS[x.kind], _data(x), _cost(x), _state(x, _recorded(x, figures))) for x in chosen)]
+    widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _paper(word: str) -> str:
+    for paper, prefix in PACKAGES.items():
+        if word in (paper, prefix):
+            return paper
+    names: Sequence[str] = [*PACKAGES, *PAPERS.values()]
+    raise UsageError(f"unknown paper {word!r}{nearest(word, names)}")
+
+
+def _recorded(artifact: Artifact, figures: Path) -> list[str]:
+    """The profiles whose runs are recorded and drawn."""
+    if artifact.kind in "DX" or not artifact.built:
+        return []
+    done = [p for p in PROFILES if any(a.output_folder(artifact, p, figures).glob(f"{artifact.id}.*"))]
+    if artifact.unrecorded:
+        done = [p for p in done if not a.is_unrecorded(artifact, p, a.Sources(None, figures))]
+    return done
+
+
+def _state(artifact: Artifact, recorded: Sequence[str]) -> str:
+    if artifact.kind == "D":
+        return "not computed"
+    if artifact.kind == "X":
+        return "no public data"
+    if recorded:
+        return f"recorded {','.join(recorded)}"
+    return "needs your files" if artifact.unrecorded else "ready"
+
+
+def _data(artifact: Artifact) -> str:
+    if not artifact.data:
+        return "-"
+    first, *more = artifact.data
+    return f"{first} +{len(more)}" if more else first
+
+
+def _cost(artifact: Artifact) -> str:
+    """The paper profile's cost without what is said of others."""
+    first = re.split("; |, ", artifact.cost or "-")[0]
+    return re.sub(" on an? ", " ", first.replace("with ", "as ", 1))
+
+
+def _entry(artifact: Artifact, figures: Path) -> dict[str, object]:
+    recorded = _recorded(artifact, figures)
+    return {
+        "name": artifact.name,
+        "target": artifact.target,
+        "kind": KINDS[artifact.kind],
+        "title": artifact.title,
+        "data": list(artifact.data),
+        "cost": artifact.cost,
+        "state": _state(artifact, recorded),
+        "recorded": recorded,
+        "reason": artifact.reason,
+        "same_as": artifact.same_as,
+    }

@@ -1,0 +1,158 @@
+"""The command ``repro overnight``: a queue of runs that can be left alone for nights, and stopped at any moment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro.cli.run import StoppedError, StopRequest, chosen_device
+from repro.engine.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from repro.artifacts.schedule import Planned
+    from repro.engine.store import RunStore
+    from repro.records import RunSpec
+
+__all__ = ["add_overnight_command", "run_overnight"]
+
+NO_SPACE = "No space left on device"
+
+
+def add_overnight_command(sub: argparse.ArgumentParser) -> None:
+    """Adds the options of ``repro overnight``."""
+    sub.add_argument("--workers", type=int, metavar="N", help="processes, one run each; one a core by default")
+    sub.add_argument("--dry-run", action="store_true", help="print the steps with an estimate, start nothing")
+    sub.add_argument("--device", help="cpu, cuda or cuda:<index>; a GPU where there is one by default")
+    sub.add_argument(
+        "--max-minutes",
+        type=float,
+        metavar="M",
+        help="stop at the first step after M minutes, with checkpoints and exit code 75; the same command continues",
+    )
+    sub.add_argument(
+        "--schedule", type=Path, metavar="FILE", help="other steps than those of repro/artifacts/overnight.toml"
+    )
+    sub.add_argument("--figures", type=Path, metavar="DIR", help="whose records times are taken from (figures)")
+    sub.add_argument("--runs", type=Path, metavar="DIR", help="run directories (REPRO_RUNS, or runs)")
+
+
+class _Watched(Progress):
+    """Progress that notes when a run failed as the disk is full."""
+
+    full = False
+
+    def finished(self, spec: RunSpec, reason: str | None) -> None:
+        self.full |= NO_SPACE in (reason or "")
+        super().finished(spec, reason)
+
+    def retried(self, spec: RunSpec, reason: str) -> None:
+        self.full |= NO_SPACE in reason
+        super().retried(spec, reason)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Makes sure that no other queue is at work on these run directories.
+
+    Raises:
+        UsageError: If one is.
+        RunError: If the folder cannot be written to.
+    """
+    from repro.engine.locks import LockError, RunLock
+    from repro.errors import RunError, UsageError
+
+    lock = RunLock(root / "overnight")
+    try:
+        lock.directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except LockError as error:
+        raise UsageError(f"a queue on {root} {error}; one at a time") from None
+    except OSError as error:
+        raise RunError(f"cannot write to {lock.directory}: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release(finished=True)
+
+
+def run_overnight(options: argparse.Namespace) -> None:
+    """Runs a schedule's steps in their order: the command ``repro overnight``.
+
+    What has a record is not run again, what was interrupted continues from its last checkpoint. A run that fails stops
+    no other; a full disk stops all.
+
+    Raises:
+        UsageError: If an option is out of its range, the schedule is none, or another queue is at work on these runs.
+        StoppedError: If the minutes were over, or a signal came.
+        RunError: If runs failed, or the disk is full.
+    """
+    from repro.artifacts.planning import read_measured
+    from repro.artifacts.schedule import plan_steps, read_steps, render_steps
+    from repro.engine.devices import available_cores
+    from repro.engine.store import RunStore, default_runs_root, figures_root
+    from repro.errors import UsageError
+
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers is {options.workers}, must be at least 1")
+    if options.max_minutes is not None and not options.max_minutes > 0:
+        raise UsageError(f"--max-minutes is {options.max_minutes}, must be positive")
+    steps, store = read_steps(options.schedule), RunStore(options.runs or default_runs_root())
+    if options.dry_run:
+        measured = read_measured(store, options.figures or figures_root())
+        print(render_steps(plan_steps(steps, store), measured, options.workers or available_cores()))
+        return
+    with _alone(store.root):
+        planned = plan_steps(steps, store)
+        todo = [spec for p in planned if not p.waits for spec in p.todo]
+        total = sum(len(p.specs) for p in planned if not p.waits)
+        if todo:
+            _carry_out(todo, store, options, total)
+    _say_what_is_left(planned, total)
+
+
+def _carry_out(todo: Sequence[RunSpec], store: RunStore, options: argparse.Namespace, total: int) -> None:
+    from repro.artifacts.render import estimate
+    from repro.engine.devices import available_cores
+    from repro.engine.local import RunsStopped, describe, run_all
+    from repro.errors import RunError
+
+    print(f"{total} runs, {total - len(todo)} recorded", file=sys.stderr)
+    device = chosen_device(options.device)
+    progress = _Watched(todo, lambda spec: estimate([spec], 1)[0], workers=options.workers or available_cores())
+    failures, stopped = [], False
+    with StopRequest(options.max_minutes) as stop:
+        try:
+            failures = run_all(
+                todo,
+                store,
+                workers=options.workers,
+                device=device,
+                progress=progress,
+                stop=lambda: stop() or progress.full,
+            )
+        except RunsStopped as reason:
+            stopped, failures = True, reason.failures
+        finally:
+            progress.close()
+        left = sum(store.record(s) is None for s in todo)
+        recorded = f"{total - left} of {total} runs recorded"
+        if progress.full and left:
+            raise RunError(f"the disk of {store.root} is full; {recorded}, nothing is lost; make space and start again")
+        if stopped:
+            failed = f"; {describe(failures, len(todo))}" if failures else ""
+            raise StoppedError(f"stopped {stop.reason}: {recorded}{failed}; the same command continues")
+    if failures:
+        raise RunError(describe(failures, len(todo)))
+
+
+def _say_what_is_left(planned: Sequence[Planned], total: int) -> None:
+    from repro.artifacts.schedule import waiting
+
+    print("".join(f"{line}\n" for line in waiting(planned)), end="")
+    print(f"{total} runs recorded; `repro run ID --profile overnight` renders each table and figure")

@@ -1,0 +1,201 @@
+"""What the command line says of results: yours beside the recorded and the published ones, and recording them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repro.artifacts.inventory import Artifact
+    from repro.artifacts.results import Standing
+
+__all__ = ["add_record_options", "add_show_options", "print_outcome", "record_runs", "show"]
+
+FORMATS = ("latex", "csv", "json")
+
+
+def add_folder_options(sub: argparse.ArgumentParser, *names: str) -> None:
+    """Adds ``--runs``, ``--results`` and ``--figures``, or some of them."""
+    texts = {
+        "runs": "run directories (REPRO_RUNS, or runs)",
+        "results": "your tables, figures and records (REPRO_RESULTS, or results)",
+        "figures": "recorded material (REPRO_FIGURES, or the package's own)",
+    }
+    for name in names:
+        sub.add_argument(f"--{name}", type=Path, metavar="DIR", help=texts[name])
+
+
+def add_show_options(sub: argparse.ArgumentParser) -> None:
+    """Adds the options of ``repro show``."""
+    sub.add_argument("id", help="such as gmrf_mcvae/table1 or gmrf-table1")
+    sub.add_argument("--profile", default="paper", help="paper (default), overnight, quick or smoke")
+    group = sub.add_mutually_exclusive_group()
+    group.add_argument("--latex", action="store_true", help="the table in LaTeX, for a document with booktabs")
+    group.add_argument("--csv", action="store_true", help="every cell of every table of the artifact, a line each")
+    group.add_argument("--json", action="store_true", help="the same with every field")
+    add_folder_options(sub, "runs", "results", "figures")
+
+
+def add_record_options(sub: argparse.ArgumentParser) -> None:
+    """Adds the options of ``repro record``."""
+    sub.add_argument("id", help="such as gmrf_mcvae/table1 or gmrf-table1")
+    sub.add_argument("--profile", default="paper", help="paper (default), overnight or quick")
+    add_folder_options(sub, "runs", "figures")
+
+
+def _standing(artifact: Artifact, options: argparse.Namespace, figures: Path, **choices: Any) -> Standing:
+    from repro.artifacts.results import standing
+    from repro.engine.store import RunStore, default_results_root, default_runs_root
+
+    return standing(
+        artifact,
+        options.profile,
+        figures=figures,
+        store=RunStore(options.runs or default_runs_root()),
+        results=options.results or default_results_root(),
+        **choices,
+    )
+
+
+def print_outcome(artifact: Artifact, options: argparse.Namespace, paths: Sequence[Path]) -> None:
+    """Prints what ``repro run`` ends with: the rendered tables, yours beside the recorded ones, and where they lie."""
+    from repro.artifacts.render import plan, unique
+    from repro.engine.store import figures_root
+
+    for path in paths:
+        if path.suffix == ".md":
+            print(path.read_text())
+    if artifact.kind == "T" and unique(plan(artifact, options.profile)):
+        found = _standing(artifact, options, figures_root(), seeds=options.seeds, precision=options.precision)
+        if found.joint is not None:
+            print(found.joint.to_text())
+            for line in _missing(artifact, options.profile, found):
+                print(line)
+    sys.stdout.flush()
+    print("\n".join(str(p) for p in paths), file=sys.stderr)
+
+
+def _missing(artifact: Artifact, profile: str, found: Standing) -> list[str]:
+    """What one of the two sides lacks."""
+
+    lines = []
+    if found.recorded is None and profile != "smoke":
+        lines.append(
+            f"Nothing of {artifact.name} is recorded in the profile {profile}: there is nothing to agree with."
+        )
+    if found.unfinished:
+        lines.append(f"Yours: {found.unfinished}.")
+    elif found.yours is None:
+        lines.append(f"Yours: none in the profile {profile}; `{artifact.command(profile)}` makes them.")
+    return lines
+
+
+def show(options: argparse.Namespace) -> None:
+    """Prints an artifact as it stands: the command ``repro show``.
+
+    Raises:
+        UsageError: If there is no such artifact, it has no runs in the profile, yours or recorded, or it is a figure
+            and a table's format was asked for.
+        RecordError: If a record that is needed is damaged.
+    """
+    from repro.artifacts import render as a
+    from repro.engine.store import default_results_root, figures_root
+
+    artifact = a.find(options.id)
+    profile = a.check_profile(options.profile)
+    figures, results = options.figures or figures_root(), options.results or default_results_root()
+    form = next((name for name in FORMATS if getattr(options, name)), None)
+    runs = a.unique(a.plan(artifact, profile))  # says why where it is not computed
+    files = [p for root in (figures, results) for p in _files(artifact, profile, root)]
+    if (artifact.kind != "T" or not runs) and form is None and files:  # as it lies: settings, a table under a figure
+        pages = [p for p in files if p.suffix == ".md"]
+        if pages:
+            print(pages[-1].read_text())
+    elif artifact.kind in "TS":
+        found = _standing(artifact, options, figures)
+        if found.recorded is None and found.yours is None:
+            raise a.UsageError(_nothing(artifact, profile, found.unfinished, figures))
+        if form is not None:
+            print(_formatted(artifact, profile, found, form), end="")
+            return
+        _print(artifact, profile, found)
+    elif form is not None:
+        raise a.UsageError(f"{artifact.name} is a figure; --{form} writes tables")
+    elif not files:
+        raise a.UsageError(_nothing(artifact, profile, "", figures))
+    print("\n".join(str(p) for p in files))
+
+
+def _files(artifact: Artifact, profile: str, root: Path) -> list[Path]:
+    from repro.artifacts.render import output_folder
+
+    return sorted(output_folder(artifact, profile, root).glob(f"{artifact.id}.*"))
+
+
+def _print(artifact: Artifact, profile: str, found: Standing) -> None:
+    if found.joint is not None:
+        print(found.joint.to_text())
+    else:
+        for title, tables in (("Recorded", found.recorded), ("Yours", found.yours)):
+            if tables:
+                print(f"{title}:\n")
+                print("\n".join(t.to_markdown() for t in tables))
+    if artifact.kind == "T":
+        for line in _missing(artifact, profile, found):
+            print(line)
+
+
+def _nothing(artifact: Artifact, profile: str, unfinished: str, figures: Path) -> str:
+    """Why nothing of an artifact can be shown, and what can be done."""
+    from repro.artifacts.gallery import recorded_seeds
+    from repro.artifacts.render import Sources, plan, unique
+    from repro.errors import NotOfferedError, RunError
+    from repro.records import PROFILES
+
+    if unfinished:
+        return f"{artifact.name}, profile {profile}: {unfinished}"
+    text = f"{artifact.name} has no runs in the profile {profile}, neither recorded nor yours; "
+    text += f"`{artifact.command(profile)}` makes them"
+    for other in PROFILES:
+        with suppress(RunError, NotOfferedError):
+            if other != profile and unique(plan(artifact, other)):
+                recorded_seeds(artifact, other, Sources(None, figures))
+                return f"{text}; recorded in {other}: `repro show {artifact.target} --profile {other}`"
+    return text
+
+
+def _formatted(artifact: Artifact, profile: str, found: Standing, form: str) -> str:
+    label = f"tab:{artifact.target}"
+    tables = found.yours or found.recorded or ()
+    if form == "latex":
+        if found.joint is not None:
+            return found.joint.to_latex(label)
+        return "\n".join(t.to_latex(f"{label}-{i + 1}" if i else label) for i, t in enumerate(tables))
+    if form == "csv":
+        return "\n".join(t.to_csv() for t in ([found.joint] if found.joint is not None else tables))
+    value: dict[str, Any] = {"artifact": artifact.name, "title": artifact.title, "profile": profile}
+    if found.joint is not None:
+        value |= found.joint.to_dict()
+    else:
+        sides = {"recorded": found.recorded, "yours": found.yours}
+        value |= {k: None if v is None else [t.to_dict() for t in v] for k, v in sides.items()}
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def record_runs(options: argparse.Namespace) -> None:
+    """Puts runs on record: the command ``repro record``, for maintainers.
+
+    Raises:
+        UsageError, RunError, RecordError: As :func:`repro.artifacts.recording.record`.
+    """
+    from repro.artifacts.recording import record
+    from repro.engine.store import RunStore, default_runs_root, figures_root
+
+    store = RunStore(options.runs or default_runs_root())
+    for line in record(options.id, options.profile, store, options.figures or figures_root()):
+        print(line, flush=True)

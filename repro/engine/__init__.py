@@ -1,0 +1,1 @@
+"""From a specification to a run directory to a record, on this machine or on a cluster."""

@@ -1,0 +1,63 @@
+"""How many runs this machine executes at once, and which GPUs each of them sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+
+__all__ = ["available_cores", "device_slots", "visible"]
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _visible_gpus() -> list[str]:
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [n for n in named.split(",") if n.strip()]
+    import torch
+
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def device_slots(device: str, *, workers: int | None = None, runs_per_gpu: int = 1, processes: int = 1) -> list[str]:
+    """What each worker process sees as CUDA_VISIBLE_DEVICES; as many entries as workers.
+
+    On the CPU a worker is a core, or ``processes`` of them. On ``"cuda"`` each group of ``processes`` GPUs has
+    ``runs_per_gpu`` workers; where ``workers`` says how many, they are dealt out in turn.
+
+    Raises:
+        ValueError: If a number is under 1, or there are fewer GPUs than one run takes.
+    """
+    for name, value in {"workers": workers, "runs-per-gpu": runs_per_gpu, "processes": processes}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}, must be at least 1")
+    if device != "cuda":
+        here = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        number = runs_per_gpu if device.startswith("cuda") else max(1, available_cores() // processes)
+        return [here] * (workers or number)
+    gpus = _visible_gpus()
+    groups = [",".join(gpus[i : i + processes]) for i in range(0, len(gpus) - processes + 1, processes)]
+    if not groups:
+        raise ValueError(f"a run wants {processes} GPUs, {len(gpus)} are visible; see --device and --processes")
+    return list(islice(cycle(groups), workers or runs_per_gpu * len(groups)))
+
+
+@contextmanager
+def visible(gpus: str | None) -> Iterator[None]:
+    """The GPUs that a process started within the block sees; None leaves them as they are."""
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    if gpus is not None:
+        os.environ[name] = gpus
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before

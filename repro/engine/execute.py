@@ -1,0 +1,321 @@
+"""From a specification to a run directory to a record: idempotent, resumable, content-addressed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro.engine.environment import environment
+from repro.engine.locks import LockError, RunLock
+from repro.engine.store import RunStore, check_spec_file, file_sha256, paper_experiments, save_tensors, write_atomically
+from repro.errors import BusyError, OutOfMemoryError, RunError
+from repro.records import Metric, Record, RunSpec
+
+if TYPE_CHECKING:
+    from repro.model import TrainableModel
+    from repro.training.distributed import Parallel
+
+__all__ = ["execute", "sound_record"]
+
+
+# Checkpoints take at most this share of a run's time; what a kill can cost is a hundred times what one takes.
+CHECKPOINT_SHARE = 0.01
+
+
+def execute(
+    spec: RunSpec,
+    store: RunStore,
+    *,
+    device: str = "cpu",
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    parallel: Parallel | None = None,
+) -> Record:
+    """Executes a run, or returns its record where it has one.
+
+    A run without a record continues from its checkpoint, or is only measured where its weights are whole. The record
+    is written last, so that it stands only for what is whole.
+
+    Arguments:
+        spec: What to run.
+        store: Where run directories live.
+        device: ``"cpu"`` or ``"cuda"`` or ``"cuda:<index>"``.
+        on_epoch: Called with each finished epoch's entry, for progress.
+        stop: Asked after every step of training, and before the evaluation; the run ends at the first true answer.
+        parallel: The processes that carry the run out together, each of which calls this; this one alone if None.
+
+    Raises:
+        TrainingStopped: If ``stop`` asked for it; the run continues from there.
+        BusyError: If another process is executing the run.
+        OutOfMemoryError: If the memory does not hold what is computed at once.
+        RunError: If the disk refuses.
+        RecordError: If files of another run are in its directory.
+        CheckpointError, NonFiniteLossError: See :mod:`repro.training`.
+    """
+    if parallel is None:
+        from repro.training.distributed import ALONE as parallel
+    if (record := parallel.share(lambda: store.record(spec))) is not None:
+        return record
+    lock = RunLock(store.directory(spec))
+    parallel.share(lambda: _acquire(lock, spec))
+    finished = False
+    try:
+        if (record := parallel.share(lambda: store.record(spec))) is None:
+            record = _execute(spec, _Place(lock, device, on_epoch, stop or _never, parallel))
+        finished = True
+        return record
+    except LockError as error:
+        raise BusyError(f"{spec.label} {error}") from None
+    finally:
+        lock.release(finished=finished)
+
+
+def _never() -> bool:
+    return False
+
+
+def _acquire(lock: RunLock, spec: RunSpec) -> None:
+    try:
+        lock.directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except LockError as error:
+        raise BusyError(f"{spec.label} {error}") from None
+    except OSError as error:
+        raise RunError(f"cannot write to {lock.directory}: {error.strerror or error}") from None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run is executed and who is told of it."""
+
+    lock: RunLock
+    device: str
+    on_epoch: Callable[[dict[str, Any]], None] | None
+    stop: Callable[[], bool]
+    parallel: Parallel
+
+    @property
+    def directory(self) -> Path:
+        return self.lock.directory
+
+    @property
+    def first(self) -> bool:
+        return self.parallel.rank == 0
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What a record says of several shards and processes; nothing where a batch is one piece."""
+        if self.parallel.shards == 1:
+            return {}
+        return {"shards": self.parallel.shards, "processes": self.parallel.world}
+
+
+class _Log:
+    """log.jsonl: one line an epoch, with the seconds that it took over all interruptions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.carried = path, 0.0
+        with contextlib.suppress(OSError, ValueError):  # no log yet, or one whose last line a kill cut off
+            for line in reversed(path.read_text().splitlines()):
+                if "stopped" not in (entry := json.loads(line)):
+                    break
+                self.carried += entry["seconds"]
+        self.last = time.monotonic()
+
+    def add(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        now = time.monotonic()
+        seconds, self.last = now - self.last, now
+        if "stopped" not in entry:
+            seconds, self.carried = seconds + self.carried, 0.0
+        try:
+            with open(self.path, "a") as handle:
+                handle.write(json.dumps({**entry, "seconds": round(seconds, 4)}) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror or error}") from None
+        return {"seconds": round(seconds, 4)}
+
+
+class _Pace:
+    """Leaves out checkpoints that come too soon after another for their share of the time."""
+
+    def __init__(self) -> None:
+        self.cost, self.last = 0.0, time.monotonic()
+
+    def __call__(self, save: Callable[[], None]) -> None:
+        start = time.monotonic()
+        if start - self.last < self.cost / CHECKPOINT_SHARE:
+            return
+        save()
+        self.last = time.monotonic()
+        self.cost = self.last - start
+
+
+def _execute(spec: RunSpec, place: _Place) -> Record:
+    import torch
+
+    from repro.model import isolated_rng
+    from repro.training import TrainingStopped
+    from repro.training.checkpoints import discard_checkpoints
+    from repro.training.distributed import gathered
+
+    directory, parallel = place.directory, place.parallel
+    if place.first:
+        for leftover in directory.glob(".*.partial"):
+            leftover.unlink()
+    parallel.share(lambda: check_spec_file(directory, spec))
+    if parallel.any(place.stop()):
+        raise TrainingStopped("stopped before it began")
+    experiments = paper_experiments(spec.paper)
+    data = experiments.load_data(spec)
+    with isolated_rng(spec.seed):
+        model = experiments.build_model(spec)
+    trained = _trained(spec, place, model, data)
+    if parallel.any(place.stop()):
+        raise TrainingStopped("stopped before the evaluation")
+    start = time.monotonic()
+    with torch.no_grad(), gathered(model, parallel), _memory(spec, None, parallel):
+        metrics: list[Metric] = experiments.evaluate(model, data, spec, place.device)
+        drawn = experiments.figure_samples(model, spec, place.device)
+    history = trained["history"]
+    record = Record(
+        spec=spec,
+        metrics=metrics,
+        environment=environment(place.device) | place.shared | {"training": trained["environment"]},
+        data={f"{d.name}/{split}": d.provenance["sha256"] for split, d in data.items()},
+        weights_sha256=trained["weights_sha256"],
+        training_seconds=round(sum(e["seconds"] for e in history), 3),
+        evaluation_seconds=round(time.monotonic() - start, 3),
+        history=_thin(history),
+    )
+    if place.first:
+        place.lock.check()
+        if drawn:
+            save_tensors(directory / "samples.safetensors", drawn, {"key": spec.key})
+        write_atomically(directory / "record.json", record.to_json())
+        discard_checkpoints(directory / "checkpoint.safetensors")
+        (directory / "failure.json").unlink(missing_ok=True)
+    return record
+
+
+def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Brings the model to its trained state, and returns what is noted of its training."""
+    from safetensors.torch import load_file
+
+    from repro.training import TrainingStopped, train
+
+    directory, parallel = place.directory, place.parallel
+    weights = directory / "weights.safetensors"
+    trained = parallel.share(lambda: _read_trained(directory, spec))
+    if trained is not None:
+        model.load_state_dict(load_file(weights), strict=True)
+        model.to(place.device).eval()
+        return trained
+    settings = paper_experiments(spec.paper).training_settings(spec, place.device)
+    log = _Log(directory / "log.jsonl")
+
+    def logged(entry: dict[str, Any]) -> dict[str, Any]:
+        place.lock.check()
+        seconds = log.add(entry)
+        if place.on_epoch is not None:
+            place.on_epoch(entry)
+        return seconds
+
+    options: dict[str, Any] = {"seed": spec.seed, "key": spec.key, "on_epoch": logged}
+    options |= {"stop": place.stop, "pace": _Pace()}
+    try:
+        with _memory(spec, settings.batch_size, parallel):
+            history = train(
+                model,
+                data["train"],
+                settings,
+                validation=data.get("validation"),
+                checkpoint=directory / "checkpoint.safetensors",
+                parallel=parallel,
+                **options,
+            )
+    except TrainingStopped as stopped:
+        if place.first:
+            log.add({"stopped": str(stopped)})
+        raise
+    if place.first:
+        save_tensors(weights, model.state_dict(), {"key": spec.key})
+        known = {k: v for k, v in environment(place.device).items() if k in ("commit", "dirty", "device_name")}
+        trained = {"key": spec.key, "weights_sha256": file_sha256(weights), "history": history}
+        trained |= {"environment": known | place.shared}
+        write_atomically(directory / "training.json", json.dumps(trained, indent=1) + "\n")
+    return parallel.share(lambda: trained)
+
+
+def _read_trained(directory: Path, spec: RunSpec) -> dict[str, Any] | None:
+    """What is noted of a training that came to its end, None where none did.
+
+    Raises:
+        RunError: If the note or the weights are not this run's.
+    """
+    note, weights = directory / "training.json", directory / "weights.safetensors"
+    if not (note.exists() and weights.exists()):
+        return None
+    try:
+        trained = json.loads(note.read_text())
+        sound = trained["key"] == spec.key and trained["weights_sha256"] == file_sha256(weights)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{note} cannot be read ({error}); move it away to train again") from None
+    if not sound:
+        raise RunError(f"{weights} is not what {note} was written for; move both away to train again")
+    return trained
+
+
+@contextlib.contextmanager
+def _memory(spec: RunSpec, batch_size: int | None, parallel: Parallel) -> Iterator[None]:
+    """Says what to do where the memory does not suffice; what was asked for is never changed."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
+        if not known:
+            raise
+        if batch_size is None:
+            advice = "as it was measured; its weights are kept: run it again with more memory"
+        else:
+            each, shards = -(-batch_size // parallel.shards), 2 * parallel.shards
+            advice = (
+                f"with {each} samples at once; --shards {shards} takes {-(-each // 2)} at once of the same batch of "
+                f"{batch_size}, with noise of its own for each part (the record says so)"
+            )
+        raise OutOfMemoryError(f"{spec.label}: out of memory {advice}") from None
+
+
+def _thin(history: list[dict[str, Any]], most: int = 10) -> list[dict[str, Any]]:
+    """At most so many entries, evenly spaced, and the last one of each stage with a stopping rule; the log has all."""
+    step = max(1, len(history) // most)
+    kept = {i for i in range(len(history)) if (len(history) - 1 - i) % step == 0}
+    kept = set(sorted(kept)[-most:]) | {i for i, e in enumerate(history) if "converged" in e}
+    return [{k: v for k, v in history[i].items() if k != "seconds"} for i in sorted(kept)]
+
+
+def sound_record(spec: RunSpec, store: RunStore) -> Record:
+    """The record of a run whose weights may be passed on.
+
+    Raises:
+        RunError: If there is none, it is of the smoke profile or of a checkout with changes, or the weights are not
+            those that it was measured with.
+    """
+    record = store.record(spec)
+    if record is None:
+        raise RunError(f"{spec.label} has no record in {store.root}; run it first")
+    if spec.profile == "smoke":
+        raise RunError(f"{spec.label} is of the smoke profile, which is for tests alone")
+    if record.environment["dirty"] is not False or record.environment["training"]["dirty"] is not False:
+        raise RunError(f"{spec.label} was run from a checkout with changes; run it from a clean commit")
+    weights = store.directory(spec) / "weights.safetensors"
+    if not weights.exists() or file_sha256(weights) != record.weights_sha256:
+        raise RunError(f"{weights} is not there or not what the record of {spec.label} was measured with")
+    return record

@@ -1,0 +1,212 @@
+"""Run directories, the papers that fill them, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from repro.errors import RecordError, RunError, UnreadableError
+from repro.records import Record, RunSpec, canonical_json
+
+__all__ = [
+    "RunStore",
+    "default_results_root",
+    "default_runs_root",
+    "figures_root",
+    "file_sha256",
+    "folder_of",
+    "in_checkout",
+    "paper_experiments",
+    "paper_package",
+    "read_record",
+    "read_spec",
+    "save_tensors",
+    "write_atomically",
+]
+
+
+def folder_of(variable: str, default: str | Path) -> Path:
+    """The folder that an environment variable names, ``~`` expanded; the default where it is unset or empty."""
+    return Path(os.environ.get(variable) or default).expanduser()
+
+
+def default_runs_root() -> Path:
+    """``REPRO_RUNS`` if set, else ``runs`` in the working directory."""
+    return folder_of("REPRO_RUNS", "runs")
+
+
+def default_results_root() -> Path:
+    """``REPRO_RESULTS`` if set, else ``results`` in the working directory: what ``repro run`` writes."""
+    return folder_of("REPRO_RESULTS", "results")
+
+
+def figures_root() -> Path:
+    """Where recorded material lies: records, their samples, and the tables and figures drawn from them.
+
+    ``REPRO_FIGURES`` if set; else inside the package where it was installed from a wheel; else ``figures`` of the
+    checkout that the package lies in.
+    """
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "figures"
+    return folder_of("REPRO_FIGURES", shipped if shipped.is_dir() else package.parent / "figures")
+
+
+def in_checkout(figures: Path) -> bool:
+    """Whether a folder of recorded material may be written to: not that inside an installed package."""
+    return figures.resolve() != Path(__file__).resolve().parents[1] / "figures"
+
+
+def paper_package(paper: str) -> str:
+    """A paper's package."""
+    return f"repro.papers.{paper}"
+
+
+def paper_experiments(paper: str) -> Any:
+    """The experiments module of a paper package.
+
+    It offers ``build_model(spec)``, ``load_data(spec)``, ``training_settings(spec)``, ``evaluate(model, data, spec)``,
+    ``figure_samples(model, spec)``, ``estimate(spec)`` and ``plan(artifact, profile, seeds)``.
+    """
+    return importlib.import_module(f"repro.papers.{paper}.experiments")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file so that it is there whole or not at all.
+
+    Raises:
+        RunError: If it cannot be written; what was there before is untouched.
+    """
+    partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as handle:
+            handle.write(content.encode() if isinstance(content, str) else content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the folder cannot be written to; the error below says so
+            partial.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+class RunStore:
+    """The run directories under one root, ``<root>/<paper>/<key>/``.
+
+    A directory holds spec.json, log.jsonl, checkpoint.safetensors while training, weights.safetensors and training.json
+    after it, samples.safetensors (for figures) and, written last, record.json.
+
+    Arguments:
+        root: The folder; made when first written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def directory(self, spec: RunSpec) -> Path:
+        """The run's directory, whether it exists or not."""
+        return self.root / spec.paper / spec.key
+
+    def record(self, spec: RunSpec) -> Record | None:
+        """The run's record, None if it has none yet.
+
+        Raises:
+            RecordError: If there is a file that is not this run's record.
+        """
+        return read_record(self.directory(spec) / "record.json", spec)
+
+    def specs(self) -> Iterator[RunSpec]:
+        """Every specification in the store."""
+        for path in sorted(self.root.glob("*/*/spec.json")):
+            yield RunSpec.from_dict(json.loads(path.read_text()), str(path))
+
+    def discard(self, spec: RunSpec) -> None:
+        """Removes what a run left, so that it starts anew; the locks stay."""
+        directory = self.directory(spec)
+        for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+            if not path.name.startswith("lock") and path.is_file():
+                path.unlink()
+
+
+def read_record(path: Path, spec: RunSpec | None = None) -> Record | None:
+    """Reads and checks a record's file; None if there is no such file.
+
+    Raises:
+        RecordError: If the file is not a sound record, or not that of ``spec``.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UnreadableError(f"{path}: cannot be read ({error})") from None
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: cannot be read ({error})") from None
+    record = Record.from_json(text, str(path))
+    if spec is not None and record.spec != spec:
+        raise RecordError(f"{path}: is the record of {record.spec.label}, not of {spec.label}")
+    return record
+
+
+def read_spec(store: RunStore, key: str) -> RunSpec | None:
+    """The specification that a run's directory holds, by the run's key; None where there is no such directory.
+
+    Raises:
+        RecordError: If the file was altered.
+    """
+    if len(key) != 16 or not set(key) <= set("0123456789abcdef"):
+        return None
+    for path in store.root.glob(f"*/{key}/spec.json"):
+        try:
+            spec = RunSpec.from_dict(json.loads(path.read_text()), str(path))
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RecordError(f"{path}: cannot be read ({error}); move the run's directory away") from None
+        if spec.key != key:
+            raise RecordError(f"{path}: holds {spec.label}; the file was altered, move the run's directory away")
+        return spec
+    return None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def check_spec_file(directory: Path, spec: RunSpec) -> None:
+    """Makes sure that the directory is this run's, and notes its specification there if it is new.
+
+    Raises:
+        RecordError: If the directory holds another specification, or one that cannot be read.
+        RunError: If it cannot be written.
+    """
+    path = directory / "spec.json"
+    text = json.dumps(spec.to_dict(), indent=1) + "\n"
+    if path.exists():
+        try:
+            found = RunSpec.from_dict(json.loads(path.read_text()), str(path))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RecordError(f"{path}: not JSON ({error})") from None
+        if found != spec:
+            raise RecordError(f"{path}: holds {found.label}, expected {spec.label}; the file was altered")
+        return
+    write_atomically(path, text)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    """Writes a safetensors file, whole or not at all, with ``info`` as JSON in its header.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    from safetensors.torch import save
+
+    blob = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"repro": canonical_json(info)})
+    write_atomically(path, blob)

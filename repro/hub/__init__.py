@@ -1,0 +1,1 @@
+"""Trained models by name: what is published, packed, pushed, pulled, verified and loaded."""

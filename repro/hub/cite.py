@@ -1,0 +1,32 @@
+"""What to cite of a paper, an artifact or published weights."""
+
+from __future__ import annotations
+
+from repro.artifacts.citation import bibtex
+from repro.artifacts.inventory import PACKAGES, artifacts, find
+from repro.engine.environment import git
+
+__all__ = ["cite"]
+
+
+def cite(name: str) -> str:
+    """BibTeX of the paper, of the datasets used, and of this package with its version and commit.
+
+    Arguments:
+        name: A paper, an artifact or published weights, such as ``"gmrf_mcvae"``, ``"gmrf_mcvae/table1"`` or
+            ``"gmrf_mcvae/copula"``.
+
+    Raises:
+        UsageError: If there is no such paper, artifact or model.
+    """
+    commit = git("rev-parse", "--short", "HEAD") or ""
+    if name in PACKAGES:
+        used = {d for a in artifacts().values() if a.paper == name for d in a.data}
+        return bibtex(name, sorted(used), commit)
+    from repro.hub.registry import models
+
+    if name in models():
+        spec = models()[name].spec()
+        return bibtex(spec.paper, [spec.dataset], commit)
+    artifact = find(name)
+    return bibtex(artifact.paper, artifact.data, commit)

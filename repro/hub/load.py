@@ -1,0 +1,237 @@
+"""``load_model``: trained models by name, from the package, the cache or the Hub, verified and strictly loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from repro.datasets.base import ModalitySpec
+from repro.errors import HubError
+from repro.hub.config import Config, parse_config
+from repro.hub.manifest import Entry, find_entry, packaged_files
+from repro.model import isolated_rng
+from repro.weights.folder import package_folder
+
+__all__ = ["build", "load_model", "load_weights"]
+
+# Modules whose classes a configuration may name.
+MODEL_MODULES = ("repro.papers.", "repro.networks.", "repro.baselines.")
+DTYPES = ("float32", "float16", "bfloat16")
+# Where classes live that were published under another name; configurations that ship are never rewritten.
+MOVED = {
+    "repro.baselines.Baseline": "repro.baselines.models",
+    "repro.baselines_joint.JointBaseline": "repro.baselines.joint",
+    "repro.pretrained.classifiers.DigitClassifiers": "repro.papers.pretrained.classifiers",
+}
+# Classes that a function builds from plain arguments.
+FACTORIES = {"repro.baselines.Baseline": "build_baseline"}
+
+
+def load_model(name: str, *, device: str | torch.device = "cpu", revision: str | None = None) -> Any:
+    """A trained model of the package, in evaluation mode.
+
+    It is looked for in the package, which small ones ship with, then in the cache, then on the Hub, at the commit that
+    the manifest (``repro/weights.toml``) pins. Every file's SHA-256 is checked at every call, and names and shapes of
+    all tensors must be the model's. The global random state stays untouched.
+
+    Arguments:
+        name: Such as ``"gmrf_mcvae/copula"`` or ``"vaegan-decoder"``; ``repro weights list`` shows all.
+        device: Where it is to live.
+        revision: A tag, branch or commit of the Hub's repository instead of the pinned one.
+
+    Returns:
+        The model: a :class:`~repro.model.MultimodalModel`, or a network for the building blocks.
+
+    Raises:
+        ValueError: If the name or the device is unknown, or a file is not what the manifest states or cannot be loaded.
+        HubError: If it lies neither in the package nor in the cache and cannot be fetched; it says what to run.
+    """
+    entry = find_entry(name)
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {str(device)!r}: {' '.join(str(error).split())}") from None
+    config, content = _contents(entry, revision)
+    model = build(config, name)
+    load_weights(model, content, name)
+    return model.to(place).eval()
+
+
+def _contents(entry: Entry, revision: str | None) -> tuple[Config, bytes]:
+    """Configuration and weights, each read once and hashed before it is used."""
+    hashes = packaged_files(entry) if revision is None else None
+    if hashes is not None:
+        folder = package_folder() / entry.name
+        read = partial(_read, folder, hashes, f"weights/{entry.name}", "install the package again")
+        text = read("config.json")
+        config = _block(entry.name, text) if "README.md" not in hashes else parse_config(text, f"weights/{entry.name}")
+        return config, read("weights.safetensors")
+    from repro.hub.pull import pull
+
+    folder, hashes = pull(entry, revision, thorough=False)
+    try:
+        return _cached(entry, folder, hashes)
+    except ValueError:
+        # The sizes are right and a hash is not: the file has changed since it was pulled.
+        return _cached(entry, *pull(entry, revision))
+
+
+def _cached(entry: Entry, folder: Path, hashes: Mapping[str, str]) -> tuple[Config, bytes]:
+    read = partial(_read, folder, hashes, entry.name, f"run `repro weights pull {entry.name}`")
+    text, content = read("config.json"), read("weights.safetensors")
+    return parse_config(text, f"{entry.name}: config.json"), content
+
+
+def _read(folder: Path, hashes: Mapping[str, str], where: str, advice: str, file: str) -> bytes:
+    try:
+        content = (folder / file).read_bytes()
+    except OSError as error:
+        raise HubError(f"{where}/{file} cannot be read ({error.strerror}); {advice}") from None
+    if (found := hashlib.sha256(content).hexdigest()) != hashes[file]:
+        raise ValueError(f"{where}/{file} has sha256 {found}, the manifest says {hashes[file]}; {advice}")
+    return content
+
+
+def _block(name: str, text: bytes) -> Config:
+    """The configuration of a building block, whose file inside the package holds the arguments alone."""
+    import json
+
+    from repro.hub.registry import block_config
+
+    return block_config(name, json.loads(text))
+
+
+def _class(config: Config, where: str) -> tuple[type[nn.Module], Any]:
+    """The class that a configuration names and what builds it; nothing outside this package is imported."""
+    label = f"{config.module}.{config.name}"
+    place = MOVED.get(label, config.module)
+    refusal = f"{where}: class {label!r} is no model of this package"
+    if not f"{place}.".startswith(MODEL_MODULES):
+        raise ValueError(refusal)
+    try:
+        found = find_spec(place)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ValueError(refusal)
+    module = import_module(place)
+    cls = vars(module).get(config.name)
+    if not inspect.isclass(cls) or not issubclass(cls, nn.Module) or cls.__module__ != place:
+        raise ValueError(refusal)
+    return cls, vars(module)[FACTORIES[label]] if label in FACTORIES else cls
+
+
+def build(config: Config, where: str) -> nn.Module:
+    """The untrained module of a configuration.
+
+    Arguments:
+        config: Its class with plain arguments, or the run whose paper builds it.
+        where: What it belongs to, for messages.
+
+    Raises:
+        ValueError: If the class is no module of this package, or does not take the arguments.
+    """
+    cls, factory = _class(config, where)
+    try:
+        with isolated_rng(0):
+            if config.spec is not None:
+                model = _from_run(config, where)
+            else:
+                positional, options = _arguments(factory, config, where)
+                model = factory(*positional, **options)
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        text = " ".join(str(error).split())
+        known = text.startswith(f"{where}:")
+        raise ValueError(text if known else f"{where}: {config.name} cannot be built ({text})") from None
+    if type(model) is not cls:
+        raise ValueError(f"{where}: the configuration names {config.name}, its run builds {type(model).__name__}")
+    return model
+
+
+def _from_run(config: Config, where: str) -> nn.Module:
+    from repro.artifacts.inventory import PACKAGES as PAPERS
+    from repro.engine.store import paper_experiments
+
+    assert config.spec is not None
+    if config.spec.paper not in PAPERS:
+        raise ValueError(f"{where}: unknown paper {config.spec.paper!r}; one of {', '.join(PAPERS)}")
+    return paper_experiments(config.spec.paper).build_model(config.spec)
+
+
+def _arguments(factory: Any, config: Config, where: str) -> tuple[list[Any], dict[str, Any]]:
+    """Plain values as the class takes them: modalities as specifications, names of types as types."""
+    known = inspect.signature(factory).parameters
+    if unknown := sorted(set(config.arguments) - set(known)):
+        raise ValueError(f"{where}: {config.name} has no arguments {unknown}")
+    options = {}
+    for key, value in config.arguments.items():
+        if key.endswith("_dtype"):
+            if value not in DTYPES:
+                raise ValueError(f"{where}: {key} is {value!r}, must be one of {DTYPES}")
+            # Layers in float32 are the plain ones.
+            value = None if key == "hidden_dtype" and value == "float32" else getattr(torch, value)
+        options[key] = value
+    if config.modalities is None:
+        return [], options
+    specs = {m: _modality(fields, f"{where}: modality {m}") for m, fields in config.modalities.items()}
+    return [], options | {"modalities": specs}
+
+
+def _modality(fields: Mapping[str, Any], where: str) -> ModalitySpec:
+    known = {"shape", "kind", "range", "unit"}
+    if not {"shape"} <= set(fields) <= known or not isinstance(fields["shape"], list):
+        raise ValueError(
+            f"{where}: {dict(fields)}, must have a shape and perhaps {', '.join(sorted(known - {'shape'}))}"
+        )
+    limits = fields.get("range")
+    values = {k: v for k, v in fields.items() if k not in ("shape", "range")}
+    return ModalitySpec(tuple(fields["shape"]), range=None if limits is None else tuple(limits), **values)
+
+
+def load_weights(model: nn.Module, content: bytes, where: str) -> None:
+    """Loads every tensor of a module, and no other, from the content of a safetensors file.
+
+    Arguments:
+        model: The module; half-precision values become its own type.
+        content: The file's content.
+        where: What it belongs to, for messages.
+
+    Raises:
+        ValueError: If it is no safetensors file, or names, shapes or kinds of tensors are not the module's.
+    """
+    try:
+        tensors: dict[str, Tensor] = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{where}: weights.safetensors is no safetensors file ({error})") from None
+    state = model.state_dict()
+    missing, extra = sorted(set(state) - set(tensors)), sorted(set(tensors) - set(state))
+    if missing or extra:
+        sides = {"lack": missing, "have unknown": extra}
+        parts = [f"{w} {', '.join(names[:3])}{' ...' * (len(names) > 3)}" for w, names in sides.items() if names]
+        raise ValueError(f"{where}: the weights {' and '.join(parts)}; they are not those of {type(model).__name__}")
+    for key, value in tensors.items():
+        if value.shape != state[key].shape or not _fits(value, state[key].dtype):
+            raise ValueError(
+                f"{where}: {key} is {value.dtype} of shape {tuple(value.shape)}, {type(model).__name__} needs "
+                f"{state[key].dtype} of shape {tuple(state[key].shape)}"
+            )
+    model.load_state_dict(tensors, strict=True)
+
+
+def _fits(value: Tensor, dtype: torch.dtype) -> bool:
+    """Whether values become another type as meant: precisions of floats, and what other types hold exactly."""
+    if dtype.is_floating_point:
+        return value.is_floating_point()
+    return torch.equal(value.to(dtype).to(value.dtype), value)

@@ -1,0 +1,116 @@
+"""The three models of the comparison with the same encoders and decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro.datasets.base import ModalitySpec
+from repro.distributions.diffusion import VPSDE
+from repro.model import MultimodalModel
+from repro.papers.covae.building import build as build_covae
+from repro.papers.covae.networks import build_networks
+from repro.papers.gmrf_mcvae.model import GMRFMCVAE
+from repro.papers.sbm_vae.autoencoders import Autoencoders
+from repro.papers.sbm_vae.model import SBMVAE
+from repro.papers.sbm_vae.sampling import SamplingSettings
+from repro.papers.sbm_vae.score import LatentScore
+
+__all__ = ["build", "decoders"]
+
+
+class _Heads(nn.Module):
+    """An encoder of CoVAE's as GMRF MCVAE takes one: its last hidden layer, and mean and log-variance from that."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.feature_dim = encoder, encoder.feature_dim
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.encoder.features(x)
+
+    def heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.mean(features), self.encoder.log_variance(features)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.heads(self.features(x))
+
+
+class _Joined(nn.Module):
+    """An encoder of CoVAE's as SBM-VAE's autoencoders take one: mean and log-variance in one vector."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(self.encoder(x), -1)
+
+
+class _Rows(nn.Module):
+    """A decoder for latents of any leading shape."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.decoder(z.flatten(0, -2)).flatten(1).unflatten(0, z.shape[:-1])
+
+
+def _score_model(
+    modalities: Mapping[str, ModalitySpec],
+    encoders: Mapping[str, nn.Module],
+    parts: Mapping[str, nn.Module],
+    settings: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+) -> SBMVAE:
+    with torch.device("meta"):  # its own networks, which the common ones replace
+        autoencoders = Autoencoders(modalities, kind="vae", latent_dim=settings["latent_dim"], beta=settings["beta"])
+    autoencoders.encoders = nn.ModuleDict({m: _Joined(e) for m, e in encoders.items()})
+    autoencoders.decoders = nn.ModuleDict(dict(parts))
+    sde = VPSDE(*settings["sde"])
+    score = LatentScore(len(modalities), settings["latent_dim"], sde=sde, **settings["score"])
+    return SBMVAE(modalities, autoencoders, score, sampling=SamplingSettings(**sampling), latents=settings["latents"])
+
+
+def build(
+    method: str,
+    modalities: Mapping[str, ModalitySpec],
+    settings: Mapping[str, Any],
+    sampling: Mapping[str, Any] | None = None,
+) -> MultimodalModel:
+    """The untrained model of a method.
+
+    Arguments:
+        method: ``"covae"``, ``"gmrf_mcvae"`` or ``"sbm_vae"``.
+        modalities: Name to :class:`~repro.model.ModalitySpec`.
+        settings: What a specification's ``params["model"]`` holds.
+        sampling: SBM-VAE's sampler.
+
+    Raises:
+        ValueError: If the method is unknown, and as the models and networks do.
+    """
+    if method == "covae":
+        return build_covae(method, modalities, settings)
+    if method not in ("gmrf_mcvae", "sbm_vae"):
+        raise ValueError(f"unknown method {method!r}; covae, gmrf_mcvae or sbm_vae")
+    options = dict(settings)
+    kind = options.pop("networks")
+    network = {name: options.pop(name) for name in ("widths",) if name in options}
+    size = dict.fromkeys(modalities, options["latent_dim"])
+    made = build_networks(kind, modalities, encoded=size, decoded=size, **network)
+    rows = {m: _Rows(d) for m, d in made.decoders.items()}
+    if method == "sbm_vae":
+        return _score_model(modalities, made.encoders, rows, options, sampling or {})
+    encoders = {m: _Heads(e) for m, e in made.encoders.items()}
+    return GMRFMCVAE(modalities, encoders=encoders, decoders=rows, **options)
+
+
+def decoders(model: MultimodalModel) -> dict[str, nn.Module]:
+    """Each modality's decoder, of any of the three models."""
+    found = model.autoencoders.decoders if isinstance(model, SBMVAE) else model.decoders
+    return {m: found[m] for m in model.modalities}

@@ -1,0 +1,1 @@
+"""CoVAE, GMRF MCVAE and SBM-VAE on the same three correlated modalities."""

@@ -1,0 +1,1 @@
+"""Networks of appendix D, printed from the code."""

@@ -1,0 +1,1 @@
+"""Correlated MNIST: the figures, calibration and the library's likelihoods."""

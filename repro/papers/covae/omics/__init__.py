@@ -1,0 +1,1 @@
+"""Omics: Tables 1 to 3 and Figure 9."""

@@ -1,0 +1,206 @@
+"""CoVAE's Tables 1 to 3 and what belongs beside them, from records."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from repro.datasets.card import not_available
+from repro.papers.covae.experiments import plan
+from repro.papers.covae.specs import CONFIGURATIONS, LABELS, METHODS
+from repro.records import Record, RunSpec, provenance
+from repro.report.cells import Cell
+from repro.report.plain_tables import make_command
+from repro.report.tables import Column, Row, RowGroup, Table
+
+__all__ = ["NAMES", "multivae_nll", "omics_table"]
+
+Lookup = Callable[[RunSpec], Record | None]
+NAMES = {"tcga": "TCGA breast tumours (220, a stand-in: no published values)", "": "MLOmics pan-cancer"}
+
+# Column key to (heading, what is better, decimals, metric); the keys are those of published.toml where it has them.
+COLUMNS: dict[str, dict[str, tuple[str, str, int, str]]] = {
+    "table1": {
+        "precision": ("Accuracy (the paper's precision)", "higher", 3, "test/classes/accuracy"),
+        "nmi": ("NMI", "higher", 3, "test/classes/nmi"),
+        "ari": ("ARI", "higher", 3, "test/classes/ari"),
+        "joint_nll": ("Joint NLL", "lower", 2, "test/nll/joint"),
+    },
+    "table2": {
+        "mrna_to_mirna_mae": ("mRNA→miRNA MAE", "lower", 3, "test/mae/mrna-to-mirna"),
+        "mirna_to_mrna_mae": ("miRNA→mRNA MAE", "lower", 3, "test/mae/mirna-to-mrna"),
+        "mrna_to_mirna_cls": ("mRNA→miRNA accuracy", "higher", 3, "test/transfer/mrna-to-mirna"),
+        "mirna_to_mrna_cls": ("miRNA→mRNA accuracy", "higher", 3, "test/transfer/mirna-to-mrna"),
+        "nll_given_mrna": ("NLL of miRNA, predictive", "lower", 2, "test/nll/mirna-given-mrna/posterior-predictive"),
+        "nll_given_mirna": ("NLL of mRNA, predictive", "lower", 2, "test/nll/mrna-given-mirna/posterior-predictive"),
+        "ratio_given_mrna": ("NLL of miRNA, ratio", "lower", 2, "test/nll/mirna-given-mrna/ratio"),
+        "ratio_given_mirna": ("NLL of mRNA, ratio", "lower", 2, "test/nll/mrna-given-mirna/ratio"),
+    },
+    "table3": {
+        "mrna_to_mirna": ("mRNA→miRNA", "higher", 3, "test/spearman/mrna-to-mirna"),
+        "mirna_to_mrna": ("miRNA→mRNA", "higher", 3, "test/spearman/mirna-to-mrna"),
+        "joint_mrna": ("Joint mRNA", "higher", 3, "test/spearman/joint/mrna"),
+        "joint_mirna": ("Joint miRNA", "higher", 3, "test/spearman/joint/mirna"),
+    },
+}
+CAPTIONS = {
+    "table1": "Table 1. Joint tasks",
+    "table2": "Table 2. Conditional tasks",
+    "table3": "Table 3. Spearman's coefficient of each feature, mean over features",
+}
+
+
+@cache
+def _published(table: str) -> Mapping[str, Any]:
+    return tomllib.loads((files("repro.papers.covae") / "published.toml").read_text())[table]
+
+
+def _known(table: str, label: str, key: str) -> float | None:
+    """The published mean of a cell, None where the paper has none."""
+    found = _published(table)
+    if key not in found["columns"]:
+        return None
+    pair = found["rows"][label][found["columns"].index(key)]
+    return pair[0] if pair else None
+
+
+def _row(table: str, label: str, records: Sequence[Record], published: bool, missing: str) -> Row:
+    cells = {}
+    for key, (_, _, _, metric) in COLUMNS[table].items():
+        values = [r.metric(metric).value for r in records]
+        known = _known(table, label, key) if published else None
+        cells[key] = Cell(known, values) if values else Cell(known, (), missing)
+    return Row(label, cells)
+
+
+def _ranks(values: Mapping[str, float], better: str) -> dict[str, int]:
+    """The rank of every label, 1 for the best; equal values share the better rank, as the paper does."""
+    sign = 1 if better == "lower" else -1
+    return {k: 1 + sum(sign * other < sign * v for other in values.values()) for k, v in values.items()}
+
+
+def _rank_table(
+    table: str, rows: Sequence[Row], caption: str, records: Sequence[Record], published: bool, missing: str
+) -> Table:
+    ranked: dict[str, dict[str, Cell]] = {row.label: {} for row in rows}
+    for key, (_, better, _, _) in COLUMNS[table].items():
+        ours = _ranks({r.label: r.cells[key].mean for r in rows if r.cells[key].mean is not None}, better)
+        printed = {r.label: r.cells[key].published for r in rows if r.cells[key].published is not None}
+        theirs = _ranks(printed, better)
+        for label, cells in ranked.items():
+            known = theirs.get(label) if published else None
+            cells[key] = Cell(known, [ours[label]]) if label in ours else Cell(known, (), missing)
+    columns = [Column(k, c[0], "lower", 0) for k, c in COLUMNS[table].items()]
+    note = "Ranks of the means over seeds, 1 for the best."
+    return Table(caption, provenance(records), columns, [Row(k, v) for k, v in ranked.items()], notes=[note])
+
+
+def _notes(table: str, records: Sequence[Record]) -> list[str]:
+    if not records:
+        return []
+    first = records[0]
+    training, evaluation = first.spec.params["training"], first.spec.params["evaluation"]
+    notes = [
+        f"{training['epochs']} epochs, batch {training['batch_size']}, AdamW at {training['learning_rate']:g}, the "
+        f"rate falling after {training['plateau']} epochs without progress; 32 latents; Gaussian likelihood of unit "
+        "variance."
+    ]
+    if table == "table1":
+        notes.append(f"Classes: {first.metric('test/classes/accuracy').protocol}.")
+        notes.append(f"Joint NLL: {first.metric('test/nll/joint').protocol}, the same estimator for every model.")
+    if table == "table2":
+        notes.append(
+            "Predictive: the log of the mean of p(x_m | z) over what is inferred from the other modality, as the "
+            "paper; ratio: ln p(x) - ln p(x_o), the model's true conditional (erratum E16). "
+            f"MAE: decoder means of {evaluation['draws']} samples, averaged. Accuracy: the classifier of Table 1 "
+            "trained on latents given one modality and tested on latents given the other."
+        )
+    prior = [r for r in records if r.spec.method == "covae"]
+    if prior and table == "table1":
+        names = {"prior/correlation": "prior", "deep-cca/held-out": "held out", "deep-cca/fitted": "on the fit"}
+        names |= {"deep-cca/bias": "on the fit without any dependence"}
+        parts = [
+            f"{text} {sum(r.metric(n).value for r in prior) / len(prior):.2f}"
+            for n, text in names.items()
+            if all(any(m.name == n for m in r.metrics) for r in prior)
+        ]
+        notes.append(
+            f"CoVAE's mean correlation between modalities (the paper's prior on MLOmics: 0.78): {', '.join(parts)}."
+        )
+    return notes
+
+
+def omics_table(artifact: str, profile: str, seeds: int | None, lookup: Lookup) -> list[Table]:
+    """One of Tables 1 to 3 and its ranks, and below Table 1 the likelihoods that multivae itself computes.
+
+    Arguments:
+        artifact: ``"table1"``, ``"table2"`` or ``"table3"``, with ``"-tcga"`` for the data that is available.
+        profile: The profile.
+        seeds: Number of seeds; the profile's if None.
+        lookup: A run's record, None if there is none. Where no run has one, every cell says how the data is to be had.
+    """
+    table, _, where = artifact.partition("-")
+    found = {
+        row: [r for s in specs if (r := lookup(s)) is not None] for row, specs in plan(artifact, profile, seeds).items()
+    }
+    records = [r for m in METHODS for r in found[m]]
+    published = not where
+    command = f"`{make_command(f'covae-{artifact}', profile)}`"
+    missing = f"not run: {command}" if records or where else f"{not_available('mlomics')} Then {command}"
+    rows = [_row(table, LABELS[m], found[m], published, missing) for m in METHODS]
+    columns = [Column(k, label, better, decimals) for k, (label, better, decimals, _) in COLUMNS[table].items()]
+    configurations = [_row(table, name, found[name], False, missing) for name in CONFIGURATIONS]
+    caption = f"{CAPTIONS[table]}, {NAMES[where]}"
+    tables = [
+        Table(
+            caption,
+            provenance(records),
+            columns,
+            rows,
+            groups=[RowGroup("CoVAE's other configurations", configurations)],
+            notes=_notes(table, [r for rs in found.values() for r in rs if r.spec.method == "covae"] or records),
+            published_seeds=5,
+        ),
+        _rank_table(table, rows, f"{CAPTIONS[table]}: ranks", records, published, missing),
+    ]
+    if table == "table1":
+        tables.append(_library_table({LABELS[m]: found[m] for m in METHODS}, NAMES[where], missing))
+    return tables
+
+
+def _library_table(rows: Mapping[str, Sequence[Record]], where: str, missing: str = "not run") -> Table:
+    """Joint NLL by this package's estimator and by multivae's own, on the same points."""
+    metrics = {"own": "test/nll/joint-of-those-points", "multivae": "test/nll/joint-multivae"}
+    reasons = {"CoVAE": "not a model of multivae"}
+    cells = {
+        label: {
+            k: Cell(None, v) if (v := _values(records, name)) else Cell(None, (), reasons.get(label, missing))
+            for k, name in metrics.items()
+        }
+        for label, records in rows.items()
+    }
+    columns = [Column("own", "this package", None, 2), Column("multivae", "multivae 1.0.3", None, 2)]
+    notes = [
+        "The first test points, 100 importance samples. DMVAE's adds up over points and chunks, which explains the "
+        "paper's empty cells. MMVAE+'s drops the last modality, so it is near the NLL of mRNA alone: the paper's 3431 "
+        "beside some 3850 of the others. MMVAE's and MoPoE's draw all samples from one expert taken at random."
+    ]
+    known = [r for records in rows.values() for r in records]
+    caption = f"Joint NLL by this package's estimator and by multivae's own, {where}"
+    return Table(caption, provenance(known), columns, [Row(k, v) for k, v in cells.items()], notes=notes)
+
+
+def _values(records: Sequence[Record], name: str) -> list[float]:
+    return [m.value for r in records for m in r.metrics if m.name == name]
+
+
+def multivae_nll(profile: str, seeds: int | None, lookup: Lookup) -> Table:
+    """The same comparison on correlated MNIST, one row for each method and correlation."""
+    rows = {}
+    for specs in plan("multivae-nll", profile, seeds).values():
+        label = f"{LABELS[specs[0].method]}, ρ = {specs[0].params['data']['rho']:g}"
+        rows[label] = [r for s in specs if (r := lookup(s)) is not None and s.method != "covae"]
+    return _library_table({k: v for k, v in rows.items() if v}, "correlated MNIST")

@@ -1,0 +1,1 @@
+"""Networks printed from the code, and what they cost."""

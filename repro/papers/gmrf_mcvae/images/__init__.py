@@ -1,0 +1,1 @@
+"""PolyMNIST and bicycles: Tables II and III, Figures 3 and 4."""

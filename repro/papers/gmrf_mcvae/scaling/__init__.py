@@ -1,0 +1,1 @@
+"""Seconds and memory of a training step against the number of modalities."""

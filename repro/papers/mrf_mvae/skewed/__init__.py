@@ -1,0 +1,1 @@
+"""Data with heavy, skewed tails, beyond the paper."""

@@ -1,0 +1,1 @@
+"""MNIST triples: Table IV, Figures 6 to 9."""

@@ -1,0 +1,291 @@
+"""How a run on MNIST triples is measured: coherence, and Frechet distances between features, each under its own name.
+
+The first two modalities show the same digit, the third any. Coherence asks what can be asked of such data: without
+conditions, whether the first two agree; given one of them, whether the other has the label of what was observed. The
+third counts for Frechet distances alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro.datasets import Dataset
+from repro.metrics.coherence import classify, conditional_coherence, unconditional_coherence
+from repro.metrics.frechet import (
+    FeatureStatistics,
+    batch_statistics,
+    frechet_distance,
+    noise_floor,
+    pixel_feature_name,
+    pixel_features,
+)
+from repro.metrics.inception import InceptionUnavailableError, load_inception
+from repro.model import MultimodalModel
+from repro.papers.mrf_mvae.almrf import ALMRFMVAE
+from repro.papers.mrf_mvae.nnmrf import NNMRFMVAE
+from repro.papers.mrf_mvae.triples.experiment import reading
+from repro.records import Metric, RunSpec
+from repro.weights.shipped import load_classifier
+
+__all__ = ["ALIKE", "FEATURES", "INCEPTION", "evaluate", "figure_samples"]
+
+ALIKE = ("m0", "m1")
+CHUNK = 1000
+SHOWN = 10
+NEIGHBOURS = 10_000
+
+# Name in a metric to what the features are called.
+FEATURES = {
+    "classifier": "the MNIST classifier's 128 hidden activations",
+    "logits": "the MNIST classifier's 10 logits",
+    "pixels": pixel_feature_name("unit"),
+}
+# What the published numbers may have been measured with: name in a metric to layer and input range of Inception.
+INCEPTION = {
+    "inception": ("2048", "right"),
+    "inception-unit-as-bytes": ("2048", "unit as bytes"),
+    "inception-logits": ("logits_unbiased", "right"),
+}
+
+Extract = Callable[[Tensor], Tensor]
+
+
+def _extractors(classifier: nn.Module) -> dict[str, tuple[Extract, str]]:
+    """Name in a metric to function and name of its features; Inception's where its weights are on this machine."""
+    found: dict[str, tuple[Extract, str]] = {
+        "classifier": (classifier.features, FEATURES["classifier"]),
+        "logits": (classifier, FEATURES["logits"]),
+        "pixels": (pixel_features, FEATURES["pixels"]),
+    }
+    for name, (layer, input_range) in INCEPTION.items():
+        try:
+            network = load_inception(layer=layer, input_range=input_range)
+        except InceptionUnavailableError:
+            break
+        found[name] = (network, network.name)
+    return found
+
+
+class _Triples:
+    """The true images of a split and what samples are compared with them by."""
+
+    def __init__(self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str) -> None:
+        settings = spec.params["evaluation"]
+        self.model, self.device, self.seed, self.split = model, device, settings["seed"], settings["split"]
+        whole = data[self.split]
+        self.number = min(settings["num_samples"], len(whole))
+        chosen = whole.first(self.number).to(device).floats()
+        self.true, self.labels = dict(chosen.data), chosen.labels
+        self.classifier = load_classifier(whole.name).to(device)
+        self.networks = dict.fromkeys(self.true, self.classifier)
+        self.extractors = _extractors(self.classifier)
+        self.reference = {m: self._statistics(x) for m, x in self.true.items()}
+
+    def generator(self, stream: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(1000 * self.seed + stream)
+
+    def _statistics(self, images: Tensor) -> dict[str, FeatureStatistics]:
+        parts = images.split(CHUNK)
+        return {k: batch_statistics(f, parts, feature) for k, (f, feature) in self.extractors.items()}
+
+    def frechet(self, images: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+        """Features to modality to Frechet distance."""
+        found: dict[str, dict[str, float]] = {k: {} for k in self.extractors}
+        for m, x in images.items():
+            for k, statistics in self._statistics(x).items():
+                found[k][m] = frechet_distance(self.reference[m][k], statistics, allow_low_rank=True).value
+        return found
+
+    def labels_of(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return classify(self.networks, images)
+
+
+def _clamped(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Decoder means as images: linear decoders overshoot [0, 1] a little."""
+    return {m: x.clamp(0.0, 1.0) for m, x in samples.items()}
+
+
+def _frechet_metrics(prefix: str, protocol: str, found: Mapping[str, Mapping[str, float]], t: _Triples) -> list[Metric]:
+    metrics = []
+    for k, by_modality in found.items():
+        text = f"Frechet distance between {t.extractors[k][1]}; {protocol}"
+        values = by_modality | {"mean": fmean(by_modality.values())}
+        for m, value in values.items():
+            which = "mean over what is generated" if m == "mean" else m
+            metrics.append(Metric(f"{prefix}/frechet/{k}/{m}", value, "1", t.number, f"{text}; {which}"))
+    return metrics
+
+
+def _unconditional(t: _Triples) -> list[Metric]:
+    samples = _clamped(t.model.generate(t.number, generator=t.generator(1)))
+    protocol = f"{t.number:,} samples of the prior, decoder means clipped to [0, 1]"
+    predicted = t.labels_of(samples)
+    agreeing = unconditional_coherence(predicted, modalities=ALIKE)
+    prefix = f"{t.split}/unconditional"
+    metrics = [
+        Metric(
+            f"{prefix}/coherence",
+            agreeing.value,
+            "1",
+            t.number,
+            f"share of samples whose first two modalities show the same digit; {protocol}",
+        ),
+        Metric(
+            f"{prefix}/digits",
+            agreeing.num_labels,
+            "1",
+            t.number,
+            f"different digits that the classifier sees in the first two modalities; {protocol}",
+        ),
+    ]
+    return metrics + _chains(t.model, prefix, t.number) + _frechet_metrics(prefix, protocol, t.frechet(samples), t)
+
+
+def _conditional(t: _Triples, name: str, protocol: str, options: Mapping[str, Any]) -> list[Metric]:
+    """Given each of the first two modalities in turn: the accuracy of the other, and distances of both generated."""
+    prefix, metrics = f"{t.split}/{name}", []
+    predictions, distances = {}, {}
+    for index, observed in enumerate(ALIKE):
+        drawn = t.model.generate(1, given={observed: t.true[observed]}, generator=t.generator(2 + index), **options)
+        images = _clamped({m: x[0] for m, x in drawn.items()})
+        seen = t.labels_of(images)
+        kept = seen.pop(observed)
+        own = float((kept == t.labels.cpu()).double().mean())
+        text = f"share of reconstructions of {observed} that show its digit; {protocol}"
+        metrics.append(Metric(f"{prefix}/reconstructed/{observed}", own, "1", t.number, text))
+        predictions[(observed,)] = {m: seen[m] for m in ALIKE if m != observed}
+        for k, by_modality in t.frechet({m: x for m, x in images.items() if m != observed}).items():
+            distances.setdefault(k, {}).update({f"{observed}-{m}": v for m, v in by_modality.items()})
+        metrics += _chains(t.model, f"{prefix}/{observed}", t.number)
+    coherence = conditional_coherence(predictions, t.labels)
+    text = f"share whose generated modality of the first two shows the observed one's digit; {protocol}"
+    for (given, m), value in coherence.values.items():
+        metrics.append(
+            Metric(f"{prefix}/coherence/{given[0]}-{m}", value, "1", t.number, f"{text}; {m} given {given[0]}")
+        )
+    metrics.append(Metric(f"{prefix}/coherence", coherence.mean, "1", t.number, f"{text}; mean of both directions"))
+    return metrics + _frechet_metrics(prefix, protocol, distances, t)
+
+
+def _chains(model: MultimodalModel, prefix: str, number: int) -> list[Metric]:
+    """What the Markov chains of the sampling before say about themselves."""
+    found = model.diagnostics if isinstance(model, NNMRFMVAE) else None
+    if found is None:
+        return []
+    rate = float(found.acceptance_rate.mean())
+    metrics = [Metric(f"{prefix}/acceptance_rate", rate, "1", number, "accepted share of proposals after burn-in")]
+    if prefix.endswith("unconditional"):  # a conditioning point has one chain, too few draws for these
+        size, r_hat = float(found.effective_sample_size.min()), float(found.r_hat.max())
+        text = "least effective sample size over latents of the kept draws of all chains"
+        metrics.append(Metric(f"{prefix}/effective_sample_size", size, "1", number, text))
+        metrics.append(Metric(f"{prefix}/r_hat", r_hat, "1", number, "largest split R-hat over latents"))
+    return metrics
+
+
+def _truth(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
+    """The same measures of true images: the classifier's share of agreement, and distances to training images."""
+    predicted = t.labels_of(t.true)
+    agreeing = unconditional_coherence(predicted, modalities=ALIKE).value
+    right = fmean(float((predicted[m] == t.labels.cpu()).double().mean()) for m in ALIKE)
+    prefix, name = f"{t.split}/true", f"the {t.number:,} true triples"
+    metrics = [
+        Metric(f"{prefix}/coherence", agreeing, "1", t.number, f"share of {name} whose first two show the same digit"),
+        Metric(f"{prefix}/accuracy", right, "1", t.number, f"share of the first two of {name} whose digit is seen"),
+    ]
+    other = data["train"].first(min(t.number, len(data["train"]))).to(t.device).floats().data
+    distances: dict[str, dict[str, float]] = {k: {} for k in t.extractors}
+    for m, x in other.items():
+        for k, statistics in t._statistics(x).items():
+            distances[k][m] = noise_floor(t.reference[m][k], statistics, allow_low_rank=True).value
+    return metrics + _frechet_metrics(prefix, f"{name} and as many of training", distances, t)
+
+
+def _neighbours(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
+    """Conditional coherence without a prior: the other latents are those of the training triple that is nearest.
+
+    It is what the encoders' latents allow. Where a prior's conditional falls short of it, the prior does not hold the
+    dependence that they have.
+    """
+    train = data["train"].first(min(NEIGHBOURS, len(data["train"]))).to(t.device).floats().data
+    means = {m: t.model.unary_posterior(m, train[m]).mean for m in ALIKE}
+    predictions = {}
+    for observed, other in (ALIKE, ALIKE[::-1]):
+        z = t.model.unary_posterior(observed, t.true[observed]).mean
+        nearest = torch.cdist(z, means[observed]).argmin(1)
+        predictions[(observed,)] = t.labels_of(_clamped(t.model.decode({other: means[other][nearest]})))
+    value = conditional_coherence(predictions, t.labels).mean
+    text = (
+        f"share as in conditional coherence, latents of the unobserved one taken from that of {len(train['m0']):,} "
+        "training triples whose observed latents (posterior means) are nearest; mean of both directions"
+    )
+    return [Metric(f"{t.split}/neighbour/coherence", value, "1", t.number, text)]
+
+
+def _variants(model: MultimodalModel) -> list[tuple[str, str, dict[str, Any]]]:
+    """Protocols of conditional generation of a variant: name in a metric, words, options; the paper's first."""
+    text = "given each of the first two modalities of every true triple, one sample, decoder means clipped to [0, 1]"
+    if isinstance(model, ALMRFMVAE):
+        return [
+            (
+                "conditional",
+                f"{text}; the Gaussian of the conditional's mean and covariance (appendix D.2, erratum E4)",
+                {"conditional": "matched"},
+            ),
+            (
+                "conditional-exact",
+                f"{text}; the generalised hyperbolic conditional (corollary 1, erratum E3)",
+                {"conditional": "exact"},
+            ),
+        ]
+    return [("conditional", text, {})]
+
+
+@torch.no_grad()
+def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu") -> list[Metric]:
+    """All metrics of a run, named ``<split>/<unconditional|conditional|conditional-exact|true>/<what>``.
+
+    Frechet distances are taken between as many true images of the split as are generated, in every space of features
+    that is available: the classifier's, pixels in [0, 1], and Inception's where its weights are there.
+    """
+    model.to(device).eval()
+    t = _Triples(model, data, spec, device)
+    metrics = _unconditional(t)
+    for name, protocol, options in _variants(model):
+        metrics += _conditional(t, name, protocol, options)
+    return metrics + _truth(t, data) + (_neighbours(t, data) if t.split == "test" else [])
+
+
+@torch.no_grad()
+def figure_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+    """Bytes of the pictures: ten joint samples, and the first test triple of each digit with what is made given it.
+
+    Keys are ``prior.<modality>``, ``true.<modality>`` and ``<observed>.<modality>``, each ``(10, 28, 28)``.
+    """
+    if spec.params["evaluation"]["split"] != "test":
+        return {}
+    from repro.datasets import load_dataset
+
+    test = load_dataset(spec.dataset, split="test", alike=reading(spec))
+    rows = [int((test.labels == digit).nonzero()[0]) for digit in range(SHOWN)]
+    true = {m: x[rows].to(device) for m, x in test.data.items()}
+    seed = spec.params["evaluation"]["seed"]
+
+    def generator(stream: int) -> torch.Generator:
+        return torch.Generator(device).manual_seed(1000 * seed + stream)
+
+    def as_bytes(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {m: (x.clamp(0.0, 1.0) * 255).round().to(torch.uint8).reshape(-1, 28, 28) for m, x in samples.items()}
+
+    _, _, options = _variants(model)[0]
+    found = {f"true.{m}": x.reshape(-1, 28, 28) for m, x in true.items()}
+    found |= {f"prior.{m}": x for m, x in as_bytes(model.generate(SHOWN, generator=generator(11))).items()}
+    for index, observed in enumerate(ALIKE):
+        given = {observed: true[observed].float() / 255.0}
+        drawn = model.generate(1, given=given, generator=generator(12 + index), **options)
+        found |= {f"{observed}.{m}": x for m, x in as_bytes({m: x[0] for m, x in drawn.items()}).items()}
+    return found

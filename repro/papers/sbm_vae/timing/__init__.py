@@ -1,0 +1,1 @@
+"""Seconds of joint sampling against the number of modalities: Figure 27."""

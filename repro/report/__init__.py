@@ -1,0 +1,1 @@
+"""Tables and figures as Markdown, LaTeX, PDF and PNG; nothing here knows a paper."""

@@ -1,0 +1,149 @@
+"""Tables of text: settings and architectures, printed as Markdown or LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from repro.report.cells import Claim, Number, Shown
+
+__all__ = ["NONE", "PlainTable", "make_command", "yes_no"]
+
+NONE = "—"  # a cell with nothing to say
+
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+    | {"<": "$<$", ">": "$>$", "×": r"$\times$", "·": r"$\cdot$", "→": r"$\to$", "²": "$^2$", "σ": r"$\sigma$"}
+    | {
+        "−": "$-$",
+        "±": r"$\pm$",
+        "≤": r"$\leq$",
+        "√": r"$\surd$",
+        "ρ": r"$\rho$",
+        "β": r"$\beta$",
+        "†": r"$^{\dagger}$",
+    }
+    | {"↓": r"$\downarrow$", "↑": r"$\uparrow$"}
+    | {NONE: "---", "[": "{[}", "*": "{*}"}  # "[" and "*" at the start of a row would be read as arguments of \\
+)
+_MARKDOWN = str.maketrans({"|": r"\|", "*": r"\*", "_": r"\_", "<": "&lt;"})
+
+
+def yes_no(value: bool) -> str:
+    """The cell of a column of truth values."""
+    return "yes" if value else "no"
+
+
+def make_command(target: str, profile: str) -> str:
+    """What makes an artifact in a profile: ``make gmrf-table1``, ``make gmrf-table1 PROFILE=quick``."""
+    return f"make {target}" + ("" if profile == "paper" else f" PROFILE={profile}")
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """A table whose cells are text.
+
+    Arguments:
+        title: One line.
+        columns: Headings.
+        rows: Cells, as many in each row as there are headings; measured ones are :class:`~repro.report.cells.Shown`.
+        notes: Sentences printed under the table.
+        named_by: Headings of the columns that tell a row from the others; the first if empty.
+
+    Raises:
+        ValueError: If a row has another number of cells.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    named_by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{self.title}: row {row} has {len(row)} cells for {len(self.columns)} columns")
+
+    def not_settled(self, reason: str) -> PlainTable:
+        """The table itself: it names no best model."""
+        return self
+
+    def without_verdict(self, reason: str) -> PlainTable:
+        """The same cells without the notes that are verdicts, and why."""
+        kept = tuple(note for note in self.notes if not isinstance(note, Claim))
+        return replace(self, notes=(*kept, reason)) if kept != self.notes else self
+
+    @property
+    def measured_with(self) -> str:
+        """What its numbers were measured with: the last note, by this package's custom."""
+        return self.notes[-1] if self.notes else ""
+
+    def numbers(self) -> Iterator[Number]:
+        """Every cell that carries its numbers, and where it stands."""
+        named = self.named_by or self.columns[:1]
+        for row in self.rows:
+            parts = dict(zip(self.columns, row, strict=True))
+            label = ", ".join(parts[name] for name in named)
+            for heading, text in parts.items():
+                if isinstance(text, Shown):
+                    yield Number((self.title, "", label, heading), heading, None, text.cell)
+
+    def column(self, name: str) -> tuple[str, ...]:
+        """The cells of one column, from the top.
+
+        Raises:
+            ValueError: If there is no such column.
+        """
+        if name not in self.columns:
+            raise ValueError(f"{self.title}: no column {name!r}, one of {', '.join(self.columns)}")
+        index = self.columns.index(name)
+        return tuple(row[index] for row in self.rows)
+
+    def to_markdown(self) -> str:
+        """The title in bold, a pipe table, and the notes as a list."""
+        lines = [[cell.translate(_MARKDOWN) for cell in line] for line in (self.columns, *self.rows)]
+        lines.insert(1, ["---"] * len(self.columns))
+        table = ["| " + " | ".join(line) + " |" for line in lines]
+        notes = ["", *(f"- {note.translate(_MARKDOWN)}" for note in self.notes)] if self.notes else []
+        return "\n".join([f"**{self.title.translate(_MARKDOWN)}**", "", *table, *notes]) + "\n"
+
+    def to_csv(self) -> str:
+        """Headings and rows as comma-separated text."""
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([self.columns, *self.rows])
+        return out.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Title, headings, rows and notes as plain JSON values."""
+        return {"table": self.title, "columns": self.columns, "rows": self.rows, "notes": self.notes}
+
+    def to_latex(self, label: str | None = None) -> str:
+        """A ``table`` environment with the rules of the booktabs package.
+
+        Arguments:
+            label: Label to refer to the table by, none if None.
+        """
+        lines = [" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in (self.columns, *self.rows)]
+        return "\n".join(
+            [
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{self.title.translate(_LATEX)}}}",
+                *([rf"\label{{{label}}}"] if label else []),
+                rf"\begin{{tabular}}{{{'l' * len(self.columns)}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                *(rf"\par\footnotesize {note.translate(_LATEX)}" for note in self.notes),
+                r"\end{table}",
+                "",
+            ]
+        )

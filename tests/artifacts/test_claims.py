@@ -1,0 +1,253 @@
+"""Claims of the papers: every one has a verdict that follows from records, and no reduced run refutes anything."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repro.artifacts import claims as c
+from repro.artifacts import gallery
+from repro.artifacts.claims import VERDICTS, Claim, assess, claims, counts, to_markdown
+from repro.artifacts.inventory import PAPERS, artifacts
+from repro.artifacts.render import Sources, plan
+from repro.cli.main import main
+from repro.engine.store import paper_package
+from repro.errors import UsageError
+from repro.papers.gmrf_mcvae.copula.experiment import copula_spec
+from repro.records import Metric, Record, RunSpec
+from repro.report.evidence import Comparison, Evidence
+
+PLACE = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "a machine", "versions": {"torch": "2"}}
+METRIC = "test/unconditional/mean/histogram/mean"
+FIGURES = Path(__file__).resolve().parents[2] / "figures"
+
+
+def record(spec: RunSpec, values: Mapping[str, float], converged: bool | None = None) -> Record:
+    metrics = [Metric(name, v, "1", 100, "as the test says") for name, v in values.items()]
+    history = [] if converged is None else [{"stage": "train", "epoch": 1, "epochs": 1, "converged": converged}]
+    return Record(spec, metrics, PLACE, {}, "0" * 64, 1.0, 1.0, history)
+
+
+class Lookup:
+    """Records that the test makes up, instead of recorded ones."""
+
+    def __init__(self, make: Callable[[RunSpec], Record | None]) -> None:
+        self.make = make
+
+    def record(self, spec: RunSpec) -> Record | None:
+        return self.make(spec)
+
+
+def claim(**changes: Any) -> Claim:
+    rule = {"kind": "best", "row": "gmrf_mcvae", "better": "lower", "metrics": [METRIC]}
+    known: dict[str, Any] = {"text": "It is best", "place": "section 1", "artifact": "gmrf_mcvae/table1", "rule": rule}
+    return Claim("gmrf_mcvae", "made-up", **{**known, **changes})
+
+
+def table1(own: tuple[float, ...], other: tuple[float, ...], profile: str, converged: bool | None = None) -> Lookup:
+    """Table I in one profile, with the values of GMRF MCVAE and of every other model by seed."""
+
+    def make(spec: RunSpec) -> Record | None:
+        if spec.profile != profile or spec.dataset != "copula" or spec.seed >= len(own):
+            return None
+        values = own if spec.method == "gmrf_mcvae" else other
+        return record(spec, {METRIC: values[spec.seed], "test/ceiling": 0.95}, converged)
+
+    return Lookup(make)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "verdict"),
+    [
+        ((1.0, 1.1, 0.9), (2.0, 2.1, 1.9), "reproduced"),
+        ((2.0, 2.1, 1.9), (1.0, 1.1, 0.9), "contradicted"),
+        ((1.0, 1.5, 0.5), (1.1, 1.6, 0.6), "inconclusive"),
+    ],
+)
+def test_the_paper_profile_settles_a_claim_beyond_two_standard_errors(
+    own: tuple[float, ...], other: tuple[float, ...], verdict: str
+) -> None:
+    found = assess(claim(), table1(own, other, "paper"))
+    assert (found.verdict, found.profile, found.seeds) == (verdict, "paper", 3)
+    if verdict == "inconclusive":
+        assert found.reasons == ("differences within two standard errors",)
+
+
+def test_one_seed_settles_nothing() -> None:
+    found = assess(claim(), table1((1.0,), (2.0,), "paper"))
+    assert (found.verdict, found.reasons) == ("inconclusive", ("one seed",))
+
+
+@pytest.mark.parametrize("values", [((1.0, 1.1, 0.9), (2.0, 2.1, 1.9)), ((2.0, 2.1, 1.9), (1.0, 1.1, 0.9))])
+def test_minutes_of_training_settle_nothing(values: Any) -> None:
+    found = assess(claim(), table1(*values, "quick"))
+    assert found.verdict == "inconclusive"
+    assert "trained for minutes (profile quick)" in found.reasons
+
+
+def overnight(own: tuple[float, ...], other: tuple[float, ...], converged: bool, r_hat: float = 1.0) -> Lookup:
+    """Table 4 of MRF MVAE in the profile overnight."""
+
+    def make(spec: RunSpec) -> Record | None:
+        if spec.profile != "overnight" or spec.dataset != "mnist_triples":
+            return None
+        values = {"test/conditional/coherence": (own if spec.method == "gmrf" else other)[spec.seed]}
+        values |= {"test/conditional/reconstructed/m0": 0.95, "test/unconditional/r_hat": r_hat}
+        return record(spec, values, converged)
+
+    return Lookup(make)
+
+
+def triples(**changes: Any) -> Claim:
+    rule = {
+        "kind": "compare",
+        "all": [[["gmrf", "test/conditional/coherence"], ">", ["nnmrf", "test/conditional/coherence"]]],
+    }
+    known = {"artifact": "mrf_mvae/table4", "rule": rule, "chains": "nnmrf"}
+    return claim(**{**known, "ceiling": "test/conditional/reconstructed/m0", "ceiling_rows": ("gmrf",), **changes})
+
+
+HIGH, LOW = (0.9, 0.91, 0.92), (0.4, 0.41, 0.42)
+
+
+def test_converged_nights_reproduce_but_do_not_contradict_where_size_matters() -> None:
+    assert assess(triples(), overnight(HIGH, LOW, True)).verdict == "reproduced"
+    found = assess(triples(), overnight(LOW, HIGH, True))
+    assert (found.verdict, found.reasons) == ("inconclusive", ("narrow networks, where size could matter",))
+    assert assess(triples(size_matters=False), overnight(LOW, HIGH, True)).verdict == "contradicted"
+
+
+def test_what_keeps_a_night_from_settling_is_named() -> None:
+    (why,) = assess(triples(), overnight(HIGH, LOW, False)).reasons
+    assert why.startswith("not converged (")
+    (why,) = assess(triples(), overnight(HIGH, LOW, True, r_hat=10.9)).reasons
+    assert why == "chains of nnmrf do not mix (split R-hat 10.90)"
+    rows = {"ceiling": "test/conditional/coherence", "ceiling_rows": ("nnmrf",)}
+    (why,) = assess(triples(**rows), overnight(HIGH, LOW, True)).reasons
+    assert why == "reconstruction ceiling of nnmrf 0.41, under 0.9"
+
+
+def test_other_data_than_the_paper_s_settle_nothing() -> None:
+    asked = claim(artifact="gmrf_mcvae/table3-biked", stand_in="gmrf_mcvae/table1")
+    found = assess(asked, table1((1.0, 1.1, 0.9), (2.0, 2.1, 1.9), "paper"))
+    assert found.verdict == "inconclusive"
+    assert found.reasons == ("on other data than the paper's (copula)",)
+    none = assess(asked, Lookup(lambda spec: None))
+    assert none.verdict == "not run"
+    assert "biked" in none.reasons[0]
+
+
+def test_runs_of_something_else_than_the_paper_speaks_of_settle_nothing() -> None:
+    for values in (((1.0, 1.1, 0.9), (2.0, 2.1, 1.9)), ((2.0, 2.1, 1.9), (1.0, 1.1, 0.9))):
+        found = assess(claim(caveat="on another thing"), table1(*values, "paper"))
+        assert (found.verdict, found.reasons) == ("inconclusive", ("on another thing",))
+
+
+def test_a_row_that_is_missing_keeps_the_claim_from_being_assessed() -> None:
+    full = table1((1.0,) * 3, (2.0,) * 3, "paper")
+    found = assess(claim(), Lookup(lambda spec: None if spec.method == "mopoe" else full.make(spec)))
+    assert (found.verdict, found.reasons) == ("not run", ("`make gmrf-table1 PROFILE=overnight`, or a GPU",))
+
+
+def test_nothing_compared_is_not_reproduced() -> None:
+    assert c._weigh([]) == "inconclusive"
+    assert c._weigh([Comparison("", True), Comparison("", None)]) == "inconclusive"
+    assert c._weigh([Comparison("", None), Comparison("", False)]) == "contradicted"
+
+
+def test_names_with_a_number_that_varies() -> None:
+    spec = copula_spec("mvae", 0, "paper")
+    rows = {"a": [record(spec, {f"test/agree/{k}": k / 10 for k in (2, 3, 10)})]}
+    evidence = Evidence("x", "paper", rows)
+    assert evidence.values("a", "test/agree/{last}") == [1.0]
+    with pytest.raises(KeyError):
+        evidence.values("a", "test/other/{last}")
+    with pytest.raises(KeyError, match="has no row 'b'"):
+        evidence.values("b", "test/agree/2")
+
+
+# The papers' own claims
+
+
+def test_every_paper_states_claims_that_name_what_exists() -> None:
+    found = claims()
+    assert len(found) >= 20
+    assert {x.paper for x in found} == set(PAPERS)
+    assert len({x.name for x in found}) == len(found)
+    for x in found:
+        assert x.artifact in artifacts()
+        assert x.stand_in in ("", *artifacts())
+        assert x.rule["kind"] in c.RULES
+        assert x.text[0].isupper()
+        assert not x.text.endswith(".")
+    for paper in PAPERS:
+        assert sum(x.headline for x in claims(paper)) >= 2
+
+
+@pytest.mark.parametrize("x", [x for x in claims() if x.rule["kind"] != "computed"], ids=lambda x: x.name)
+def test_rules_name_rows_that_are_planned(x: Claim) -> None:
+    rows: set[str] = set()
+    for profile in ("paper", "overnight", "quick"):
+        try:
+            rows |= set(plan(artifacts()[x.artifact], profile))
+        except UsageError:
+            continue
+    named = [x.rule["row"]] if isinstance(x.rule.get("row"), str) else list(x.rule.get("row", ()))
+    named += [
+        side[0] for left, _, right, *_ in x.rule.get("all", ()) for side in (left, right) if isinstance(side, list)
+    ]
+    assert {*named, *x.rule.get("among", ()), *x.ceiling_rows} <= rows
+
+
+def test_the_committed_records_give_every_claim_a_verdict() -> None:
+    verdicts = c.all_verdicts(FIGURES)
+    assert len(verdicts) == len(claims())
+    for v in verdicts:
+        assert v.verdict in VERDICTS
+        assert v.reasons or v.verdict in ("reproduced", "contradicted")
+        assert v.evidence or v.verdict in ("not run", "inconclusive")
+        if v.verdict == "contradicted":
+            assert v.profile in ("paper", "") or not v.claim.size_matters
+        if v.profile == "quick" and v.claim.training_matters:
+            assert v.verdict == "inconclusive"
+    known = {v.claim.name: v.verdict for v in verdicts}
+    assert known["gmrf_mcvae/copula-unconditional"] == "reproduced"
+    assert known["mrf_mvae/lemma-1"] == "contradicted"
+    assert counts(verdicts).startswith(f"{len(verdicts)} claims: ")
+    assert to_markdown(verdicts).count("\n") == len(verdicts) + 2
+
+
+def test_published_values_are_read_and_not_typed() -> None:
+    for x in claims():
+        text = (files(paper_package(x.paper)) / "published.toml").read_text()
+        if x.published:
+            assert c._published(x)
+            assert x.published[0] in tomllib.loads(text)
+
+
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["claims", "gmrf"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "REPRODUCED    gmrf_mcvae/copula-unconditional"
+    assert max(map(len, out.splitlines())) <= 100
+    assert f"\n{len(claims('gmrf_mcvae'))} claims: " in out
+    assert main(["claims", "mrf_mvae", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [e["claim"] for e in entries] == [x.name for x in claims("mrf")]
+    assert main(["claims", "gmrff"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert isinstance(Sources(None, FIGURES), Sources)
+
+
+def test_the_readme_and_the_page_of_claims_are_those_of_the_records() -> None:
+    text = (FIGURES.parent / "README.md").read_text()
+    block = text.split(gallery.CLAIM_MARKS[0])[1].split(gallery.CLAIM_MARKS[1])[0]
+    assert block == gallery.headline_claims(FIGURES)
+    assert (FIGURES / "claims.md").read_text() == gallery.claims_page(FIGURES)
+    assert sum(line.startswith("| ") for line in block.splitlines()) == 1 + sum(x.headline for x in claims())

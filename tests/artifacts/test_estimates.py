@@ -1,0 +1,227 @@
+"""What runs take: counts of steps against formulas, seconds on fast and slow machines, precision by the device."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repro.artifacts.inventory import find
+from repro.artifacts.planning import all_runs
+from repro.artifacts.render import Sources, estimate, plan, resolved, unique
+from repro.engine import environment as machine
+from repro.engine.cost import COUNTED, cost, expected, kind_of, read_table, training_seconds
+from repro.engine.speed import REFERENCE, Speed, cached_speed, describe, measure_speed, speed
+from repro.engine.store import RunStore
+from repro.records import Record, RunSpec, precision_of, provenance, with_precision
+
+FIGURES = Path(__file__).resolve().parents[2] / "figures"
+RECORDS = sorted(FIGURES.glob("*/records/*.json"))
+
+
+def _runs(name: str, profile: str = "quick", **choices) -> list[RunSpec]:
+    return unique(plan(find(name), profile, **choices))
+
+
+# ---- counts
+
+
+@pytest.mark.parametrize("name", ["gmrf_mcvae/table1", "covae/table1-tcga"])
+def test_table_is_what_the_counter_counts(name: str) -> None:
+    from repro.artifacts.counting import count_run
+
+    spec = next(s for s in _runs(name, "paper") if kind_of(s) in read_table() and s.method != "covae")
+    assert count_run(spec) == read_table()[kind_of(spec)]["steps"]
+
+
+def test_products_of_a_step_are_those_of_the_networks() -> None:
+    """Forward once and backward twice 2 n m for each layer, but the first layers' inputs need no gradient."""
+    from repro.artifacts.counting import count_run
+    from repro.engine.store import paper_experiments
+
+    spec = next(s for s in _runs("gmrf_mcvae/table1", "smoke") if s.method == "mvae")
+    model = paper_experiments(spec.paper).build_model(spec)
+    weights = {n: p.numel() for n, p in model.named_parameters() if p.ndim == 2}
+    each = count_run(spec)["train"]["products"][1]
+    assert 2 * 2 * sum(weights.values()) < each <= 2 * 3 * 2 * sum(weights.values())
+
+
+def test_every_quick_run_of_the_plans_is_counted() -> None:
+    absent = [s.label for specs in all_runs("quick").values() for s in specs if kind_of(s) not in read_table()]
+    assert not absent
+
+
+def test_cost_grows_as_the_epochs_and_the_samples() -> None:
+    spec = _runs("gmrf_mcvae/table1")[0]
+    training, data = spec.params["training"], spec.params["data"]
+    one = cost(spec)
+    longer = cost(replace(spec, params={**spec.params, "training": {**training, "epochs": 3 * training["epochs"]}}))
+    wider = cost(replace(spec, params={**spec.params, "data": {**data, "train_samples": 2 * data["train_samples"]}}))
+    assert one is not None
+    assert longer is not None
+    assert wider is not None
+    for what in (*COUNTED, "steps"):
+        assert getattr(longer, what) == pytest.approx(3 * getattr(one, what))
+        assert getattr(wider, what) == pytest.approx(2 * getattr(one, what), rel=0.1)
+    assert one.flops == one.products + one.convolutions > 0
+    assert longer.evaluation == one.evaluation
+
+
+def test_counts_do_not_depend_on_weights_and_precision() -> None:
+    spec = next(s for s in _runs("gmrf_mcvae/table2") if s.method == "mvae")
+    other = with_precision(spec, "float32")
+    assert kind_of(spec) == kind_of(other)
+    assert spec.key != other.key
+    model = {**spec.params["model"], "beta": 0.123}
+    assert kind_of(replace(spec, params={**spec.params, "model": model})) == kind_of(spec)
+    wider = {**spec.params["model"], "latent_dim": 7}
+    assert kind_of(replace(spec, params={**spec.params, "model": wider})) != kind_of(spec)
+
+
+# ---- seconds
+
+
+def test_a_slower_machine_takes_longer_by_what_it_is_slower_at() -> None:
+    spec = _runs("gmrf_mcvae/table2")[0]
+    slow = replace(REFERENCE, convolutions_bfloat16=REFERENCE.convolutions_bfloat16 / 25)
+    assert expected(spec, slow)[0] > 10 * expected(spec, REFERENCE)[0]
+    plain = with_precision(spec, "float32")
+    assert expected(plain, slow)[0] == pytest.approx(expected(plain, REFERENCE)[0])
+    half = Speed(*(x / 2 for x in (84, 217, 96, 188)), operation=2 * REFERENCE.operation, bandwidth=22.5)
+    assert expected(spec, half)[0] == pytest.approx(2 * expected(spec, REFERENCE)[0])
+
+
+def test_records_took_what_is_estimated() -> None:
+    """By the median over kinds of run; their machines were busy to unknown degrees, single runs vary threefold."""
+    took: dict[str, list[float]] = {}
+    for path in RECORDS:
+        record = Record.from_json(path.read_text())
+        found = cost(record.spec)
+        if found is not None and record.training_seconds > 3:
+            ratio = record.training_seconds / training_seconds(found, REFERENCE)
+            took.setdefault(f"{kind_of(record.spec)}/{found.steps}", []).append(ratio)
+    ratios = [statistics.median(values) for values in took.values()]
+    assert len(ratios) > 40
+    assert 1 / 1.5 < statistics.median(ratios) < 1.5
+    assert sum(0.5 < r < 2 for r in ratios) > 0.8 * len(ratios)
+
+
+def test_an_unknown_model_takes_its_experiment_s_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = _runs("gmrf_mcvae/table1")[0]
+    monkeypatch.setattr("repro.engine.cost.read_table", dict)
+    assert cost(spec) is None
+    stated = expected(spec, REFERENCE)[0]
+    assert expected(spec, replace(REFERENCE, products=REFERENCE.products / 3))[0] == pytest.approx(3 * stated)
+
+
+# ---- the machine
+
+
+def test_speed_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
+    assert cached_speed() is None
+    first = speed()
+    assert cached_speed() == first == speed()
+    [path] = (tmp_path / "speed").iterdir()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # another machine, as far as this is concerned
+    assert cached_speed() is None
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    for damaged in ("", "{}", "[1]", json.dumps({**json.loads(path.read_text()), "products": -1})):
+        path.write_text(damaged)
+        assert cached_speed() is None
+    assert all(x > 0 for x in vars(measure_speed()).values())
+    assert len(describe(first)) == 3
+
+
+def test_an_unwritable_cache_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("repro.engine.speed.measure_speed", lambda: REFERENCE)
+    assert speed() == REFERENCE
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match=r"bandwidth is .*must be positive"):
+        replace(REFERENCE, bandwidth=value)
+
+
+def test_estimates_need_no_torch() -> None:
+    code = (
+        "import sys; from repro.artifacts.render import *; "
+        "assert estimate(unique(plan(find('gmrf_mcvae/table2'), 'quick', precision='auto', device='cpu')), 2)[0] > 0; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code.replace("import *", "import estimate, find, plan, unique")], check=True)
+
+
+# ---- precision
+
+
+def test_auto_is_the_plan_s_where_the_device_has_units_else_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, copula = _runs("gmrf_mcvae/table2"), _runs("gmrf_mcvae/table1")
+    assert {precision_of(s) for s in images} == {"bfloat16"}
+    for units in (True, False):
+        monkeypatch.setattr(machine, "bfloat16_units", lambda units=units: units)
+        auto = _runs("gmrf_mcvae/table2", precision="auto", device="cpu")
+        assert auto == (images if units else [with_precision(s, "float32") for s in images])
+        assert _runs("gmrf_mcvae/table1", precision="auto", device="cpu") == copula
+        assert _runs("pretrained/flow", "paper", precision="auto", device="cpu") == _runs("pretrained/flow", "paper")
+        assert _runs("gmrf_mcvae/table2") == images
+    assert [resolved(s, "cpu").key for s in _runs("sbm_vae/table5")] != [s.key for s in _runs("sbm_vae/table5")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "there"),
+    [
+        ("flags : avx2 avx512_bf16", "", True),
+        ("flags : amx_bf16", "", True),
+        ("Features : asimd bf16 i8mm", "", True),
+        ("flags : avx2 fma", "", False),
+        ("flags : avx512_bf16", "AVX2", False),
+        ("flags : avx512_bf16", "AVX512_CORE_BF16", True),
+    ],
+)
+def test_units_are_read_from_the_cpu(
+    flags: str, limit: str, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(flags + "\n")
+    monkeypatch.setattr(machine, "CPU_FACTS", tmp_path / "cpuinfo")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert machine.bfloat16_units() is there
+
+
+def test_a_table_takes_whichever_precision_was_recorded(tmp_path: Path) -> None:
+    """The plan's own first, then float32; and only that way round."""
+    known = [r for p in RECORDS for r in [Record.from_json(p.read_text())] if precision_of(r.spec) == "bfloat16"]
+    record = known[0]
+    spec, twin = record.spec, with_precision(record.spec, "float32")
+    store = RunStore(tmp_path / "runs")
+
+    def put(one: Record) -> None:
+        store.directory(one.spec).mkdir(parents=True)
+        (store.directory(one.spec) / "record.json").write_text(one.to_json())
+
+    put(replace(record, spec=twin))
+    for precision in (None, "auto"):
+        assert Sources(store, tmp_path, precision).record(spec).spec == twin
+    assert Sources(store, tmp_path, "bfloat16").record(spec) is None
+    put(record)
+    assert Sources(store, tmp_path).record(spec).spec == spec
+    assert Sources(store, tmp_path).record(twin).spec == twin
+    both = [record, replace(record, spec=twin)]
+    assert "hidden layers in bfloat16 and float32; " in provenance(both)
+    assert "hidden layers in bfloat16; " in provenance(both[:1])
+    copula = next(s for s in _runs("gmrf_mcvae/table1"))
+    assert Sources(store, tmp_path).record(with_precision(copula, "bfloat16")) is None
+
+
+def test_estimate_of_many_is_the_longest_worker_s() -> None:
+    specs = _runs("gmrf_mcvae/table1")
+    one, two = estimate(specs, 1)[0], estimate(specs, 2)[0]
+    assert one / 2 <= two < one

@@ -1,1 +1,0 @@
-"""A paper's room for tests: a model that trains in no time, on data that is made on the spot."""

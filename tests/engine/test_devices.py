@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.pretend import MixedDevicesError, devices, pretend, pretending
 from torch import Tensor
 
 import repro
@@ -36,6 +35,7 @@ from repro.papers.sbm_vae.model import SBMVAE
 from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
 from repro.training import TrainingSettings, TrainingStopped, train
+from tests.support.pretend import MixedDevicesError, devices, pretend, pretending
 
 IMAGE = ModalitySpec((1, 8, 8), "image", (0.0, 1.0))
 MODALITIES = {"a": ModalitySpec((5,)), "b": IMAGE, "c": ModalitySpec((3,))}

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from repro.artifacts.gallery import readme
-from repro.artifacts.inventory import PACKAGES
+from repro.papers import papers
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -33,5 +33,7 @@ def test_links_and_commands_exist():
         assert link.startswith("http") or (ROOT / link).exists(), link
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`make ([a-z0-9-]+)", TEXT):
-        known = re.search(rf"^{target}:", makefile, re.MULTILINE) or target.split("-")[0] in PACKAGES.values()
+        known = re.search(rf"^{target}:", makefile, re.MULTILINE) or target.split("-")[0] in {
+            p.prefix for p in papers().values()
+        }
         assert known, target

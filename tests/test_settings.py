@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,11 @@ from repro.datasets.base import ModalitySpec, specs
 from repro.datasets.card import load_card
 from repro.distributions.diffusion import VPSDE
 from repro.model import isolated_rng
-from repro.papers.covae import specs as covae
-from repro.papers.covae.experiments import build_model as build_covae
+from repro.papers import paper as paper_of
+from repro.papers.covae.correlated_mnist.experiment import image_spec as correlated_spec
+from repro.papers.covae.omics.experiment import omics_spec
 from repro.papers.gmrf_mcvae.copula import experiment as copula
 from repro.papers.gmrf_mcvae.copula import tables
-from repro.papers.gmrf_mcvae.experiments import build_model
 from repro.papers.gmrf_mcvae.images.experiment import image_spec
 from repro.papers.sbm_vae.autoencoders import Autoencoders
 from repro.papers.sbm_vae.building import build
@@ -33,12 +31,13 @@ from repro.papers.sbm_vae.guidance import PairEnergy
 from repro.papers.sbm_vae.polymnist import tables as sbm_tables
 from repro.papers.sbm_vae.settings import ABLATIONS, ALPHA, VALUES, sbm_spec
 from repro.records import Record, RunSpec
+from tests.support.experiments import build_model, results_of
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 
 
 def published(paper: str, table: str) -> dict[str, Any]:
-    return tomllib.loads((files(f"repro.papers.{paper}") / "published.toml").read_text())[table]
+    return paper_of(paper).published[table]
 
 
 def recorded(spec: RunSpec) -> Record | None:
@@ -58,7 +57,7 @@ def test_mvtcae_has_the_alpha_of_the_polymnist_script_and_a_row_with_the_default
         rows = plan(find("sbm_vae/table5"), profile)
         alphas = [rows[r][0].params["model"].get("alpha") for r in ("MVTCAE", "MVTCAE, alpha 0.1")]
         assert alphas == [5 / 6, None]
-    assert covae.image_spec("mvtcae", 0, "quick", 0.3).params["model"]["alpha"] == 0.1
+    assert correlated_spec("mvtcae", 0, "quick", 0.3).params["model"]["alpha"] == 0.1
 
 
 @pytest.mark.parametrize("alpha", [-0.01, 1.01, math.nan, math.inf])
@@ -88,8 +87,8 @@ def test_settings_of_other_methods_are_refused(method: str, changes: Mapping[str
 def test_mvae_is_trained_with_sub_sampling_in_all_papers_and_without_it_as_rows() -> None:
     ruled = [
         image_spec("polymnist", "mvae", 0, "paper"),
-        covae.image_spec("mvae", 0, "paper", 0.3),
-        covae.omics_spec("mvae", 0, "paper"),
+        correlated_spec("mvae", 0, "paper", 0.3),
+        omics_spec("mvae", 0, "paper"),
         sbm_spec("mvae", 0, "paper"),
         *plan(find("gmrf_mcvae/table1-baselines"), "paper")["MVAE, sub-sampling"],
     ]
@@ -111,10 +110,11 @@ def test_mvae_is_trained_with_sub_sampling_in_all_papers_and_without_it_as_rows(
 
 def test_table_1_says_how_its_mvae_was_trained_and_what_is_not_recorded() -> None:
     off = [recorded(s) for s in plan(find("gmrf_mcvae/table1"), "paper")["mvae"]]
-    text = tables._subsampling_note(off, "paper", lambda spec: None)
+    text = tables._subsampling_note(off, results_of("gmrf_mcvae/table1", "paper", lambda spec: None))
     assert "was trained without" in text
     assert text.endswith('The row "MVAE, sub-sampling" is not recorded yet: make gmrf-table1-baselines.')
-    found = tables._subsampling_note(off, "paper", lambda spec: replace(off[spec.seed], spec=spec))
+    known = results_of("gmrf_mcvae/table1", "paper", lambda spec: replace(off[spec.seed], spec=spec))
+    found = tables._subsampling_note(off, known)
     values = [sum(r.metric(f"test/{t}/mean/histogram/mean").value for r in off) / 3 for t in tables.TASKS.values()]
     assert found.endswith(f"With it: unconditional {values[0]:.2f}, conditional {values[1]:.2f}.")
 
@@ -156,16 +156,18 @@ def stand_in(spec: RunSpec) -> Record:
 
 
 def test_tables_of_the_planned_rows() -> None:
-    found = tables.baselines("paper", stand_in)
+    found = tables.baselines(results_of("gmrf_mcvae/table1-baselines", "paper", stand_in))
     assert [r.label for r in found.rows] == list(copula.BASELINE_VARIANTS)
     assert [r.cells["uncond_mean"].n for r in found.rows] == [n for *_, n in copula.BASELINE_VARIANTS.values()]
-    groups = {g.title for g in tables.table1("paper", None, stand_in)[0].groups}
+    groups = {g.title for g in tables.table1(results_of("gmrf_mcvae/table1", "paper", stand_in))[0].groups}
     assert "Baselines with one setting changed" in groups
-    groups = {g.title for g in tables.table1("paper", None, recorded)[0].groups}
+    groups = {g.title for g in tables.table1(results_of("gmrf_mcvae/table1", "paper", recorded))[0].groups}
     assert "Baselines with one setting changed" not in groups  # while none is recorded
-    found = tables.finalists("paper", stand_in)
+    found = tables.finalists(results_of("gmrf_mcvae/table1-finalists", "paper", stand_in))
     assert [r.cells["both"].n for r in found.rows] == [copula.FINALIST_SEEDS] * 10
-    one_seed = tables._scores("paper", recorded, rung=1, distances=("histogram", "sliced"))
+    one_seed = tables._scores(
+        results_of("gmrf_mcvae/table1-sweep", "paper", recorded), rung=1, distances=("histogram", "sliced")
+    )
     for row, (method, beta) in zip(
         found.rows, [(m, b) for m, betas in copula.finalist_betas().items() for b in betas], strict=True
     ):
@@ -184,10 +186,15 @@ def test_further_seeds_of_the_finalists_differ_from_the_sweeps_in_the_seed_alone
 def test_the_sweep_says_that_its_choice_is_at_the_edge_and_close() -> None:
     chosen = dict(copula.chosen_betas())
     assert set(chosen.values()) == {min(copula.BETAS)}
-    edge, close, other = [*tables._edge_notes(chosen), *tables._closeness_notes("paper", recorded)]
+    edge, close, other = [
+        *tables._edge_notes(chosen),
+        *tables._closeness_notes(results_of("gmrf_mcvae/table1-sweep", "paper", recorded)),
+    ]
     assert "0.001 is the lower edge of the paper's grid, 50 times under the next value" in edge
     assert "5 of 5 models" in edge
-    scores = tables._scores("paper", recorded, rung=1, distances=("histogram", "sliced"))["mmvae"]
+    scores = tables._scores(
+        results_of("gmrf_mcvae/table1-sweep", "paper", recorded), rung=1, distances=("histogram", "sliced")
+    )["mmvae"]
     assert f"MMVAE's, {scores[0.001]:.2f} at 0.001 against {scores[0.05]:.2f} at 0.05" in close
     assert other == "The paper's distance alone would choose otherwise: MMVAE 0.05, MMVAE+ 0.05."
     assert tables._edge_notes(dict.fromkeys(chosen, 0.05)) == []
@@ -236,7 +243,7 @@ def test_the_pair_energy_takes_the_time() -> None:
 
 
 def test_covaes_joint_encoder_shares_no_layer_with_the_encoders() -> None:
-    model = build_covae(covae.image_spec("covae", 0, "smoke", 0.3))
+    model = build_model(correlated_spec("covae", 0, "smoke", 0.3))
     single = {p.data_ptr() for p in model.encoders.parameters()}
     joint = {p.data_ptr() for p in model.joint_encoder.parameters()}
     assert single

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 
 from repro import __version__
 from repro.datasets.card import card_names, load_card
-from repro.engine.store import paper_package
+from repro.papers import paper as paper_of
 
 __all__ = ["bibtex"]
 
@@ -22,7 +21,7 @@ def bibtex(papers: str | Sequence[str], datasets: Sequence[str], commit: str) ->
     """
     entries: dict[str, str] = {}
     for paper in [papers] if isinstance(papers, str) else papers:
-        source = files(paper_package(paper)) / "citation.bib"
+        source = paper_of(paper).folder / "citation.bib"
         if source.is_file():
             text = source.read_text(encoding="utf-8")
             entries[text.split("{", 1)[1].split(",", 1)[0]] = text

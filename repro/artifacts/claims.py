@@ -1,6 +1,6 @@
 """The claims that the papers make of their experiments, and what the recorded runs say of each.
 
-A paper states its claims in its claims.toml: in own words, with the place in the paper, the artifact whose runs bear on
+A paper states its claims in its paper.toml: in own words, with the place in the paper, the artifact whose runs bear on
 it, and a rule. The verdict is computed from records, never typed in:
 
 - reproduced or contradicted, where runs of the paper profile settle it, or runs of the overnight profile that have
@@ -12,21 +12,19 @@ it, and a rule. The verdict is computed from records, never typed in:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from repro.artifacts.inventory import PAPERS, find, nearest
+from repro.artifacts.inventory import find, nearest
 from repro.artifacts.render import LEAST_CEILING, Sources, plan
 from repro.datasets.card import not_available
-from repro.engine.store import paper_package
 from repro.errors import NotOfferedError, UsageError
+from repro.papers import paper as paper_of
+from repro.papers import papers
 from repro.report.evidence import Comparison, Evidence
 
 __all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "cell", "claims", "counts", "to_markdown"]
@@ -40,7 +38,7 @@ RULES = ("best", "worst", "compare", "computed")
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of a paper, as its claims.toml states it.
+    """One claim of a paper, as its paper.toml states it.
 
     Arguments:
         paper: The paper's package.
@@ -105,22 +103,22 @@ class Verdict:
     published: str = ""
 
 
-@cache
 def claims(paper: str = "") -> tuple[Claim, ...]:
     """Every claim, or those of one paper, in the order in which they are stated.
 
     Raises:
         UsageError: If there is no such paper.
     """
-    chosen = [p for p, prefix in PAPERS.items() if paper in ("", p, prefix)]
+    stated = {p.name: p for p in papers().values() if "claim" in p.stated}
+    chosen = [p for p in stated.values() if paper in ("", p.name, p.prefix)]
     if not chosen:
-        raise UsageError(f"unknown paper {paper!r}{nearest(paper, [*PAPERS, *PAPERS.values()])}")
+        names = [*stated, *(p.prefix for p in stated.values())]
+        raise UsageError(f"unknown paper {paper!r}{nearest(paper, names)}")
     found = []
-    for name in chosen:
-        text = (files(paper_package(name)) / "claims.toml").read_text(encoding="utf-8")
-        for entry in tomllib.loads(text)["claim"]:
+    for one in chosen:
+        for entry in one.stated["claim"]:
             lists = {k: tuple(entry[k]) for k in ("published", "ceiling_rows") if k in entry}
-            found.append(Claim(name, **{**entry, **lists}))
+            found.append(Claim(one.name, **{**entry, **lists}))
     return tuple(found)
 
 
@@ -153,7 +151,7 @@ def _compare(evidence: Evidence, rule: Mapping[str, Any]) -> list[Comparison]:
 
 
 def _computed(evidence: Evidence | None, rule: Mapping[str, Any], paper: str) -> list[Comparison]:
-    module = import_module(f"{paper_package(paper)}.claims")
+    module = import_module(f"{paper_of(paper).package}.claims")
     function = getattr(module, rule["function"])
     return function() if evidence is None else function(evidence)
 
@@ -169,7 +167,7 @@ def _found(claim: Claim, artifact: str, sources: Sources) -> Evidence | None:
         needed = _needed(claim, rows)
         if needed and all(records.get(r) for r in needed):
             kept = {r: v for r, v in records.items() if v}
-            return Evidence(artifact, profile, kept, sources.record)
+            return Evidence(artifact, profile, kept)
     return None
 
 
@@ -220,11 +218,10 @@ def _not_run(claim: Claim) -> str:
 
 
 def _published(claim: Claim) -> str:
-    """The published value that a claim rests on, read from published.toml."""
+    """The published value that a claim rests on, read from paper.toml."""
     if not claim.published:
         return ""
-    text = (files(paper_package(claim.paper)) / "published.toml").read_text(encoding="utf-8")
-    table = tomllib.loads(text)[claim.published[0]]
+    table = paper_of(claim.paper).published[claim.published[0]]
     if len(claim.published) == 2:
         return str(table[claim.published[1]])
     _, row, column = claim.published

@@ -24,8 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from repro.artifacts.planning import all_runs
 from repro.datasets.base import Dataset
 from repro.engine.cost import TABLE, kind_of, read_table, write_table
-from repro.engine.store import figures_root, paper_experiments, read_record
+from repro.engine.store import figures_root, read_record
 from repro.model import TrainableModel, isolated_rng
+from repro.papers import experiment_of
 from repro.records import PROFILES, RunSpec, with_precision
 
 __all__ = ["count_run"]
@@ -100,8 +101,8 @@ def count_run(spec: RunSpec) -> dict[str, dict[str, list[float]]]:
 
 
 def _counted(spec: RunSpec, pool: int, samples: tuple[int, int]) -> dict[str, dict[str, list[float]]]:
-    model = paper_experiments(spec.paper).build_model(spec).train()
-    settings = paper_experiments(spec.paper).training_settings(spec)
+    model = experiment_of(spec).build(spec).train()
+    settings = experiment_of(spec).training(spec)
     data = _samples(model, pool, settings.labels)
     found: dict[str, dict[str, list[float]]] = {}
     for stage in model.stages():

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repro.artifacts.claims import all_verdicts, cell, counts, to_markdown
-from repro.artifacts.inventory import PACKAGES, PAPERS, Artifact, artifacts, find
-from repro.artifacts.render import Sources, is_unrecorded, output_folder, plan, render, unique
+from repro.artifacts.inventory import Artifact, artifacts, find
+from repro.artifacts.render import Sources, is_unrecorded, output_folder, plan, render, results, unique
 from repro.engine.store import write_atomically
 from repro.errors import NotOfferedError, RunError
+from repro.papers import papers
 from repro.records import PROFILES
 
 __all__ = ["RESULTS_HEADING", "gallery", "headline", "readme", "recorded_seeds", "renew_pages", "report"]
@@ -85,7 +86,7 @@ def claims_page(figures: Path) -> str:
         "",
         f"{counts(verdicts)}.",
     ]
-    for paper in PAPERS:
+    for paper in dict.fromkeys(v.claim.paper for v in verdicts):
         own = [v for v in verdicts if v.claim.paper == paper]
         lines += ["", f"## {paper}", "", f"{counts(own)}.", "", to_markdown(own).rstrip()]
     return "\n".join(lines) + "\n"
@@ -133,7 +134,7 @@ def headline(figures: Path) -> str:
 
     sources = Sources(None, figures)
     seeds = recorded_seeds(find("gmrf_mcvae/table1"), "paper", sources)
-    return tables.headline(seeds, sources.record)
+    return tables.headline(results(find("gmrf_mcvae/table1"), "paper", sources.record, sources.samples, seeds))
 
 
 def _entry(artifact: Artifact, profile: str, figures: Path) -> str:
@@ -156,8 +157,10 @@ def gallery(figures: Path, *, own: bool = False) -> str:
     if own:
         lines = [RESULTS_HEADING, "", "`repro show ID` sets them beside what was recorded and what was published."]
     waiting: list[str] = []
-    for paper in PACKAGES:
+    for paper in papers():
         found = [a for a in artifacts().values() if a.paper == paper]
+        if not found:
+            continue
         shown, entries = set(), []
         for profile in PROFILES if own else SHOWN:
             for artifact in found:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
-from repro.engine.store import paper_package
 from repro.errors import UsageError
+from repro.papers import Paper, paper, papers
 from repro.report.plain_tables import make_command
 
-__all__ = ["KINDS", "PACKAGES", "PAPERS", "Artifact", "artifacts", "find", "nearest"]
+__all__ = ["KINDS", "Artifact", "artifacts", "find", "nearest"]
 
-PAPERS = {"gmrf_mcvae": "gmrf", "mrf_mvae": "mrf", "sbm_vae": "sbm", "covae": "covae"}  # paper package to Make prefix
-# And the networks that the experiments take as given, and the papers' models beside each other.
-PACKAGES = PAPERS | {"pretrained": "pretrained", "compare": "compare"}
 KINDS = {
     "T": "numeric table",
     "S": "settings, printed from the code",
@@ -31,7 +26,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Artifact:
-    """One table or figure of a paper, as its paper's inventory.toml states it.
+    """One table or figure of a paper, as its paper's paper.toml states it.
 
     Arguments:
         paper: The paper package.
@@ -40,7 +35,6 @@ class Artifact:
         title: What it shows.
         data: Names of the datasets.
         same_as: The artifact of another paper that prints the same, empty for none.
-        built: Whether this package regenerates it yet.
         cost: Time of the paper profile on two cores.
         reason: Why it cannot be computed, for kind X.
         partial: Whether it is rendered as soon as some run has a record, with the other rows saying that they are not
@@ -55,7 +49,6 @@ class Artifact:
     title: str
     data: tuple[str, ...] = ()
     same_as: str = ""
-    built: bool = False
     cost: str = ""
     reason: str = ""
     unrecorded: bool = False
@@ -69,7 +62,12 @@ class Artifact:
     @property
     def target(self) -> str:
         """The Make target."""
-        return f"{PACKAGES[self.paper]}-{self.id}"
+        return f"{paper(self.paper).prefix}-{self.id}"
+
+    @property
+    def built(self) -> bool:
+        """Whether this package makes it: whether some module of its paper declares it."""
+        return self.kind not in "DX" and (bool(self.same_as) or self.id in paper(self.paper).modules)
 
     def command(self, profile: str) -> str:
         """The command that makes it in a profile; without make where there is no checkout."""
@@ -78,16 +76,16 @@ class Artifact:
         return f"repro run {self.target}" + ("" if profile == "paper" else f" --profile {profile}")
 
 
-@cache
 def artifacts() -> Mapping[str, Artifact]:
-    """Every artifact of the four papers, of the pretrained networks and of the comparison, by name."""
-    found: dict[str, Artifact] = {}
-    for paper in PACKAGES:
-        text = (files(paper_package(paper)) / "inventory.toml").read_text()
-        for entry in tomllib.loads(text)["artifact"]:
-            artifact = Artifact(paper, **{**entry, "data": tuple(entry.get("data", ()))})
-            found[artifact.name] = artifact
-    return found
+    """Every artifact of every paper package, by name."""
+    return _artifacts(tuple(papers().values()))
+
+
+@cache
+def _artifacts(packages: tuple[Paper, ...]) -> Mapping[str, Artifact]:
+    entries = [(p, e) for p in packages for e in p.stated.get("artifact", ())]
+    found = [Artifact(p.name, **{**entry, "data": tuple(entry.get("data", ()))}) for p, entry in entries]
+    return {a.name: a for a in found}
 
 
 def nearest(word: str, words: Sequence[str]) -> str:
@@ -108,8 +106,8 @@ def find(name: str) -> Artifact:
     for artifact in known.values():
         if artifact.target == name:
             return artifact
-    if "/" in name and name.split("/", 1)[0] in PACKAGES:
-        paper, word = name.split("/", 1)
-        names = [f"{paper}/{i}" for i in [a.id for a in known.values() if a.paper == paper]]
-        raise UsageError(f"{paper} has no artifact {word!r}{nearest(name, names)}")
+    if "/" in name and name.split("/", 1)[0] in papers():
+        own, word = name.split("/", 1)
+        names = [f"{own}/{i}" for i in [a.id for a in known.values() if a.paper == own]]
+        raise UsageError(f"{own} has no artifact {word!r}{nearest(name, names)}")
     raise UsageError(f"unknown artifact {name!r}{nearest(name, list(known))}")

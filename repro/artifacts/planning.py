@@ -1,8 +1,7 @@
 """What reproducing everything takes: runs, hours, memory, storage, and the makespan on so many workers.
 
 Times are measured ones wherever there are any: a run's own record; else the seconds a step of recorded runs of the same
-paper, dataset and method, a GPU's before a core's; else the paper's estimate, for a GPU where it offers
-``gpu_estimate(spec)`` (seconds and peak megabytes, as ``estimate``), or for one core of a CPU.
+paper, dataset and method, a GPU's before a core's; else what is counted of its operations, for one core of a CPU.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from repro.artifacts.render import plan, unique
 from repro.engine.cost import expected
 from repro.engine.progress import count_epochs, makespan
 from repro.engine.speed import REFERENCE, cached_speed
-from repro.engine.store import RunStore, paper_experiments, read_record
+from repro.engine.store import RunStore, read_record
 from repro.errors import NotOfferedError, RecordError, UsageError
+from repro.papers import experiment_of
 from repro.records import Record, RunSpec, canonical_json
 
 __all__ = ["Cost", "Measured", "all_runs", "distinguished", "read_measured", "render_plan"]
@@ -99,8 +99,6 @@ class Measured:
         if others:  # of other numbers of samples: by how far the estimate was off for them
             ratio = median(_seconds(r) / expected(r.spec, cached_speed() or REFERENCE)[0] for r in others)
             return Cost(estimated * ratio, megabytes, SOURCES[2], False)
-        if on_gpu := getattr(paper_experiments(spec.paper), "gpu_estimate", None):
-            return Cost(*on_gpu(spec), SOURCES[2], True)
         return Cost(estimated, megabytes, SOURCES[2], False)
 
 
@@ -195,7 +193,7 @@ def model_bytes(spec: RunSpec) -> int:
         for device in ("meta", "cpu"):  # without memory for values; but some models compute with them as they are made
             with suppress(Exception), torch.device(device), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                state = paper_experiments(spec.paper).build_model(spec).state_dict()
+                state = experiment_of(spec).build(spec).state_dict()
                 return sum(x.numel() * x.element_size() for x in state.values())
     finally:
         if before is None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,10 @@ from repro.artifacts.inventory import KINDS, Artifact, artifacts, find, nearest
 from repro.engine.cost import expected
 from repro.engine.environment import has_bfloat16
 from repro.engine.speed import REFERENCE, cached_speed
-from repro.engine.store import RunStore, paper_experiments, paper_package, read_record, write_atomically
+from repro.engine.store import RunStore, read_record, write_atomically
 from repro.errors import NoProfileError, NotOfferedError, RunError, UsageError
+from repro.experiment import Results
+from repro.papers import paper
 from repro.records import PRECISIONS, PROFILES, Record, RunSpec, precision_of, with_precision
 from repro.report.plain_tables import PlainTable
 from repro.report.tables import Table, join_tables
@@ -41,6 +40,7 @@ __all__ = [
 # Shares of right digits in reconstructions: below this no model can show what a table of samples is about.
 CEILINGS = ("test/reconstruction/coherence", "test/reconstruction/coherence/mean", "test/conditional/reconstructed/m0")
 LEAST_CEILING = 0.9
+TABLES = (Table, PlainTable)
 NO_VERDICT = "No verdict: runs of the smoke profile train for an epoch or two, which only shows that everything works."
 
 
@@ -109,7 +109,7 @@ def plan(
         raise UsageError(f"--seeds is {seeds}, must be at least 1")
     source = _source(artifact)
     try:
-        rows = paper_experiments(source.paper).plan(source.id, check_profile(profile), seeds)
+        rows = paper(source.paper).plan(source.id, check_profile(profile), seeds)
     except NoProfileError as error:
         raise NotOfferedError(f"{artifact.name} {error}") from None
     if precision == "auto":
@@ -191,10 +191,16 @@ def _shown(paper: str, profile: str) -> frozenset[RunSpec]:
 
 @cache
 def _planned(paper: str, profile: str) -> frozenset[RunSpec]:
-    """Every run that an artifact of a paper plans in a profile."""
+    """Every run that a table of a paper plans in a profile; figures show runs of these, and take longer to import."""
     found: set[RunSpec] = set()
     for artifact in artifacts().values():
-        if artifact.built and artifact.paper == paper and artifact.kind not in "DX" and not artifact.same_as:
+        if (
+            artifact.built
+            and artifact.paper == paper
+            and artifact.kind == "T"
+            and artifact.data
+            and not artifact.same_as
+        ):
             with suppress(NotOfferedError):
                 found |= set(unique(plan(artifact, profile)))
     return frozenset(found)
@@ -286,31 +292,79 @@ def render(
         raise RunError(
             f"{artifact.name} lacks the records of {', '.join(absent[:3])}{more}; `{artifact.command(profile)}`"
         )
-    source = _source(artifact)
-    rendering = importlib.import_module(f"{paper_package(source.paper)}.rendering")
-    contents = dict(
-        rendering.render(
-            source.id,
-            profile,
-            seeds=seeds,
-            lookup=sources.record,
-            samples=sources.samples,
-            rename=_rename(artifact),
-        )
-    )
-    contents |= join_tables(tables(artifact, profile, sources, seeds), f"tab:{source.target}")
+    files = contents(artifact, profile, sources.record, sources.samples, seeds)
     folder = output_folder(artifact, profile, figures, precision)
     paths = []
-    for suffix, content in contents.items():
+    for suffix, content in files.items():
         paths.append(folder / f"{artifact.id}.{suffix}")
         write_atomically(paths[-1], content)
     return paths
 
 
-def tables(artifact: Artifact, profile: str, sources: Sources, seeds: int | None = None) -> list[Table | PlainTable]:
-    """An artifact's tables from records, none for one that is drawn alone.
+def results(
+    artifact: Artifact,
+    profile: str,
+    record: Callable[[RunSpec], Record | None],
+    samples: Callable[[RunSpec], Mapping[str, Any]],
+    seeds: int | None = None,
+) -> Results:
+    """What an artifact's function takes.
 
-    Without verdicts in the smoke profile; where :func:`unsettled` has a reason they do not name the best model.
+    Arguments:
+        artifact: What is made of them.
+        profile: The profile of the runs.
+        record: A run's record, None if there is none.
+        samples: A run's figure samples.
+        seeds: Number of seeds; the profile's if None.
+    """
+    source = _source(artifact)
+    known = paper(source.paper)
+    rows = known.plan(source.id, profile, seeds)
+    rename = paper(artifact.paper).published.get(artifact.id, {}).get("rename", {}) if artifact.same_as else {}
+    return Results(source.id, profile, seeds, rows, record, samples, known.published.get(source.id, {}), rename)
+
+
+def _drawn(artifact: Artifact, found: Results) -> list[Any]:
+    """Tables and figures of an artifact.
+
+    Tables are without verdicts in the smoke profile; where :func:`unsettled` has a reason they do not name the best
+    model.
+    """
+    source = _source(artifact)
+    made = paper(source.paper).rendering(source.id).draw(found)
+    made = list(made) if isinstance(made, Sequence) else [made]
+    if found.profile == "smoke":
+        return [m.without_verdict(NO_VERDICT) if isinstance(m, TABLES) else m for m in made]
+    records = [r for s in unique(found.runs) if (r := found.record(s)) is not None]
+    reason = unsettled(found.profile, records)
+    return [m.not_settled(reason) if isinstance(m, TABLES) else m for m in made]
+
+
+def contents(
+    artifact: Artifact,
+    profile: str,
+    record: Callable[[RunSpec], Record | None],
+    samples: Callable[[RunSpec], Mapping[str, Any]],
+    seeds: int | None = None,
+) -> dict[str, str | bytes]:
+    """An artifact's files, suffix to content: Markdown and LaTeX for tables, PDF and PNG for a figure.
+
+    Arguments as :func:`results`'s.
+    """
+    made = _drawn(artifact, results(artifact, profile, record, samples, seeds))
+    found: dict[str, str | bytes] = {}
+    if shown := [m for m in made if isinstance(m, TABLES)]:
+        found |= join_tables(shown, f"tab:{_source(artifact).target}")
+    if figures := [m for m in made if not isinstance(m, TABLES)]:
+        from repro.report.plotting import render as draw
+
+        (figure,) = figures  # an artifact has one page
+        found |= {suffix: draw(figure, suffix) for suffix in ("pdf", "png")}
+    return found
+
+
+def tables(artifact: Artifact, profile: str, sources: Sources, seeds: int | None = None) -> list[Table | PlainTable]:
+    """An artifact's tables from records, none for one that is a figure.
 
     Arguments:
         artifact: What to tabulate.
@@ -318,13 +372,10 @@ def tables(artifact: Artifact, profile: str, sources: Sources, seeds: int | None
         sources: Where they lie; all that the artifact's plan names are there.
         seeds: Number of seeds; the profile's if None.
     """
-    source = _source(artifact)
-    rendering = importlib.import_module(f"{paper_package(source.paper)}.rendering")
-    found = rendering.tables(source.id, profile, seeds=seeds, lookup=sources.record, rename=_rename(artifact))
-    if profile == "smoke":
-        return [t.without_verdict(NO_VERDICT) for t in found]
-    records = [r for s in unique(plan(artifact, profile, seeds)) if (r := sources.record(s)) is not None]
-    return [t.not_settled(unsettled(profile, records)) for t in found]
+    if paper(_source(artifact).paper).modules[_source(artifact).id].endswith(".figures"):
+        return []
+    made = _drawn(artifact, results(artifact, profile, sources.record, sources.samples, seeds))
+    return [m for m in made if isinstance(m, TABLES)]
 
 
 def unsettled(profile: str, records: Sequence[Record]) -> str:
@@ -344,10 +395,3 @@ def unsettled(profile: str, records: Sequence[Record]) -> str:
         lowest = min(ceilings, key=ceilings.__getitem__)
         reasons.append(f"only {ceilings[lowest]:.2f} of {lowest}'s reconstructions show the right digit")
     return " and ".join(reasons)
-
-
-def _rename(artifact: Artifact) -> dict[str, str]:
-    if not artifact.same_as:
-        return {}
-    published = tomllib.loads((files(f"repro.papers.{artifact.paper}") / "published.toml").read_text())
-    return published.get(artifact.id, {}).get("rename", {})

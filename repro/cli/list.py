@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro.artifacts import render as a
-from repro.artifacts.inventory import PACKAGES, PAPERS, Artifact, nearest
+from repro.artifacts.inventory import Artifact, nearest
 from repro.engine.store import figures_root
 from repro.errors import UsageError
+from repro.papers import papers
 from repro.records import PROFILES
 
 __all__ = ["add_list_options", "list_artifacts", "welcome"]
@@ -63,10 +64,10 @@ def list_artifacts(options: argparse.Namespace) -> None:
 
 
 def _paper(word: str) -> str:
-    for paper, prefix in PACKAGES.items():
-        if word in (paper, prefix):
-            return paper
-    names: Sequence[str] = [*PACKAGES, *PAPERS.values()]
+    for paper in papers().values():
+        if word in (paper.name, paper.prefix):
+            return paper.name
+    names = list(dict.fromkeys([*papers(), *(p.prefix for p in papers().values())]))
     raise UsageError(f"unknown paper {word!r}{nearest(word, names)}")
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.engine.speed import REFERENCE, Speed
-from repro.engine.store import paper_experiments
+from repro.papers import experiment_of
 from repro.records import RunSpec, digest, precision_of
 
 __all__ = ["Cost", "cost", "expected", "kind_of", "read_table", "training_seconds", "write_table"]
@@ -138,7 +138,7 @@ def cost(spec: RunSpec) -> Cost | None:
         for what in COUNTED:
             fixed, each = counted[what]
             total[what] += batches * fixed + own["epochs"] * samples * each
-    evaluation, megabytes = paper_experiments(spec.paper).estimate(_without_training(spec))
+    evaluation, megabytes = experiment_of(spec).cost(_without_training(spec))
     evaluation = stages.get("evaluation", {}).get(spec.profile, evaluation)
     reduced = precision_of(spec) == "bfloat16"
     return Cost(steps=steps, megabytes=megabytes, reduced=reduced, evaluation=evaluation, **total)
@@ -170,7 +170,7 @@ def expected(spec: RunSpec, machine: Speed) -> tuple[float, float]:
         trained = training_seconds(found, machine)
         slower = trained / training_seconds(found, REFERENCE)
         return trained + slower * found.evaluation, found.megabytes
-    stated, megabytes = paper_experiments(spec.paper).estimate(spec)
+    stated, megabytes = experiment_of(spec).cost(spec)
     if precision_of(spec) == "bfloat16":
         return stated * REFERENCE.products_bfloat16 / machine.products_bfloat16, megabytes
     return stated * REFERENCE.products / machine.products, megabytes

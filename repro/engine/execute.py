@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from repro.engine.environment import environment
 from repro.engine.locks import LockError, RunLock
-from repro.engine.store import RunStore, check_spec_file, file_sha256, paper_experiments, save_tensors, write_atomically
+from repro.engine.store import RunStore, check_spec_file, file_sha256, save_tensors, write_atomically
 from repro.errors import BusyError, OutOfMemoryError, RunError
+from repro.papers import experiment_of
 from repro.records import Metric, Record, RunSpec
 
 if TYPE_CHECKING:
@@ -170,17 +171,17 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
     parallel.share(lambda: check_spec_file(directory, spec))
     if parallel.any(place.stop()):
         raise TrainingStopped("stopped before it began")
-    experiments = paper_experiments(spec.paper)
-    data = experiments.load_data(spec)
+    experiment = experiment_of(spec)
+    data = experiment.load(spec)
     with isolated_rng(spec.seed):
-        model = experiments.build_model(spec)
+        model = experiment.build(spec)
     trained = _trained(spec, place, model, data)
     if parallel.any(place.stop()):
         raise TrainingStopped("stopped before the evaluation")
     start = time.monotonic()
     with torch.no_grad(), gathered(model, parallel), _memory(spec, None, parallel):
-        metrics: list[Metric] = experiments.evaluate(model, data, spec, place.device)
-        drawn = experiments.figure_samples(model, spec, place.device)
+        metrics: list[Metric] = experiment.evaluate(model, data, spec, place.device)
+        drawn = experiment.figure_samples(model, spec, place.device)
     history = trained["history"]
     record = Record(
         spec=spec,
@@ -215,7 +216,7 @@ def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Mapping[
         model.load_state_dict(load_file(weights), strict=True)
         model.to(place.device).eval()
         return trained
-    settings = paper_experiments(spec.paper).training_settings(spec, place.device)
+    settings = experiment_of(spec).training(spec, place.device)
     log = _Log(directory / "log.jsonl")
 
     def logged(entry: dict[str, Any]) -> dict[str, Any]:

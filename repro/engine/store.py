@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import os
 import platform
@@ -23,8 +22,6 @@ __all__ = [
     "file_sha256",
     "folder_of",
     "in_checkout",
-    "paper_experiments",
-    "paper_package",
     "read_record",
     "read_spec",
     "save_tensors",
@@ -61,20 +58,6 @@ def figures_root() -> Path:
 def in_checkout(figures: Path) -> bool:
     """Whether a folder of recorded material may be written to: not that inside an installed package."""
     return figures.resolve() != Path(__file__).resolve().parents[1] / "figures"
-
-
-def paper_package(paper: str) -> str:
-    """A paper's package."""
-    return f"repro.papers.{paper}"
-
-
-def paper_experiments(paper: str) -> Any:
-    """The experiments module of a paper package.
-
-    It offers ``build_model(spec)``, ``load_data(spec)``, ``training_settings(spec)``, ``evaluate(model, data, spec)``,
-    ``figure_samples(model, spec)``, ``estimate(spec)`` and ``plan(artifact, profile, seeds)``.
-    """
-    return importlib.import_module(f"repro.papers.{paper}.experiments")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

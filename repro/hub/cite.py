@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from repro.artifacts.citation import bibtex
-from repro.artifacts.inventory import PACKAGES, artifacts, find
+from repro.artifacts.inventory import artifacts, find
 from repro.engine.environment import git
+from repro.papers import papers
 
 __all__ = ["cite"]
 
@@ -20,7 +21,7 @@ def cite(name: str) -> str:
         UsageError: If there is no such paper, artifact or model.
     """
     commit = git("rev-parse", "--short", "HEAD") or ""
-    if name in PACKAGES:
+    if name in papers():
         used = {d for a in artifacts().values() if a.paper == name for d in a.data}
         return bibtex(name, sorted(used), commit)
     from repro.hub.registry import models

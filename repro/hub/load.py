@@ -161,13 +161,12 @@ def build(config: Config, where: str) -> nn.Module:
 
 
 def _from_run(config: Config, where: str) -> nn.Module:
-    from repro.artifacts.inventory import PACKAGES as PAPERS
-    from repro.engine.store import paper_experiments
+    from repro.papers import experiment_of, papers
 
     assert config.spec is not None
-    if config.spec.paper not in PAPERS:
-        raise ValueError(f"{where}: unknown paper {config.spec.paper!r}; one of {', '.join(PAPERS)}")
-    return paper_experiments(config.spec.paper).build_model(config.spec)
+    if config.spec.paper not in papers():
+        raise ValueError(f"{where}: unknown paper {config.spec.paper!r}; one of {', '.join(papers())}")
+    return experiment_of(config.spec).build(config.spec)
 
 
 def _arguments(factory: Any, config: Config, where: str) -> tuple[list[Any], dict[str, Any]]:

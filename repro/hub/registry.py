@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from repro.datasets.card import load_card
-from repro.engine.store import paper_package
 from repro.hub.config import Config
+from repro.papers import paper as paper_of
 from repro.records import RunSpec
 
 __all__ = ["SHIPMENTS", "Model", "Shipment", "block_config", "card_modalities", "model_of", "models", "published_value"]
@@ -47,7 +45,7 @@ class Shipment:
 
 def _shipments() -> dict[str, Shipment]:
     from repro.datasets.card import load_card
-    from repro.papers.pretrained.experiments import CLASSIFIERS, classifier_spec, flow_spec, vaegan_spec
+    from repro.papers.pretrained.digits.experiment import CLASSIFIERS, classifier_spec, flow_spec, vaegan_spec
 
     vaegan = lambda: vaegan_spec("quick")  # noqa: E731
     found = [
@@ -205,6 +203,6 @@ def published_value(model: Model, metric: str) -> float | None:
     if metric not in model.columns:
         return None
     paper, _, artifact = model.artifact.partition("/")
-    table = tomllib.loads((files(paper_package(paper)) / "published.toml").read_text())[artifact]
+    table = paper_of(paper).published[artifact]
     values = table["rows"].get(model.row)
     return None if values is None else float(values[table["columns"].index(model.columns[metric])])

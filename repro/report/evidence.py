@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
 
 from repro.records import Record
 
@@ -36,13 +35,11 @@ class Evidence:
         artifact: Name of the artifact.
         profile: The profile.
         rows: Row to its records.
-        lookup: A run's record, None if there is none.
     """
 
     artifact: str
     profile: str
     rows: Mapping[str, Sequence[Record]]
-    lookup: Callable[[Any], Record | None] = field(repr=False, default=lambda spec: None)
 
     def values(self, row: str, metric: str) -> list[float]:
         """A metric's values over the seeds of a row; ``{last}`` in its name is the largest number that there is.

@@ -10,12 +10,14 @@ import yaml
 
 from repro import __version__
 from repro.artifacts.citation import bibtex
-from repro.artifacts.inventory import PAPERS
 from repro.datasets.card import load_card
 from repro.engine.environment import git
 from repro.errors import UsageError
 from repro.hub.cite import cite
 from repro.hub.registry import models
+from repro.papers import papers
+
+PAPERS = [p.name for p in papers().values() if p.title]
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"title", "author", "year"}

@@ -42,10 +42,10 @@ def test_table_is_what_the_counter_counts(name: str) -> None:
 def test_products_of_a_step_are_those_of_the_networks() -> None:
     """Forward once and backward twice 2 n m for each layer, but the first layers' inputs need no gradient."""
     from repro.artifacts.counting import count_run
-    from repro.engine.store import paper_experiments
+    from repro.papers import experiment_of
 
     spec = next(s for s in _runs("gmrf_mcvae/table1", "smoke") if s.method == "mvae")
-    model = paper_experiments(spec.paper).build_model(spec)
+    model = experiment_of(spec).build(spec)
     weights = {n: p.numel() for n, p in model.named_parameters() if p.ndim == 2}
     each = count_run(spec)["train"]["products"][1]
     assert 2 * 2 * sum(weights.values()) < each <= 2 * 3 * 2 * sum(weights.values())

@@ -68,13 +68,6 @@ def test_times_are_measured_where_they_can_be() -> None:
     assert Measured([record(own, 50.0)]).cost(twice).source == "estimate"
 
 
-def test_room_that_knows_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = toy_spec(epochs=20, pause=1.0)
-    monkeypatch.setattr(planning.paper_experiments("toy"), "gpu_estimate", lambda spec: (7.0, 900.0), raising=False)
-    assert Measured([]).cost(spec) == Cost(7.0, 900.0, "estimate", True)
-    assert Measured([record(spec, 50.0)]).cost(spec) == Cost(51.0, 100.0, "own record", False)
-
-
 def test_model_is_measured_without_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPRO_OFFLINE", "0")
     assert model_bytes(toy_spec(width=4)) == 4 * (5 * 4 + 4 + 4 * 5 + 5 + 4)
@@ -103,7 +96,8 @@ def test_plan_as_text(tmp_path: Path) -> None:
 
 
 def test_runs_of_several_artifacts_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {n: Artifact("gmrf_mcvae", n, "T", n, built=True) for n in ("a", "b", "c")}
+    monkeypatch.setattr(Artifact, "built", True)
+    known = {n: Artifact("gmrf_mcvae", n, "T", n) for n in ("a", "b", "c")}
     known["d"] = Artifact("gmrf_mcvae", "d", "D", "a drawing")
     plans = {"a": [0, 1], "b": [1, 2], "c": [0]}
     monkeypatch.setattr(planning, "artifacts", lambda: known)

@@ -38,12 +38,13 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from repro.engine.execute import execute  # noqa: E402
-from repro.engine.store import RunStore, paper_experiments  # noqa: E402
+from repro.engine.store import RunStore  # noqa: E402
 from repro.model import TrainableModel, isolated_rng  # noqa: E402
+from repro.papers import experiment_of  # noqa: E402
 from repro.papers.gmrf_mcvae.copula.experiment import copula_spec  # noqa: E402
 from repro.papers.gmrf_mcvae.images.experiment import image_spec  # noqa: E402
 from repro.papers.mrf_mvae.triples import experiment as triples  # noqa: E402
-from repro.papers.pretrained.experiments import vaegan_spec  # noqa: E402
+from repro.papers.pretrained.digits.experiment import vaegan_spec  # noqa: E402
 from repro.papers.sbm_vae.sampling import SamplingSettings  # noqa: E402
 from repro.papers.sbm_vae.settings import sbm_spec  # noqa: E402
 from repro.records import RunSpec  # noqa: E402
@@ -112,7 +113,7 @@ def peak(device: str, dry: bool) -> float:
 
 def built(spec: RunSpec, device: str) -> TrainableModel:
     with isolated_rng(spec.seed):
-        return paper_experiments(spec.paper).build_model(spec).to(device).train()
+        return experiment_of(spec).build(spec).to(device).train()
 
 
 def noise_batch(model: TrainableModel, size: int, device: str) -> dict[str, Tensor]:

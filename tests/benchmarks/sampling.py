@@ -18,7 +18,7 @@ from repro.model import isolated_rng
 from repro.papers.sbm_vae.sampling import FAST, SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
 from repro.papers.sbm_vae.settings import sbm_spec
-from repro.papers.sbm_vae.timing.experiment import GraphedScore, compiled_score, sampler
+from repro.papers.sbm_vae.timing.evaluation import GraphedScore, compiled_score, sampler
 from tests.benchmarks.support import measured_dtypes
 
 MODALITIES, BATCH, STEPS, REPETITIONS = 10, 256, 100, 3

@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from repro.model import MultimodalModel, isolated_rng
 from repro.papers.gmrf_mcvae.copula.experiment import BATCH_SIZE, LEARNING_RATE, copula_spec
-from repro.papers.gmrf_mcvae.experiments import build_model, load_data
 from repro.training import TrainingSettings, train
 from tests.benchmarks.support import measured_dtypes, peak_flops, seconds
+from tests.support.experiments import build_model, load_data
 
 EPOCHS = 3
 REPETITIONS, MORE = 3, 5

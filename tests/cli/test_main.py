@@ -17,7 +17,7 @@ from repro.cli import main as cli
 from repro.cli.main import main
 from repro.datasets.card import load_card
 from repro.hub.cite import cite
-from repro.papers.gmrf_mcvae import experiments
+from repro.papers.gmrf_mcvae.copula.experiment import Copula
 
 if TYPE_CHECKING:
     from tests.support.runs import Smoke
@@ -216,10 +216,10 @@ def test_show_prints_tables_and_names_pictures(capsys: Capture, smoke: Smoke, tm
 
 
 def test_failed_runs_are_named_and_end_in_1(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_data(spec: object) -> None:
+    def no_data(self: Copula, spec: object) -> None:
         raise OSError("the data is\nnot there")
 
-    monkeypatch.setattr(experiments, "load_data", no_data)
+    monkeypatch.setattr(Copula, "load", no_data)
     options = ["--profile", "smoke", "--seeds", "1", "--executor", "inline", "--device", "cpu"]
     folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     code, out, error = call(capsys, "run", "gmrf-table1", *options, *folders)

@@ -18,11 +18,10 @@ from repro.datasets.base import Dataset, ModalitySpec, fingerprint
 from repro.datasets.held_out import hold_out
 from repro.engine.execute import execute
 from repro.engine.store import RunStore
-from repro.papers.compare import experiments as compare
 from repro.papers.compare.correlated.settings import compare_spec
-from repro.papers.covae import experiments as covae
-from repro.papers.covae.specs import image_spec
+from repro.papers.covae.correlated_mnist.experiment import image_spec
 from repro.records import Record, RunSpec
+from tests.support.experiments import load_data
 
 
 def changed(spec: RunSpec, part: str, **changes: Any) -> RunSpec:
@@ -49,9 +48,9 @@ def test_the_last_samples_are_held_out() -> None:
 @pytest.mark.parametrize("paper_experiments", ["covae", "compare"])
 def test_correlated_images_are_held_out_with_their_latents(paper_experiments: str) -> None:
     if paper_experiments == "covae":
-        load, key, spec = covae.load_data, "held_out", image_spec("covae", 0, "overnight", 0.6)
+        load, key, spec = load_data, "held_out", image_spec("covae", 0, "overnight", 0.6)
     else:
-        load, key, spec = compare.load_data, "validation_samples", compare_spec("covae", 0, "overnight", 0.6)
+        load, key, spec = load_data, "validation_samples", compare_spec("covae", 0, "overnight", 0.6)
     small = changed(spec, "data", train_samples=12, test_samples=4, **{key: 5})
     found: Mapping[str, Dataset] = load(small)
     without = replace(

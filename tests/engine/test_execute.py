@@ -25,8 +25,8 @@ from repro.engine import execute as runs
 from repro.engine.execute import execute
 from repro.engine.store import RunStore, file_sha256, read_record, write_atomically
 from repro.errors import BusyError, OutOfMemoryError, RecordError, RunError
-from repro.papers.gmrf_mcvae.copula.experiment import copula_spec
-from repro.papers.gmrf_mcvae.experiments import build_model
+from repro.papers import experiment_of
+from repro.papers.gmrf_mcvae.copula.experiment import Copula, copula_spec
 from repro.records import Record, RunSpec, digest
 from repro.training import NonFiniteLossError, TrainingStopped
 from repro.training.checkpoints import CheckpointError, load_checkpoint
@@ -114,7 +114,9 @@ def test_weights_and_samples_are_the_run_s(method: str, smoke: Smoke) -> None:
     assert file_sha256(folder / "weights.safetensors") == record.weights_sha256
     with safe_open(folder / "weights.safetensors", framework="pt") as handle:
         assert json.loads(handle.metadata()["repro"]) == {"key": record.spec.key}
-    build_model(record.spec).load_state_dict(load_file(folder / "weights.safetensors"), strict=True)
+    experiment_of(record.spec).build(record.spec).load_state_dict(
+        load_file(folder / "weights.safetensors"), strict=True
+    )
     samples = load_file(folder / "samples.safetensors")
     assert {m: (x.shape, x.dtype) for m, x in samples.items()} == {
         f"m{i}": ((2000, 2), torch.float16) for i in range(4)
@@ -501,12 +503,10 @@ def test_want_of_memory_proposes_half_and_takes_nothing(
 
 
 def test_want_of_memory_as_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from repro.papers.gmrf_mcvae import experiments
-
     def too_large(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(experiments, "evaluate", too_large)
+    monkeypatch.setattr(Copula, "evaluate", too_large)
     store = RunStore(tmp_path)
     refused(
         lambda: execute(SPEC, store), "as it was measured; its weights are kept: run it again with", OutOfMemoryError

@@ -241,12 +241,12 @@ def test_data_that_is_not_placed_is_told_once_and_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from repro.datasets.fetch import NotPlacedError
-    from repro.papers.gmrf_mcvae import experiments
+    from repro.papers.gmrf_mcvae.copula.experiment import Copula
 
-    def not_placed(spec: object) -> None:
+    def not_placed(self: Copula, spec: object) -> None:
         raise NotPlacedError("it is placed by hand")
 
-    monkeypatch.setattr(experiments, "load_data", not_placed)
+    monkeypatch.setattr(Copula, "load", not_placed)
     specs = [copula_spec(m, 0, "smoke") for m in ("mvae", "mmvae")]
     failures = run_all(specs, RunStore(tmp_path), workers=1, progress=Progress(specs))
     assert [f.reason for f in failures] == ["it is placed by hand"] * 2

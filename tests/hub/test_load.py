@@ -189,7 +189,7 @@ def test_configurations_that_are_refused(shelf: Shelf, change: dict[str, object]
 
 
 def test_a_run_builds_what_its_configuration_names() -> None:
-    from repro.papers.pretrained.experiments import classifier_spec, flow_spec
+    from repro.papers.pretrained.digits.experiment import classifier_spec, flow_spec
 
     spec = classifier_spec("mnist", "smoke")
     module = "repro.papers.pretrained.classifiers"

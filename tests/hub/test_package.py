@@ -16,7 +16,7 @@ from repro.engine.store import RunStore, file_sha256
 from repro.errors import RunError
 from repro.hub.package import ship
 from repro.hub.registry import SHIPMENTS
-from repro.papers.pretrained.experiments import CLASSIFIERS, classifier_spec
+from repro.papers.pretrained.digits.experiment import CLASSIFIERS, classifier_spec
 from repro.records import Metric, Record, RunSpec
 from repro.weights import shipped
 from repro.weights.folder import package_folder
@@ -28,7 +28,7 @@ def recorded(store: RunStore, spec: RunSpec, **changes: object) -> Record:
     """A run directory with weights and a record, as an execution leaves them."""
     folder = store.directory(spec)
     folder.mkdir(parents=True)
-    from repro.papers.pretrained.experiments import build_model
+    from tests.support.experiments import build_model
 
     save_file(build_model(spec).state_dict(), folder / "weights.safetensors")
     place = {"commit": "a" * 40, "dirty": False}

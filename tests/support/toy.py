@@ -36,8 +36,8 @@ if str(PAPERS_FOLDER) not in repro.papers.__path__:
 
 
 def toy_spec(seed: int = 0, **changes: Any) -> RunSpec:
-    """A run of the toy paper, see tests/support/papers/toy/experiments.py."""
-    from repro.papers.toy.experiments import toy_spec as make  # type: ignore[import-not-found]
+    """A run of the toy paper, see tests/support/papers/toy/autoencoding/experiment.py."""
+    from repro.papers.toy.autoencoding.experiment import toy_spec as make  # type: ignore[import-not-found]
 
     return make(seed, **changes)
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.engine.store import RunStore, file_sha256, paper_experiments
+from repro.engine.store import RunStore, file_sha256
 from repro.hub.config import FILES
 from repro.hub.manifest import Entry, read_manifest, write_manifest
 from repro.hub.package import ship
 from repro.hub.registry import Model, models
+from repro.papers import experiment_of
 from repro.records import Metric, Record
 
 if TYPE_CHECKING:
@@ -114,4 +115,4 @@ def as_json(entry: Entry) -> str:
 def untrained(name: str = NAME) -> Any:
     """The module of a paper, which a configuration has to give as well."""
     spec = models()[name].spec()
-    return paper_experiments(spec.paper).build_model(spec)
+    return experiment_of(spec).build(spec)

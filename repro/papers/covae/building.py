@@ -7,13 +7,15 @@ from typing import Any
 
 from repro.baselines import METHODS, build_baseline
 from repro.baselines.joint import build_joint_baseline
-from repro.datasets.base import ModalitySpec
+from repro.datasets.base import ModalitySpec, specs
+from repro.datasets.card import load_card
 from repro.model import MultimodalModel
 from repro.papers.covae.model import CoVAE
 from repro.papers.covae.networks import build_networks
 from repro.papers.covae.posterior import num_covariance_entries
+from repro.records import RunSpec
 
-__all__ = ["build"]
+__all__ = ["build", "build_run"]
 
 NETWORK_OPTIONS = ("widths", "dropout", "joint_hidden")
 
@@ -46,3 +48,9 @@ def build(method: str, modalities: Mapping[str, ModalitySpec], settings: Mapping
     return build_joint_baseline(
         method, modalities, encoders=made.encoders, decoders=made.decoders, joint_encoder=made.joint, **options
     )
+
+
+def build_run(spec: RunSpec) -> MultimodalModel:
+    """The untrained model of a run, of the modalities of its dataset without the latents that they were drawn from."""
+    modalities = {m: s for m, s in specs(load_card(spec.dataset)).items() if m not in ("z0", "z1")}
+    return build(spec.method, modalities, spec.params["model"])

@@ -13,7 +13,7 @@ from repro.baselines.inference import ExpertMixtureModel
 from repro.metrics.likelihood import gaussian_log_prob, importance_weighted, laplace_log_prob, mixture_log_prob
 from repro.papers.covae.model import CoVAE
 
-__all__ = ["Decomposition", "decompose", "posterior_predictive_log_likelihood"]
+__all__ = ["Decomposition", "decompose", "evenly_spread", "posterior_predictive_log_likelihood"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,21 @@ class Decomposition:
         """The estimate that these samples make, ``(batch,)``: the logarithm of the weights' mean."""
         weights = self.reconstruction + self.prior + self.posterior
         return weights.logsumexp(0) - math.log(len(weights))
+
+
+@torch.no_grad()
+def evenly_spread(model: CoVAE | ExpertMixtureModel, batch: Mapping[str, Tensor], num_samples: int) -> int:
+    """The multiple of the number of a posterior's components that :func:`decompose` takes, at most the wanted number.
+
+    One sample of each component if there are more components than samples wanted.
+
+    Arguments:
+        model: A CoVAE or a baseline.
+        batch: All modalities, of any points.
+        num_samples: The wanted number.
+    """
+    components = 1 if isinstance(model, CoVAE) else len(model.posterior(batch).means)
+    return components * max(1, num_samples // components)
 
 
 @torch.no_grad()

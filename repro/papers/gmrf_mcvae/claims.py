@@ -15,7 +15,7 @@ def linear_cost(evidence: Evidence) -> list[Comparison]:
     from repro.papers.gmrf_mcvae.copula.experiment import LABELS
     from repro.papers.gmrf_mcvae.scaling.tables import costs, growth
 
-    measured, own = costs(evidence.profile, evidence.lookup), LABELS["gmrf_mcvae"]
+    measured, own = costs(evidence.rows), LABELS["gmrf_mcvae"]
     found = []
     for what, values in {"operations": measured.gigaflops, "seconds": measured.seconds}.items():
         exponent = growth(measured.components, values[own])
@@ -28,7 +28,7 @@ def doubling_cost(evidence: Evidence) -> list[Comparison]:
     from repro.papers.gmrf_mcvae.copula.experiment import LABELS
     from repro.papers.gmrf_mcvae.scaling.tables import costs
 
-    measured = costs(evidence.profile, evidence.lookup)
+    measured = costs(evidence.rows)
     before, last = measured.gigaflops[LABELS["mopoe"]][-2:]
     # 2^M - 1 subsets, each decoded into M components.
     m = measured.components[-1]

@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 
-from repro.datasets.base import ModalitySpec
+from repro.datasets.base import ModalitySpec, specs
+from repro.datasets.card import load_card
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.papers.mrf_mvae.almrf import ALMRFMVAE
 from repro.papers.mrf_mvae.networks import fully_connected_networks
+from repro.papers.mrf_mvae.neural_prior import ChainSettings
 from repro.papers.mrf_mvae.nnmrf import NNMRFMVAE
+from repro.records import RunSpec
 
-__all__ = ["VARIANTS", "build_variant"]
+__all__ = ["VARIANTS", "build", "build_variant"]
 
 VARIANTS: dict[str, type[GMRFMCVAE]] = {"gmrf": GMRFMCVAE, "almrf": ALMRFMVAE, "nnmrf": NNMRFMVAE}
 
@@ -56,3 +59,17 @@ def build_variant(
     if name == "nnmrf":
         options["hidden_dtype"] = hidden_dtype
     return VARIANTS[name](modalities, latent_dim=latent_dim, encoders=encoders, decoders=decoders, **options)
+
+
+def build(spec: RunSpec) -> GMRFMCVAE:
+    """The untrained variant of a run."""
+    settings = dict(spec.params["model"])
+    dtype = settings.pop("hidden_dtype")
+    if "chains" in settings:
+        settings["chains"] = ChainSettings(**settings["chains"])
+    return build_variant(
+        settings.pop("variant"),
+        specs(load_card(spec.dataset)),
+        hidden_dtype=None if dtype == "float32" else getattr(torch, dtype),
+        **settings,
+    )

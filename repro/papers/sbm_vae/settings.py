@@ -10,7 +10,7 @@ from typing import Any
 
 from repro.records import RunSpec
 
-__all__ = ["ABLATIONS", "BASELINES", "LABELS", "METHODS", "PROFILES", "ROWS", "ROW_CHANGES", "sbm_spec"]
+__all__ = ["ABLATIONS", "BASELINES", "LABELS", "METHODS", "PROFILES", "ROWS", "ROW_CHANGES", "SUPERVISED", "sbm_spec"]
 
 # Run's method to what is trained. One run serves a model with and without energy guidance.
 METHODS: Mapping[str, Mapping[str, Any]] = {
@@ -20,6 +20,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "sbm_rae_t": {"kind": "rae", "guidance": "contrastive"},
     "mld": {"kind": "rae", "guidance": "multi_time"},
 }
+SUPERVISED = "supervised"  # the method of CelebAMask-HQ's supervised networks
 # The betas that the paper chose on its validation split, and latents of each modality (appendix A.2).
 BASELINES: Mapping[str, Mapping[str, float]] = {
     "mvae": {"beta": 1.0},

@@ -22,10 +22,11 @@ from repro.engine.store import RunStore
 from repro.errors import UsageError
 from repro.hub.cite import cite
 from repro.model import Loss, MultimodalModel, Stage, isolated_rng
-from repro.papers.compare import experiments
+from repro.papers import paper
 from repro.papers.compare.building import build, decoders
 from repro.papers.compare.correlated import evaluation
 from repro.papers.compare.correlated.evaluation import evaluate_triples
+from repro.papers.compare.correlated.experiment import Correlated
 from repro.papers.compare.correlated.measures import (
     fit_readout,
     generated,
@@ -34,7 +35,7 @@ from repro.papers.compare.correlated.measures import (
     pairs_of,
 )
 from repro.papers.compare.correlated.settings import LABELS, MODALITIES, RHOS, compare_spec
-from repro.papers.compare.rendering import COLUMNS, correlated_table
+from repro.papers.compare.correlated.tables import COLUMNS, correlated_table
 from repro.records import Metric, Record
 
 SPECS = {m: ModalitySpec((1, 28, 28), "image", (0.0, 1.0)) for m in MODALITIES}
@@ -154,18 +155,18 @@ def test_plan_and_what_it_costs() -> None:
     assert {0.3, 0.9} <= {s.params["data"]["rho"] for s in quick}
     assert len(unique(plan(artifact, "paper"))) == 3 * 6 * 5
     assert {len(s) for s in plan(artifact, "quick", 2).values()} == {2}
-    assert sum(experiments.estimate(s)[0] for s in quick) < 15 * 60
+    assert sum(Correlated().cost(s).seconds for s in quick) < 15 * 60
     with pytest.raises(UsageError, match="compare has no artifact 'corelated'; did you mean compare/correlated"):
         find("compare/corelated")
 
 
 def test_every_model_s_paper_is_cited_once() -> None:
     text = cite("compare/correlated")
-    for paper in LABELS:
-        own = (files(f"repro.papers.{paper}") / "citation.bib").read_text(encoding="utf-8").strip()
+    for name in LABELS:
+        own = (files(f"repro.papers.{name}") / "citation.bib").read_text(encoding="utf-8").strip()
         key = own.splitlines()[0]
         assert text.count(key) == 1
-        assert own in text or paper == "covae"  # whose entry is the dataset's own
+        assert own in text or name == "covae"  # whose entry is the dataset's own
 
 
 def test_specifications_that_do_not_fit_are_named() -> None:
@@ -176,14 +177,14 @@ def test_specifications_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="unknown method 'mvae'; covae, gmrf_mcvae or sbm_vae"):
         build("mvae", SPECS, {})
     with pytest.raises(KeyError):
-        experiments.plan("table1", "quick")
+        paper("compare").plan("table1", "quick")
 
 
 @pytest.mark.parametrize("method", LABELS)
 def test_every_stage_trains_and_latents_are_what_decoders_take(method: str) -> None:
     spec = compare_spec(method, 0, "smoke", 0.5)
     with isolated_rng(0):
-        model = experiments.build_model(spec)
+        model = Correlated().build(spec)
     data = toy("train", 160)
     for stage in model.stages():
         model.train()
@@ -298,7 +299,7 @@ def test_a_model_without_correlation_is_seen(oracles: dict[float, dict[str, Metr
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("compare")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments, "load_data", lambda spec: splits(160, 80, spec.params["data"]["rho"]))
+        patch.setattr(Correlated, "load", lambda self, spec: splits(160, 80, spec.params["data"]["rho"]))
         command = ["run", "compare/correlated", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
         assert main([*command, "--runs", str(root / "runs"), "--results", str(root / "results")]) == 0
     return root
@@ -349,7 +350,7 @@ def test_missing_models_are_cells_with_a_reason(smoke: Path) -> None:
 def test_measuring_again_gives_the_same(smoke: Path) -> None:
     spec = compare_spec("gmrf_mcvae", 0, "smoke", 0.6)
     with isolated_rng(0):
-        model = experiments.build_model(spec)
+        model = Correlated().build(spec)
     data = splits(60, 60)
-    first, second = ([m.value for m in experiments.evaluate(model, data, spec)] for _ in range(2))
+    first, second = ([m.value for m in Correlated().evaluate(model, data, spec)] for _ in range(2))
     assert first == second

@@ -15,13 +15,13 @@ from repro.datasets.base import Dataset, ModalitySpec
 from repro.metrics.correlation import canonical_correlations
 from repro.model import isolated_rng
 from repro.networks.cost import count_parameters
-from repro.papers.covae import experiments
+from repro.papers import paper
 from repro.papers.covae.architecture.tables import architectures
 from repro.papers.covae.building import build
-from repro.papers.covae.correlated_mnist.evaluation import evaluate_images, null_correlation
-from repro.papers.covae.correlated_mnist.figures import _look, against_rho, decomposition, image_grid, violins
-from repro.papers.covae.correlated_mnist.samples import POINTS, SAMPLES, image_samples, omics_samples
-from repro.papers.covae.experiments import plan, training_settings
+from repro.papers.covae.correlated_mnist.evaluation import POINTS, SAMPLES, image_samples
+from repro.papers.covae.correlated_mnist.experiment import CorrelatedMNIST, image_spec
+from repro.papers.covae.correlated_mnist.figures import _look, against_rho, decomposition, image_grid
+from repro.papers.covae.evaluation import null_correlation
 from repro.papers.covae.measures import (
     calibration,
     decoder_correlation,
@@ -30,13 +30,24 @@ from repro.papers.covae.measures import (
     latent_means,
     predictive_deviation,
 )
-from repro.papers.covae.omics.evaluation import evaluate_omics, feature_correlations
+from repro.papers.covae.omics.evaluation import feature_correlations, omics_samples
+from repro.papers.covae.omics.experiment import Omics, omics_spec
+from repro.papers.covae.omics.figures import violins
 from repro.papers.covae.omics.tables import _ranks
-from repro.papers.covae.rendering import render
-from repro.papers.covae.specs import LABELS, METHODS, image_spec, omics_spec
+from repro.papers.covae.settings import LABELS, METHODS
 from repro.records import Record, RunSpec
 from repro.training import train
+from tests.support.experiments import (
+    build_model,
+    evaluate,
+    figure_samples,
+    render,
+    results_of,
+    training_settings,
+)
 from tests.support.linear_gaussian import linear_covae, linear_gaussian
+
+plan = paper("covae").plan
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -190,7 +201,7 @@ def test_specifications_that_do_not_fit_are_named() -> None:
 
 
 def test_appendix_d_is_what_is_printed() -> None:
-    images, omics = architectures()
+    images, omics = architectures(results_of("covae/tableD", "paper", lambda spec: None))
     layers = " ".join(omics.column("layer"))
     for size in ("3217 → 512", "512 → 256", "256 → 128", "128 → 32", "32 → 128", "512 → 3217", "383 → 128", "64 → 32"):
         assert f"fully connected {size}" in layers
@@ -247,16 +258,15 @@ def outcome(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> tuple[Record, dic
         }
     else:
         data = {s: toy_omics(s, n) for s, n in (("train", 150), ("test", 40))}
-    monkeypatch.setattr(experiments, "load_data", lambda _: data)
+    monkeypatch.setattr(CorrelatedMNIST if spec.dataset == "correlated_mnist" else Omics, "load", lambda *_: data)
     with isolated_rng(spec.seed):
-        model = experiments.build_model(spec)
+        model = build_model(spec)
     train(model, data["train"], training_settings(spec), seed=spec.seed)
-    evaluate = evaluate_images if spec.dataset == "correlated_mnist" else evaluate_omics
     metrics = evaluate(model, data, spec)
     if spec.method == "covae" and spec.params["model"]["posterior"] == "cholesky":  # seeded throughout
         assert [m.value for m in metrics] == [m.value for m in evaluate(model, data, spec)]
     where = {"device": "cpu", "device_name": "x", "commit": None, "dirty": None, "versions": {}}
-    pictures = experiments.figure_samples(model, spec)
+    pictures = figure_samples(model, spec)
     return Record(spec, metrics, where, {}, "0" * 64, 1.0, 1.0), pictures
 
 
@@ -273,14 +283,11 @@ def runs() -> dict[str, tuple[Record, dict[str, Tensor]]]:
 
 
 def draw(artifact: str, runs: dict[str, tuple[Record, dict[str, Tensor]]]) -> dict[str, str | bytes]:
-    return dict(
-        render(
-            artifact,
-            "smoke",
-            seeds=None,
-            lookup=lambda s: runs[s.key][0] if s.key in runs else None,
-            samples=lambda s: {k: v.numpy() for k, v in runs[s.key][1].items()},
-        )
+    return render(
+        f"covae/{artifact}",
+        "smoke",
+        lookup=lambda s: runs[s.key][0] if s.key in runs else None,
+        samples=lambda s: {k: v.numpy() for k, v in runs[s.key][1].items()},
     )
 
 
@@ -362,11 +369,11 @@ def test_ranks_share_the_better_place_in_a_tie() -> None:
 
 def test_a_class_that_training_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = omics_spec("mvae", 0, "smoke", "tcga_brca")
-    model = experiments.build_model(spec)
+    model = build_model(spec)
     test = toy_omics("test", 40)
     data = {"train": toy_omics("train", 60), "test": dataclasses.replace(test, labels=test.labels + 1)}
     with pytest.raises(ValueError, match=r"classes \[3\] are absent from the training split"):
-        evaluate_omics(model, data, spec)
+        evaluate(model, data, spec)
 
 
 def test_figures_without_content_are_named() -> None:

@@ -19,12 +19,12 @@ from repro.datasets.fetch import FetchError
 from repro.datasets.omics_labels import class_counts, read_samples
 from repro.errors import RunError
 from repro.model import isolated_rng
-from repro.papers.covae import experiments
-from repro.papers.covae.correlated_mnist.figures import bars, scatter_classes
-from repro.papers.covae.rendering import render as draw
+from repro.papers.covae.omics.figures import bars, scatter_classes
 from repro.records import RunSpec
 from repro.training import train
 from tests.support import miniatures
+from tests.support.experiments import build_model, evaluate, figure_samples, load_data, training_settings
+from tests.support.experiments import render as draw
 
 Cards = Callable[..., None]
 PNG, PDF = b"\x89PNG", b"%PDF-"
@@ -74,7 +74,7 @@ def test_counts_come_from_the_list_of_samples_alone(cohort: Path) -> None:
     assert found["c03"] == 4
     equal = [name for name, n in found.items() if n == 1]
     assert equal == sorted(equal)
-    files = draw("fig13", "paper", seeds=None, lookup=lambda _: None, samples=lambda _: {})
+    files = draw("covae/fig13", "paper", lookup=lambda _: None)
     assert files["png"].startswith(PNG)
     assert files["pdf"].startswith(PDF)
 
@@ -84,7 +84,7 @@ def test_counts_without_a_list_come_from_the_labels(miniature: Callable[[str], N
     labels = torch.cat([load_dataset("tcga_brca", s).labels for s in ("train", "test")])
     expected = {name: int((labels == i).sum()) for i, name in enumerate(("LumA", "Basal", "Her2"))}
     assert class_counts("tcga_brca") == expected
-    files = draw("fig13-tcga", "paper", seeds=None, lookup=lambda _: None, samples=lambda _: {})
+    files = draw("covae/fig13-tcga", "paper", lookup=lambda _: None)
     assert files["png"].startswith(PNG)
 
 
@@ -147,12 +147,12 @@ def test_runs_and_pictures_through_the_loader(cohort: Path) -> None:
     kept: dict[str, dict[str, Tensor]] = {}
     for method in ("mvae", "covae"):
         (spec,) = plan(find("covae/fig9"), "smoke")[method]
-        data = experiments.load_data(spec)
+        data = load_data(spec)
         with isolated_rng(spec.seed):
-            model = experiments.build_model(spec)
-        train(model, data["train"], experiments.training_settings(spec), seed=spec.seed)
-        metrics = {m.name: m for m in experiments.evaluate(model, data, spec)}
-        kept[method] = experiments.figure_samples(model, spec)
+            model = build_model(spec)
+        train(model, data["train"], training_settings(spec), seed=spec.seed)
+        metrics = {m.name: m for m in evaluate(model, data, spec)}
+        kept[method] = figure_samples(model, spec)
         for which, modality in (("mrna-to-mirna", "mirna"), ("joint/mrna", "mrna")):
             coefficients = kept[method][f"spearman/{which}"]
             # The first feature is constant, so it has no coefficient.
@@ -171,7 +171,7 @@ def test_runs_and_pictures_through_the_loader(cohort: Path) -> None:
         return {k: v.numpy() for k, v in kept["covae" if spec.method == "covae" else "mvae"].items()}
 
     for figure in ("fig9", "fig12"):
-        files = draw(figure, "smoke", seeds=None, lookup=lambda _: None, samples=samples)
+        files = draw(f"covae/{figure}", "smoke", lookup=lambda _: None, samples=samples)
         assert files["png"].startswith(PNG)
         assert files["pdf"].startswith(PDF)
         assert max(map(len, files.values())) < 300_000

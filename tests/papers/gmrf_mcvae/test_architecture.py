@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
-from importlib.resources import files
-
 import pytest
 import torch
 from torch import nn
@@ -12,12 +9,16 @@ from torch import nn
 from repro.datasets.base import ModalitySpec
 from repro.networks.cost import count_parameters
 from repro.networks.resnet import ResidualBlock
+from repro.papers import paper
+from repro.papers.gmrf_mcvae.architecture import complexity
 from repro.papers.gmrf_mcvae.architecture import tables as architecture
 from repro.papers.gmrf_mcvae.architecture.complexity import EXPERIMENTS
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.report.plain_tables import PlainTable
+from tests.support.experiments import results_of
 
-FUNCTIONS = ("table4", "table5", "table6", "table7", "table8", "table9", "capacities")
+NOTHING = results_of("gmrf_mcvae/table4", "paper", lambda spec: None)
+FUNCTIONS = ("table4", "table5", "table6", "table7", "table8", "table9")
 
 
 def only(table: PlainTable, experiment: str) -> PlainTable:
@@ -28,8 +29,8 @@ def only(table: PlainTable, experiment: str) -> PlainTable:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_tables_are_functions_of_nothing_and_draw_no_random_number(name: str) -> None:
     state = torch.get_rng_state()
-    table = getattr(architecture, name)()
-    assert table == getattr(architecture, name)()
+    table = getattr(architecture, name)(NOTHING)
+    assert table == getattr(architecture, name)(NOTHING)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -39,7 +40,7 @@ def test_table4_prints_the_layers_of_the_model_that_runs() -> None:
     hidden = list(encoder.hidden.layers)
     layers = [*hidden, encoder.mean, encoder.log_variance, encoder.mean, encoder.log_variance]
     layers += [*decoder.hidden.layers, decoder.linear]
-    table = architecture.table4()
+    table = architecture.table4(NOTHING)
     assert table.column("Units") == tuple(f"{layer.in_features} × {layer.out_features}" for layer in layers)
     assert table.column("Parameters") == tuple(str(count_parameters(layer)) for layer in layers)
     assert isinstance(encoder.hidden.activation, nn.ReLU)
@@ -48,7 +49,7 @@ def test_table4_prints_the_layers_of_the_model_that_runs() -> None:
 
 
 def test_table5_prints_the_block() -> None:
-    table = architecture.table5()
+    table = architecture.table5(NOTHING)
     block = ResidualBlock(64, 128)
     assert table.column("Layer") == (
         "Activation",
@@ -64,8 +65,8 @@ def test_table5_prints_the_block() -> None:
 
 @pytest.mark.parametrize("experiment", ["PolyMNIST", "BIKED"])
 def test_rows_of_encoder_and_decoder_hold_every_parameter(experiment: str) -> None:
-    model = architecture.build(experiment)
-    encoder, decoder = only(architecture.table6(), experiment), only(architecture.table7(), experiment)
+    model = complexity.build(experiment)
+    encoder, decoder = only(architecture.table6(NOTHING), experiment), only(architecture.table7(NOTHING), experiment)
     head = count_parameters(model.encoders["m0"].mean)
     beside = 2 * head + count_parameters(model.embeddings["m0"])  # the baselines' heads and the off-diagonal layer
     assert sum(map(int, encoder.column("Parameters"))) == count_parameters(model.encoders["m0"]) + beside
@@ -75,8 +76,8 @@ def test_rows_of_encoder_and_decoder_hold_every_parameter(experiment: str) -> No
 
 
 def test_encoder_sizes_agree_and_the_decoder_table_is_that_of_biked() -> None:
-    assert set(architecture.table6().column("Agrees")) == {"yes", "—"}
-    table = architecture.table7()
+    assert set(architecture.table6(NOTHING).column("Agrees")) == {"yes", "—"}
+    table = architecture.table7(NOTHING)
     different = [(row[0], row[3], row[4]) for row in table.rows if row[-1] == "no"]
     assert different == [
         ("PolyMNIST", "256 × 8 × 8", "256 × 7 × 7"),
@@ -85,32 +86,31 @@ def test_encoder_sizes_agree_and_the_decoder_table_is_that_of_biked() -> None:
 
 
 def test_table8_agrees_with_the_paper() -> None:
-    table = architecture.table8()
+    table = architecture.table8(NOTHING)
     published = [row for row in table.rows if row[2] != "—"]
     assert len(published) == 8
     assert all(row[2] == row[3] and row[4] == row[5] and row[6] == "yes" for row in published)
 
 
 def test_thresholds_of_equation_17() -> None:
-    assert architecture.cost_threshold(4, 2) == pytest.approx(5.33, abs=0.005)
-    assert architecture.cost_threshold(5, 16) == 320
-    assert architecture.cost_threshold(5, 4) == 20
+    assert complexity.cost_threshold(4, 2) == pytest.approx(5.33, abs=0.005)
+    assert complexity.cost_threshold(5, 16) == 320
+    assert complexity.cost_threshold(5, 4) == 20
     for m, d in [(4, 2), (5, 16), (5, 4)]:
-        cost = architecture.cost_threshold(m, d)
+        cost = complexity.cost_threshold(m, d)
         assert (m * d) ** 2 + m * cost == pytest.approx(m**2 * cost)  # both sides of eq. 17
     with pytest.raises(ValueError, match="components is 1"):
-        architecture.cost_threshold(1, 2)
+        complexity.cost_threshold(1, 2)
 
 
 def test_published_thresholds_are_those_of_the_published_tables() -> None:
-    text = files("repro.papers.gmrf_mcvae").joinpath("published.toml").read_text(encoding="utf-8")
-    rows = tomllib.loads(text)["table9"]["rows"]
+    rows = paper("gmrf_mcvae").published["table9"]["rows"]
     built = {n: [e.components, e.latent_dim, float(e.published_threshold)] for n, e in EXPERIMENTS.items()}
     assert built == {name: list(map(float, values)) for name, values in rows.items()}
 
 
 def test_table9_costs() -> None:
-    table = architecture.table9()
+    table, _ = architecture.table9(NOTHING)
     assert table.column("Threshold") == ("5.33", "320", "20")
     assert set(table.column("Agrees")) == {"yes"}
     sample = [int(c.replace(",", "")) for c in table.column("C a sample")]
@@ -129,7 +129,7 @@ def test_table9_costs() -> None:
 
 
 def test_capacities_are_counted_and_660_is_not_reproduced() -> None:
-    counts = [row[1:] for row in architecture.capacities().rows]
+    counts = [row[1:] for row in complexity.capacities().rows]
     assert counts == [
         ("44", "44", "yes"),
         ("48", "48", "yes"),
@@ -142,4 +142,4 @@ def test_capacities_are_counted_and_660_is_not_reproduced() -> None:
 
 def test_unknown_experiment_is_named() -> None:
     with pytest.raises(ValueError, match="no experiment 'MNIST', one of Copula, PolyMNIST, BIKED"):
-        architecture.build("MNIST")
+        complexity.build("MNIST")

@@ -15,27 +15,31 @@ from repro.artifacts.render import Sources
 from repro.datasets import Dataset
 from repro.errors import NoProfileError
 from repro.model import Loss, MultimodalModel, Stage, isolated_rng
-from repro.papers.gmrf_mcvae import experiments
+from repro.papers import paper
 from repro.papers.gmrf_mcvae.copula.experiment import (
     BETAS,
     METHODS,
+    RUNG_EPOCHS,
     VARIANTS,
     chosen_betas,
     copula_spec,
     finalist_betas,
 )
 from repro.papers.gmrf_mcvae.copula.tables import choose_betas
-from repro.papers.gmrf_mcvae.experiments import (
-    build_model,
-    estimate,
-    figure_samples,
-    load_data,
-    plan,
-    training_settings,
-)
 from repro.papers.gmrf_mcvae.images.settings import OPTIONAL
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.records import PROFILES, RunSpec
+from tests.support.experiments import (
+    build_model,
+    estimate,
+    evaluate,
+    figure_samples,
+    load_data,
+    results_of,
+    training_settings,
+)
+
+plan = paper("gmrf_mcvae").plan
 
 FIGURES = Path(__file__).resolve().parents[3] / "figures"
 
@@ -170,7 +174,7 @@ def test_a_perfect_model_is_measured_at_the_noise_floor_and_outputs_are_clipped(
     spec = changed(spec_of("mvae"), "evaluation", num_samples=200)
     data = load_data(spec)
     perfect, stretched = (
-        {m.name: m.value for m in experiments.evaluate(Oracle(data["reference"], s), data, spec)} for s in (1.0, 3.0)
+        {m.name: m.value for m in evaluate(Oracle(data["reference"], s), data, spec)} for s in (1.0, 3.0)
     )
     assert list(perfect) == list(stretched)
     for distance in ("histogram", "sliced", "transport"):
@@ -191,7 +195,7 @@ def test_a_perfect_model_is_measured_at_the_noise_floor_and_outputs_are_clipped(
 def test_validation_alone_is_measured_without_test_data() -> None:
     spec = changed(spec_of("mvae", splits=("validation",)), "evaluation", num_samples=50)
     data = load_data(spec)
-    found = experiments.evaluate(Oracle(data["validation"], 1.0), data, spec)
+    found = evaluate(Oracle(data["validation"], 1.0), data, spec)
     assert {m.name.split("/")[0] for m in found} == {"validation"}
     # Rounding of the projections in single precision is all that is left.
     assert [m.value for m in found] == pytest.approx([0.0] * len(found), abs=1e-4)
@@ -274,7 +278,7 @@ def test_betas_are_those_that_the_committed_sweep_chooses() -> None:
     specs = [s for specs in plan("table1-sweep", "paper").values() for s in specs]
     absent = [s.label for s in specs if lookup(s) is None]
     assert absent == []
-    finalists, chosen = choose_betas("paper", lookup)
+    finalists, chosen = choose_betas(results_of("gmrf_mcvae/table1-sweep", "paper", lookup))
     assert finalists == {m: list(b) for m, b in finalist_betas().items()}
     assert chosen == dict(chosen_betas())
-    assert experiments.RUNG_EPOCHS["paper"][0] < experiments.RUNG_EPOCHS["paper"][1]
+    assert RUNG_EPOCHS["paper"][0] < RUNG_EPOCHS["paper"][1]

@@ -13,19 +13,31 @@ from PIL import Image
 
 from repro.artifacts.inventory import artifacts, find
 from repro.model import isolated_rng
+from repro.papers import paper
 from repro.papers.gmrf_mcvae.copula.experiment import LABELS, METHODS
-from repro.papers.gmrf_mcvae.experiments import build_model, estimate, evaluate, figure_samples, load_data, plan
-from repro.papers.gmrf_mcvae.images import ablations as image_ablations
 from repro.papers.gmrf_mcvae.images import figures as image_figures
 from repro.papers.gmrf_mcvae.images import tables as image_tables
-from repro.papers.gmrf_mcvae.images.settings import ARTIFACTS
-from repro.papers.gmrf_mcvae.rendering import render
-from repro.papers.gmrf_mcvae.scaling import experiment as scaling
+from repro.papers.gmrf_mcvae.scaling import evaluation as scaling_evaluation
 from repro.papers.gmrf_mcvae.scaling import tables as scaling_tables
 from repro.papers.gmrf_mcvae.scaling.experiment import scaling_spec, seconds_per_step
 from repro.records import Metric, Record, RunSpec
 from repro.report.plotting import render as draw
 from tests.support import miniatures
+from tests.support.experiments import build_model, estimate, evaluate, figure_samples, load_data, render, results_of
+
+plan = paper("gmrf_mcvae").plan
+
+# Artifact of the image experiments to the dataset that it is rendered from.
+ARTIFACTS = {
+    "table2": "polymnist",
+    "table2-ablations": "polymnist",
+    "table2-sweep": "polymnist",
+    "fig3": "polymnist",
+    "table3": "biked_rendered",
+    "fig4": "biked_rendered",
+    "table3-biked": "biked",
+    "fig4-biked": "biked",
+}
 
 Cards = Callable[..., None]
 PLACE = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "a machine", "versions": {"torch": "2"}}
@@ -68,7 +80,7 @@ EXTRA2 = (
 
 def test_table2_sets_obtained_beside_published() -> None:
     lookup = made_up("table2", image_tables.TABLE2, EXTRA2)
-    main, agreement = image_tables.table2("paper", None, lookup)
+    main, agreement = image_tables.table2(results_of("gmrf_mcvae/table2", "paper", lookup, seeds=None))
     published = image_tables._published("table2")
     assert published["rows"]["GMRF MCVAE"] == [118.21, 0.321, 180.76, 0.869, 0.995]
     for m, row in zip(METHODS, main.rows, strict=True):
@@ -95,30 +107,32 @@ def test_table2_sets_obtained_beside_published() -> None:
         main.floors[0].cells["cond_coherence"].mean
         == lookup(plan("table2", "paper")["mvae"][0]).metric("test/floor/accuracy").value
     )
-    renamed = image_tables.table2("paper", 1, lookup, {"GMRF MCVAE": "MRF MVAE"})
+    renamed = image_tables.table2(results_of("mrf_mvae/table1", "paper", lookup, seeds=1))
     assert all(t.rows[-1].label == "MRF MVAE" for t in renamed)
     assert renamed[0].rows[-1].cells["cond_coherence"].published == 0.869
 
 
 def test_ablations_set_what_latents_hold_beside_the_prior() -> None:
-    lookup = made_up("table2-ablations", image_ablations.ABLATIONS)
-    table = image_ablations.ablations("quick", None, lookup)
+    lookup = made_up("table2-ablations", image_tables.ABLATIONS)
+    table = image_tables.ablations(results_of("gmrf_mcvae/table2-ablations", "quick", lookup))
     assert [r.label for r in table.rows] == list(plan("table2-ablations", "quick"))
     spec = plan("table2-ablations", "quick")["no mask"][0]
-    for key, (_, metric) in image_ablations.ABLATIONS.items():
+    for key, (_, metric) in image_tables.ABLATIONS.items():
         assert table.rows[1].cells[key].mean == lookup(spec).metric(f"test/{metric}").value
     note = "Share of reconstructions, all modalities observed, that show the right digit: MVAE"
-    main, _ = image_tables.table2("quick", 1, made_up("table2", image_tables.TABLE2, (*EXTRA2, RECONSTRUCTION)))
+    without = made_up("table2", image_tables.TABLE2, (*EXTRA2, RECONSTRUCTION))
+    main, _ = image_tables.table2(results_of("gmrf_mcvae/table2", "quick", without, seeds=1))
     assert any(n.startswith(note) for n in main.notes)
     assert not any("what gives the unobserved latents" in n for n in main.notes)
     extra = (*EXTRA2, RECONSTRUCTION, *(f"test/latents-{how}/coherence" for how in ("nearest", "mean", "sample")))
     lookup = made_up("table2", image_tables.TABLE2, extra)
-    main, _ = image_tables.table2("quick", 1, lookup)
+    main, _ = image_tables.table2(results_of("gmrf_mcvae/table2", "quick", lookup, seeds=1))
     (told,) = (n for n in main.notes if "what gives the unobserved latents" in n)
     own = lookup(plan("table2", "quick")["gmrf_mcvae"][0])
     assert f"a draw from that conditional {own.metric('test/latents-sample/coherence').value:.3f};" in told
     assert f"the learned prior {own.metric('test/conditional/coherence').value:.3f}." in told
-    main, _ = image_tables.table2("quick", 1, made_up("table2", image_tables.TABLE2, EXTRA2))
+    plain = made_up("table2", image_tables.TABLE2, EXTRA2)
+    main, _ = image_tables.table2(results_of("gmrf_mcvae/table2", "quick", plain, seeds=1))
     assert not any(n.startswith(note) for n in main.notes)
 
 
@@ -126,8 +140,8 @@ def test_pilots_are_measured_on_held_out_images_alone() -> None:
     specs = plan("table2-sweep", "overnight")
     assert all(s.params["evaluation"]["split"] == "validation" for (s,) in specs.values())
     assert {s.params["training"].get("patience") for (s,) in specs.values()} == {None}
-    lookup = made_up("table2-sweep", {}, [f"validation/{name}" for _, name in image_ablations.ABLATIONS.values()])
-    table = image_ablations.sweep("overnight", lookup)
+    lookup = made_up("table2-sweep", {}, [f"validation/{name}" for _, name in image_tables.ABLATIONS.values()])
+    table = image_tables.sweep(results_of("gmrf_mcvae/table2-sweep", "overnight", lookup))
     assert [r.label for r in table.rows] == list(specs)
     assert all(cell.n == 1 for row in table.rows for cell in row.cells.values())
     assert "No test data enters" in table.to_markdown()
@@ -136,7 +150,7 @@ def test_pilots_are_measured_on_held_out_images_alone() -> None:
 def test_the_nearest_reading_of_conditional_coherence_is_named() -> None:
     later = [f"test/{n}/coherence" for n in image_tables.LATER_PROTOCOLS.values()]
     lookup = made_up("table2", image_tables.TABLE2, (*EXTRA2, *later))
-    main, _ = image_tables.table2("paper", 1, lookup)
+    main, _ = image_tables.table2(results_of("gmrf_mcvae/table2", "paper", lookup, seeds=1))
     (group,) = main.groups
     assert len(group.rows) == 4
     own = lookup(plan("table2", "paper")["gmrf_mcvae"][0])
@@ -150,7 +164,8 @@ def test_the_nearest_reading_of_conditional_coherence_is_named() -> None:
 
 
 def test_missing_protocol_rows_say_so() -> None:
-    main, _ = image_tables.table2("paper", 1, made_up("table2", image_tables.TABLE2, EXTRA2))
+    lookup = made_up("table2", image_tables.TABLE2, EXTRA2)
+    main, _ = image_tables.table2(results_of("gmrf_mcvae/table2", "paper", lookup, seeds=1))
     (group,) = main.groups
     assert [row.cells["cond_coherence"].reason for row in group.rows] == ["not measured"] * 2
     assert {row.cells["uncond_coherence"].reason for row in group.rows} == {"not part of this row"}
@@ -159,7 +174,7 @@ def test_missing_protocol_rows_say_so() -> None:
 @pytest.mark.parametrize("artifact", ["table3", "table3-biked"])
 def test_table3_never_mixes_the_two_datasets(artifact: str) -> None:
     lookup = made_up(artifact, image_tables.TABLE3)
-    table = image_tables.table3(artifact, "quick", None, lookup)
+    table = image_tables.table3(results_of(f"gmrf_mcvae/{artifact}", "quick", lookup))
     specs = [s for row in plan(artifact, "quick").values() for s in row]
     assert {s.dataset for s in specs} == {ARTIFACTS[artifact]}
     rendered = artifact == "table3"
@@ -182,7 +197,7 @@ def test_models_that_ignore_what_is_observed_are_named(given: float, told: bool)
             spec, own | {f"test/{k}/frechet-pixels": v for k, v in zip(TASKS, (given, joint, 0.2), strict=True)}
         )
 
-    notes = image_tables.table3("table3", "quick", None, lookup).notes
+    notes = image_tables.table3(results_of("gmrf_mcvae/table3", "quick", lookup)).notes
     named = [n for n in notes if "are no nearer to true images than" in n]
     assert bool(named) == told
     if told:
@@ -195,7 +210,7 @@ def test_components_without_ink_are_explained() -> None:
         kept = {m.name: m.value for m in full.metrics if "conditional/centres" not in m.name and "fid" not in m.name}
         return record(spec, kept)
 
-    table = image_tables.table3("table3", "quick", None, lookup)
+    table = image_tables.table3(results_of("gmrf_mcvae/table3", "quick", lookup))
     assert table.rows[0].cells["cond_ws"].reason == "no generated picture of a component has ink"
 
 
@@ -271,7 +286,7 @@ def test_figure4_is_rendered_from_stored_samples(mirror: Any, cards: Cards) -> N
             model = build_model(spec).eval()
         stored[spec] = {k: v.numpy() for k, v in sorted(figure_samples(model, spec).items())}
         assert sum(v.nbytes for v in stored[spec].values()) < 300_000
-    found = render("fig4", "smoke", seeds=None, lookup=lambda spec: None, samples=stored.__getitem__)
+    found = render("gmrf_mcvae/fig4", "smoke", lookup=lambda spec: None, samples=stored.__getitem__)
     assert set(found) == {"pdf", "png"}
     assert found["pdf"].startswith(b"%PDF")
 
@@ -301,15 +316,15 @@ def test_scaling_reads_seconds_from_records() -> None:
         value = float(m ** power[spec.method])
         return record(spec, {"step/peak": value, "step/flops": value}, seconds=10 * value)
 
-    costs = scaling_tables.costs("quick", lookup)
+    costs = scaling_tables.costs(dict(results_of("gmrf_mcvae/scaling", "quick", lookup)))
     assert costs.components == tuple(range(2, 11))
     assert costs.seconds["MMVAE"] == pytest.approx([m**2 for m in range(2, 11)])  # ten steps a run
-    seconds, memory, flops = scaling_tables.scaling("quick", lookup)
+    seconds, memory, flops = scaling_tables.scaling_tables(costs)
     assert seconds.column("Growth") == memory.column("Growth") == flops.column("Growth")
     assert seconds.column("Growth") == ("1.00", "2.00", "1.00", "2.00", "1.00")
     assert seconds.column("Order (paper)")[-1] == "M² d² + M C"
     assert "a machine (cpu)" in seconds.notes[-1]
-    found = render("scaling", "quick", seeds=None, lookup=lookup, samples=lambda spec: {})
+    found = render("gmrf_mcvae/scaling", "quick", lookup=lookup)
     assert set(found) == {"md", "tex", "pdf", "png"}
 
 
@@ -353,7 +368,7 @@ def test_peak_memory_is_what_is_alive_at_once() -> None:
         c = b + 1
         del b, c
 
-    assert scaling._peak_bytes(step, "cpu") == pytest.approx(2e6, rel=0.01)
+    assert scaling_evaluation._peak_bytes(step, "cpu") == pytest.approx(2e6, rel=0.01)
 
 
 def test_seconds_of_a_step_and_estimates() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,20 @@ from repro.engine.store import RunStore
 from repro.errors import RunError
 from repro.metrics.inception import unavailable_reason
 from repro.model import isolated_rng
-from repro.papers.mrf_mvae import experiments
+from repro.papers import paper
 from repro.papers.mrf_mvae.skewed import experiment as skewed
-from repro.papers.mrf_mvae.skewed import rendering as skewed_rendering
+from repro.papers.mrf_mvae.skewed import tables as skewed_tables
 from repro.papers.mrf_mvae.triples import evaluation as triples_evaluation
 from repro.papers.mrf_mvae.triples import experiment as triples
 from repro.papers.mrf_mvae.triples import figures, tables
+from repro.papers.mrf_mvae.triples.readings import ALIKE, reading
 from repro.records import Metric, Record, RunSpec
+from repro.report.plain_tables import PlainTable
+from repro.report.tables import Table
+from tests.support.experiments import build_model, load_data, results_of
 
 PAPER = "mrf_mvae"
+TRIPLES = ("table4", "table4-ablations", "table4-sweep", "table4-features", "fig6", "fig7", "fig8", "fig9")
 SIZES = {"train": 1_000, "test": 300}
 
 
@@ -63,41 +69,41 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_paper_s_settings() -> None:
     """Appendix D.2: four layers of 1024, latent 8, potentials 3 x 1024, 100 epochs, three initialisations."""
-    rows = triples.plan("table4", "paper")
-    for alike in triples.ALIKE:
+    rows = paper(PAPER).plan("table4", "paper")
+    for alike in ALIKE:
         read = triples.reading_rows(rows, alike)
         assert {v: [s.seed for s in found] for v, found in read.items()} == {v: [0, 1, 2] for v in triples.LABELS}
     for found in rows.values():
         model, training = found[0].params["model"], found[0].params["training"]
         assert (model["latent_dim"], model["width"], model["layers"]) == (8, 1024, 4)
         assert training["epochs"] == 100
-        named = {} if triples.reading(found[0]) == "digit" else {"alike": "image"}
+        named = {} if reading(found[0]) == "digit" else {"alike": "image"}
         assert found[0].params["data"] == {"train_samples": 60_000, "held_out": 0} | named
     assert rows["nnmrf"][0].params["model"]["potential_widths"] == [1024] * 3
     assert rows["nnmrf"][0].params["model"]["beta"] == 0.0078
-    ((figure9,),) = triples.plan("fig9", "paper").values()
+    ((figure9,),) = paper(PAPER).plan("fig9", "paper").values()
     assert figure9.params["model"]["beta"] == 0.0085
     chains = rows["nnmrf"][0].params["model"]["chains"]
     assert chains["burn_in"] + chains["thinning"] * chains["num_kept"] == 1000
 
 
 def test_profiles_and_settings_have_keys_of_their_own() -> None:
-    artifacts = [*triples.ARTIFACTS, *skewed.ARTIFACTS]
+    artifacts = [*TRIPLES, "tails", "tails-sweep", "tails-fig"]
     for artifact in artifacts:
         keys = {
-            p: {s.key for found in experiments.plan(artifact, p).values() for s in found}
+            p: {s.key for found in paper(PAPER).plan(artifact, p).values() for s in found}
             for p in ("paper", "quick", "smoke")
         }
         assert not keys["paper"] & keys["quick"]
         assert not keys["quick"] & keys["smoke"]
-    changed = unique(triples.plan("table4-ablations", "quick"))
-    assert len({s.key for s in [*changed, *unique(triples.plan("table4", "quick"))]}) == 3 + 9
-    assert {triples.reading(s) for s in unique(triples.plan("table4", "quick"))} == {"digit"}
-    assert {triples.reading(s) for s in unique(triples.plan("table4", "overnight"))} == {"image", "digit"}
-    held_out = unique(triples.plan("table4-sweep", "paper"))
+    changed = unique(paper(PAPER).plan("table4-ablations", "quick"))
+    assert len({s.key for s in [*changed, *unique(paper(PAPER).plan("table4", "quick"))]}) == 3 + 9
+    assert {reading(s) for s in unique(paper(PAPER).plan("table4", "quick"))} == {"digit"}
+    assert {reading(s) for s in unique(paper(PAPER).plan("table4", "overnight"))} == {"image", "digit"}
+    held_out = unique(paper(PAPER).plan("table4-sweep", "paper"))
     assert {s.params["evaluation"]["split"] for s in held_out} == {"validation"}
     with pytest.raises(KeyError):
-        experiments.plan("table9", "paper")
+        paper(PAPER).plan("table9", "paper")
     with pytest.raises(ValueError, match="unknown variant 'mrf'; one of nnmrf, almrf, gmrf"):
         triples.spec("mrf", 0, "paper")
     with pytest.raises(ValueError, match="alike is 'digits', must be one of image, digit"):
@@ -111,7 +117,7 @@ def test_profiles_and_settings_have_keys_of_their_own() -> None:
 @pytest.mark.parametrize("variant", list(triples.LABELS))
 def test_every_setting_reaches_the_model(variant: str) -> None:
     spec = triples.spec(variant, 0, "smoke")
-    model = experiments.build_model(spec)
+    model = build_model(spec)
     settings = spec.params["model"]
     assert (model.beta, model.likelihood, model.scale, model.reduction) == (
         settings["beta"],
@@ -128,7 +134,7 @@ def test_every_setting_reaches_the_model(variant: str) -> None:
         assert (model.partition, model.num_samples, model.prior.confinement) == ("batch", 1, 1.0)
     if variant == "almrf":
         assert (model.bandwidth, model.unbiased, model.penalty, model.locations) == ("median", True, "aggregated", None)
-        moved = experiments.build_model(triples.spec(variant, 0, "smoke", location=True))
+        moved = build_model(triples.spec(variant, 0, "smoke", location=True))
         assert moved.locations is not None
 
 
@@ -145,7 +151,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("artifact", triples.ARTIFACTS)
+@pytest.mark.parametrize("artifact", TRIPLES)
 def test_smoke_runs_render(artifact: str, store: RunStore, tmp_path: Path) -> None:
     found = find(f"{PAPER}/{artifact}")
     seeds = None if artifact == "table4-sweep" else 1
@@ -188,7 +194,7 @@ def test_records_name_every_protocol(store: RunStore) -> None:
 
 def test_the_sweep_trains_on_none_of_what_it_measures(bars: None) -> None:
     spec = triples.spec("gmrf", 0, "smoke", sweep=True, beta=0.3)
-    data = triples.load_data(spec)
+    data = load_data(spec)
     assert list(data) == ["train", "validation"]
     assert (len(data["train"]), len(data["validation"])) == (250, 250)
     whole = synthetic("mnist_triples").first(500)
@@ -260,6 +266,14 @@ def record(spec: RunSpec, values: dict[str, float]) -> Record:
     return Record(spec, metrics, environment, {}, "0" * 64, 1.0, 1.0)
 
 
+def table4(profile: str, seeds: int, lookup: Callable[[RunSpec], Record | None]) -> Table:
+    return tables.table4(results_of("mrf_mvae/table4", profile, lookup, seeds=seeds))
+
+
+def features(profile: str, seeds: int, lookup: Callable[[RunSpec], Record | None]) -> PlainTable:
+    return tables.features(results_of("mrf_mvae/table4-features", profile, lookup, seeds=seeds))
+
+
 def table4_values(distance: float) -> dict[str, float]:
     values = {
         "test/true/coherence": 0.98,
@@ -288,19 +302,19 @@ def test_the_search_for_features_names_a_space_that_explains_the_published_numbe
             values[f"test/{name}/frechet/pixels/mean"] = printed[variant][f"{task}_fid"] / 255.0**2
         return record(spec, values)
 
-    table = tables.features("smoke", 1, lookup)
+    table = features("smoke", 1, lookup)
     by_label = {row[0]: row for row in table.rows}
     assert by_label["pixels in [0, 255]: x 65,025"][-2:] == ("1", "1.00")
     assert by_label["pixels in [0, 1] (784)"][-1] == "1.00"
     assert by_label["Inception, 2048 features (the FID)"][-2] == "not measured"
     assert "explains the published values: pixels in [0, 255]: x 65,025." in table.notes[0]
-    other = tables.features("smoke", 1, lambda spec: lookup(spec, True))
+    other = features("smoke", 1, lambda spec: lookup(spec, True))
     assert "explains the published values: none" in other.notes[0]
 
 
 def test_table_4_says_why_cells_are_empty_and_what_was_published() -> None:
-    rows = {s for found in triples.plan("table4", "smoke", 1).values() for s in found}
-    table = tables.table4("smoke", 1, lambda s: record(s, table4_values(3.0)) if s in rows else None)
+    rows = {s for found in paper(PAPER).plan("table4", "smoke", 1).values() for s in found}
+    table = table4("smoke", 1, lambda s: record(s, table4_values(3.0)) if s in rows else None)
     text = table.to_markdown()
     assert "14252.11" in text
     assert "Inception weights not available" in text
@@ -320,10 +334,10 @@ def test_table_4_stands_with_one_reading_alone() -> None:
     rows = {
         s
         for alike in ("digit",)
-        for found in triples.reading_rows(triples.plan("table4", "smoke", 1), alike).values()
+        for found in triples.reading_rows(paper(PAPER).plan("table4", "smoke", 1), alike).values()
         for s in found
     }
-    table = tables.table4("smoke", 1, lambda s: record(s, table4_values(3.0)) if s in rows else None)
+    table = table4("smoke", 1, lambda s: record(s, table4_values(3.0)) if s in rows else None)
     assert {row.cells["cond_coherence"].reason for row in table.rows} == {"not run: make mrf-table4 PROFILE=smoke"}
     assert [g.title for g in table.groups] == ["The first two show two images of one digit"]
     assert all(row.cells["cond_coherence"].n == 1 for row in table.groups[0].rows[:3])
@@ -338,12 +352,12 @@ def test_chains_that_do_not_mix_win_nothing() -> None:
             values |= {"test/unconditional/coherence": 0.99, "test/unconditional/r_hat": 10.9}
         return record(spec, values)
 
-    table = tables.table4("smoke", 2, lookup)
+    table = table4("smoke", 2, lookup)
     assert table.winners("uncond_coherence", published=False) == ("ALMRF MVAE", "GMRF MVAE")
     text = table.to_markdown()
     assert "**0.990" not in text
     assert "chains that do not mix (largest split R-hat 10.90, over 1.1)" in text
-    mixed = tables.table4("smoke", 2, lambda s: record(s, table4_values(3.0) | {"test/unconditional/r_hat": 1.05}))
+    mixed = table4("smoke", 2, lambda s: record(s, table4_values(3.0) | {"test/unconditional/r_hat": 1.05}))
     assert "do not mix" not in mixed.to_markdown()
 
 
@@ -352,15 +366,15 @@ def test_a_collapsed_model_is_not_chosen(digits: int) -> None:
     """However coherent one digit is with itself."""
 
     def lookup(spec: RunSpec) -> Record:
-        large = spec.params["model"]["beta"] == max(triples.sweep_betas("smoke", triples.reading(spec))[spec.method])
+        large = spec.params["model"]["beta"] == max(triples.sweep_betas("smoke", reading(spec))[spec.method])
         values = {"validation/unconditional/digits": float(digits if large else 10)}
         for task in ("unconditional", "conditional"):
             values[f"validation/{task}/coherence"] = 0.9 if large else 0.4
             values[f"validation/{task}/frechet/classifier/mean"] = 10.0
         return record(spec, values)
 
-    chosen = tables.choose_betas("smoke", lookup)
-    assert set(chosen) == set(triples.ALIKE)
+    chosen = tables.choose_betas(results_of("mrf_mvae/table4-sweep", "smoke", lookup))
+    assert set(chosen) == set(ALIKE)
     for alike, found in chosen.items():
         betas = triples.sweep_betas("smoke", alike)
         assert all((b == max(betas[v])) == (digits == 10) for v, b in found.items())
@@ -394,7 +408,7 @@ def test_pictures_are_of_the_first_triple_of_each_digit(store: RunStore) -> None
 @pytest.mark.slow
 def test_the_heavy_tailed_comparison_runs_and_renders(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
-    wanted = [*unique(skewed.plan("tails", "smoke")), skewed.spec("gmrf", 0, "smoke", sweep=True, beta=0.01)]
+    wanted = [*unique(paper(PAPER).plan("tails", "smoke")), skewed.spec("gmrf", 0, "smoke", sweep=True, beta=0.01)]
     for spec in wanted:
         found = execute(replace(spec), store)
         assert all(math.isfinite(m.value) and m.value >= 0 for m in found.metrics)
@@ -404,10 +418,10 @@ def test_the_heavy_tailed_comparison_runs_and_renders(tmp_path: Path) -> None:
     text = (tmp_path / "figures" / PAPER / "smoke" / "tails.md").read_text()
     assert "Noise floor: two true samples" in text
     assert "factor of" not in text  # a verdict on the claim, which smoke does not bear
-    assert "factor of" in skewed_rendering.tails("smoke", None, store.record).to_markdown()
+    assert "factor of" in skewed_tables.tails(results_of("mrf_mvae/tails", "smoke", store.record)).to_markdown()
     with pytest.raises(RunError, match="tails-sweep lacks the records of"):
         render(find(f"{PAPER}/tails-sweep"), "smoke", tmp_path / "figures", store=store)
-    sweep = skewed_rendering.sweep("smoke", store.record)
+    sweep = skewed_tables.sweep(results_of("mrf_mvae/tails-sweep", "smoke", store.record))
     assert len(sweep.rows) == 1
 
 
@@ -416,16 +430,16 @@ def test_the_verdict_on_tails_follows_the_numbers() -> None:
         name = "test/unconditional/mean/tail-true/mean"
         return {m: [record(skewed.spec(m, 0, "smoke"), {name: e})] for m, e in error.items()}
 
-    said = skewed_rendering._verdict(rows({"gmrf": 0.02, "almrf": 0.01, "nnmrf": 0.03}))
+    said = skewed_tables._verdict(rows({"gmrf": 0.02, "almrf": 0.01, "nnmrf": 0.03}))
     assert "is lower than the Gaussian variant's by a factor of 2.00; the lowest is that of ALMRF MVAE." in said
-    said = skewed_rendering._verdict(rows({"gmrf": 0.01, "almrf": 0.03, "nnmrf": 0.005}))
+    said = skewed_tables._verdict(rows({"gmrf": 0.01, "almrf": 0.03, "nnmrf": 0.005}))
     assert "is higher than the Gaussian variant's by a factor of 3.00; the lowest is that of NN-MRF MVAE." in said
 
 
 def test_models_are_the_same_for_the_same_seed() -> None:
     spec = triples.spec("nnmrf", 3, "smoke")
     with isolated_rng(3):
-        one = experiments.build_model(spec)
+        one = build_model(spec)
     with isolated_rng(3):
-        two = experiments.build_model(spec)
+        two = build_model(spec)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

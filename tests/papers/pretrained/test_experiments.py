@@ -19,9 +19,10 @@ from repro.engine.store import RunStore
 from repro.errors import RunError
 from repro.model import isolated_rng
 from repro.networks.vaegan import Encoder
-from repro.papers.pretrained import experiments
+from repro.papers import experiment_of, paper
 from repro.papers.pretrained.classifiers import DigitClassifiers
-from repro.papers.pretrained.evaluation import evaluate_classifier, evaluate_flow, evaluate_vaegan
+from repro.papers.pretrained.digits.evaluation import evaluate_classifier, evaluate_flow, evaluate_vaegan
+from repro.papers.pretrained.digits.experiment import classifier_spec, vaegan_spec
 from repro.papers.pretrained.flow import EncodingFlow
 from repro.papers.pretrained.vaegan import VAEGAN
 from repro.training import TrainingSettings, train
@@ -48,19 +49,19 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_vaegan_s_settings_are_the_paper_s() -> None:
-    params = experiments.vaegan_spec("paper").params
+    params = vaegan_spec("paper").params
     assert params["training"] == {"epochs": 50, "batch_size": 64, "learning_rate": 1e-4, "optimizer": "adamw"}
     model = params["model"]
     assert (model["adversarial_scale"], model["margin"], model["equilibrium"]) == (0.8, 0.4, 0.68)
     assert model["latent_dim"] == 10
-    assert experiments.vaegan_spec("quick").params["training"]["epochs"] < 50
+    assert vaegan_spec("quick").params["training"]["epochs"] < 50
 
 
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="no digit classifier for 'biked'; one of mnist"):
-        experiments.classifier_spec("biked", "paper")
+        classifier_spec("biked", "paper")
     with pytest.raises(KeyError):
-        experiments.plan("table1", "paper")
+        paper("pretrained").plan("table1", "paper")
 
 
 @pytest.mark.parametrize("artifact", ARTIFACTS)
@@ -71,7 +72,7 @@ def test_smoke_runs_render(artifact: str, bars: None, tmp_path: Path) -> None:
         record = execute(spec, store)
         assert record.history[-1]["epoch"] == 1
         assert {m.num_samples > 0 for m in record.metrics} == {True}
-        seconds, megabytes = experiments.estimate(spec)
+        seconds, megabytes = experiment_of(spec).cost(spec)
         assert seconds > 0
         assert megabytes > 0
     paths = render(found, "smoke", tmp_path / "figures", store=store)
@@ -88,7 +89,7 @@ def test_rendering_needs_records(tmp_path: Path) -> None:
 
 def test_evaluations_refuse_another_model() -> None:
     card = specs(load_card("mnist"))
-    spec, data = experiments.vaegan_spec("smoke"), {"test": synthetic("mnist", "test")}
+    spec, data = vaegan_spec("smoke"), {"test": synthetic("mnist", "test")}
     with pytest.raises(TypeError, match="expected a VAEGAN"):
         evaluate_vaegan(DigitClassifiers(card, "mnist", shared=True), data, spec)
     with pytest.raises(TypeError, match="expected digit classifiers"):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +13,16 @@ from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
+from repro.artifacts.inventory import artifacts
 from repro.cli.main import main
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.engine.store import RunStore
+from repro.errors import NoProfileError
 from repro.model import Loss, Stage, TrainableModel, isolated_rng
-from repro.papers.sbm_vae import experiments, rendering
-from repro.papers.sbm_vae.celeba import experiment as celeba
-from repro.papers.sbm_vae.celeba import rendering as celeba_rendering
+from repro.papers import paper
 from repro.papers.sbm_vae.celeba.evaluation import PIXELS, small_pixels
-from repro.papers.sbm_vae.celeba.experiment import FACE_PROFILES, FACE_ROWS, celeba_spec
-from repro.papers.sbm_vae.celeba.figures import attribute_names, sample_pages
+from repro.papers.sbm_vae.celeba.experiment import ATTACKED, FACE_PROFILES, FACE_ROWS, celeba_spec
+from repro.papers.sbm_vae.celeba.figures import SHOWN, attribute_names, faces, sample_pages
 from repro.papers.sbm_vae.celeba.models import FaceBaseline, FaceJointBaseline, build_face_baseline
 from repro.papers.sbm_vae.celeba.tables import FLOOR, absent, face_table
 from repro.papers.sbm_vae.f1 import sample_f1
@@ -33,6 +31,16 @@ from repro.papers.sbm_vae.staging import missing_mask, with_present
 from repro.papers.sbm_vae.supervised import CLASSIFIER, MaskUNet, ModalityClassifiers, Supervised, WithClassifier
 from repro.records import Metric, Record, RunSpec
 from repro.training import TrainingSettings, TrainingStopped, train
+from tests.support.experiments import (
+    build_model,
+    estimate,
+    evaluate,
+    figure_samples,
+    load_data,
+    render,
+    results_of,
+    training_settings,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -179,7 +187,7 @@ def test_attack_errors() -> None:
 
 
 def test_published_drops_are_those_of_table_1_given_the_image() -> None:
-    printed = tomllib.loads((files("repro.papers.sbm_vae") / "published.toml").read_text())
+    printed = paper("sbm_vae").published
     column = printed["table1"]["columns"].index("attr_f1_img")
     for row, (attacked, drop) in printed["table3"]["rows"].items():
         clean = printed["table1"]["rows"][row][column][0]
@@ -377,13 +385,13 @@ def test_judge_errors() -> None:
 
 
 def run(spec: RunSpec) -> tuple[Record, dict[str, np.ndarray]]:
-    data = experiments.load_data(spec)
+    data = load_data(spec)
     with isolated_rng(spec.seed):
-        model = experiments.build_model(spec)
-    history = train(model, data["train"], experiments.training_settings(spec), seed=spec.seed)
+        model = build_model(spec)
+    history = train(model, data["train"], training_settings(spec), seed=spec.seed)
     with torch.no_grad():
-        metrics = list(experiments.evaluate(model, data, spec))
-        pictures = {k: v.numpy() for k, v in experiments.figure_samples(model, spec).items()}
+        metrics = list(evaluate(model, data, spec))
+        pictures = {k: v.numpy() for k, v in figure_samples(model, spec).items()}
     return Record(spec, metrics, ENVIRONMENT, {}, "0" * 64, 1.0, 1.0, history), pictures
 
 
@@ -409,7 +417,7 @@ def test_a_run_goes_through(method: str, miniature: Callable[[str], None]) -> No
     for how in ("plain", "guided") if method == "sbm_vae" else ("plain",):
         assert {f"test/image/{how}/f1/{m}" for m in ("attributes", "mask")} <= set(values)
         attacked = f"test/attacked/{how}/f1/attributes"
-        assert (attacked in values) == (method in (*celeba.ATTACKED, "supervised"))
+        assert (attacked in values) == (method in (*ATTACKED, "supervised"))
         assert attacked not in values or values[attacked].num_samples == 2
         if method != "supervised":
             assert {f"test/{g}/{how}/frechet/image" for g in ("both", "mask", "attributes")} <= set(values)
@@ -437,7 +445,7 @@ def test_a_figure_through_the_command_line(miniature: Callable[[str], None], tmp
     command = ["run", "sbm-fig10", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
     command += ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     assert main(command) == 0
-    (spec,) = celeba.plan("fig10", "smoke")["SBM-VAE"]
+    (spec,) = paper("sbm_vae").plan("fig10", "smoke")["SBM-VAE"]
     drawn = tmp_path / "results" / "sbm_vae" / "smoke" / "fig10.png"
     before = drawn.read_bytes()
     assert (tmp_path / "results" / "sbm_vae" / "records" / f"{spec.key}.safetensors").stat().st_size < 300_000
@@ -453,12 +461,12 @@ def test_a_figure_through_the_command_line(miniature: Callable[[str], None], tmp
 
 def test_a_run_with_missing_modalities_goes_through_and_renders(miniature: Callable[[str], None]) -> None:
     miniature("celebamask_hq")
-    plan = experiments.plan("table11", "smoke")
+    plan = paper("sbm_vae").plan("table11", "smoke")
     assert {s.params["model"]["missing"] for specs in plan.values() for s in specs} == {0.2}
     (spec,) = plan["MVTCAE"]
     record, _ = run(spec)
     only = {spec.key: record}
-    files_ = rendering.render("table11", "smoke", seeds=None, lookup=lambda s: only.get(s.key), samples=no_samples)
+    files_ = render("sbm_vae/table11", "smoke", lookup=lambda s: only.get(s.key), samples=no_samples)
     text = files_["md"]
     value = record.metric("test/both/plain/f1/attributes").value
     assert f"{value:.3f}" in text
@@ -467,6 +475,9 @@ def test_a_run_with_missing_modalities_goes_through_and_renders(miniature: Calla
 
 
 # Rendering
+
+
+ARTIFACTS = [a.id for a in artifacts().values() if a.paper == "sbm_vae" and "celebamask_hq" in a.data]
 
 
 def made_up(spec: RunSpec) -> Record:
@@ -501,26 +512,26 @@ def no_samples(spec: RunSpec) -> Mapping[str, np.ndarray]:
     raise AssertionError(f"samples of {spec.label} were asked for, it has no record")
 
 
-@pytest.mark.parametrize("artifact", celeba.ARTIFACTS)
+@pytest.mark.parametrize("artifact", ARTIFACTS)
 def test_every_artifact_renders(artifact: str) -> None:
     if artifact.startswith("table"):
-        made = rendering.render(artifact, "paper", seeds=None, lookup=made_up, samples=made_up_samples)
+        made = render(f"sbm_vae/{artifact}", "paper", lookup=made_up, samples=made_up_samples)
         assert set(made) == {"md", "tex"}
         assert "data not available" not in made["md"]
         return
-    figure = celeba_rendering.draw(artifact, "paper", made_up, made_up_samples)
-    pictures = {"image", "mask", "attributes"} & set(celeba_rendering.SHOWN[artifact][1]) - {"attributes"}
-    rows = len(celeba.ARTIFACTS[artifact])
-    assert sum(len(axis.images) for axis in figure.axes) == rows * len(pictures)
+    figure = faces(results_of(f"sbm_vae/{artifact}", "paper", made_up, made_up_samples))
+    pictures = {"image", "mask", "attributes"} & set(SHOWN[artifact][1]) - {"attributes"}
+    rows = paper("sbm_vae").plan(artifact, "paper")
+    assert sum(len(axis.images) for axis in figure.axes) == len(rows) * len(pictures)
     titles = [t.get_text() for t in figure.texts]
-    assert set(celeba.ARTIFACTS[artifact]) <= set(titles)
+    assert set(rows) <= set(titles)
     given = any("Bangs + Blond_Hair" in t for t in titles)
     assert given == (artifact in ("fig36", "fig37"))
 
 
 @pytest.mark.parametrize("artifact", ["table1", "table2", "table3", "table11", "fig10"])
 def test_artifacts_render_without_records(artifact: str) -> None:
-    made = rendering.render(artifact, "paper", seeds=None, lookup=lambda s: None, samples=no_samples)
+    made = render(f"sbm_vae/{artifact}", "paper", lookup=lambda s: None, samples=no_samples)
     if artifact.startswith("fig"):
         assert made["png"].startswith(b"\x89PNG")
         assert made["pdf"].startswith(b"%PDF-")
@@ -532,20 +543,21 @@ def test_artifacts_render_without_records(artifact: str) -> None:
 
 @pytest.mark.parametrize("artifact", ["fig33", "fig36"])
 def test_figures_without_records_say_why_in_every_panel(artifact: str) -> None:
-    figure = celeba_rendering.draw(artifact, "paper", lambda s: None, no_samples)
+    figure = faces(results_of(f"sbm_vae/{artifact}", "paper", lambda s: None, no_samples))
     texts = [" ".join(t.get_text().split()) for axis in figure.axes for t in axis.texts]
     assert len(texts) == len(figure.axes) > 0
     assert all(t.startswith("data not available: ") for t in texts)
-    part = {s.key for s in celeba.plan(artifact, "paper")["SBM-VAE-C" if artifact == "fig36" else "MoPoE"]}
-    figure = celeba_rendering.draw(artifact, "paper", lambda s: made_up(s) if s.key in part else None, made_up_samples)
+    part = {s.key for s in paper("sbm_vae").plan(artifact, "paper")["SBM-VAE-C" if artifact == "fig36" else "MoPoE"]}
+    lookup = lambda s: made_up(s) if s.key in part else None  # noqa: E731
+    figure = faces(results_of(f"sbm_vae/{artifact}", "paper", lookup, made_up_samples))
     reasons = {t.get_text() for axis in figure.axes for t in axis.texts if "make" in t.get_text()}
     assert {" ".join(r.split()) for r in reasons} == {f"not run: `make sbm-{artifact}`"}
 
 
 def test_every_empty_cell_says_why_beside_the_published_value() -> None:
-    printed = tomllib.loads((files("repro.papers.sbm_vae") / "published.toml").read_text())
+    printed = paper("sbm_vae").published
     for artifact in ("table1", "table2", "table3", "table11"):
-        table = face_table(artifact, "paper", None, lambda s: None)
+        table = face_table(results_of(f"sbm_vae/{artifact}", "paper", lambda s: None))
         rows = printed[artifact]["rows"]
         assert {r.label for r in table.rows} - {"Supervised"} == set(rows) - {"Supervised"}
         for row in table.rows:
@@ -556,7 +568,7 @@ def test_every_empty_cell_says_why_beside_the_published_value() -> None:
 
 
 def test_table1_shows_each_row_its_own_metrics() -> None:
-    table = face_table("table1", "paper", None, made_up)
+    table = face_table(results_of("sbm_vae/table1", "paper", made_up))
     rows = {r.label: r.cells for r in table.rows}
     assert list(rows) == list(FACE_ROWS)
     assert rows["SBM-VAE-C"]["attr_f1_img"].mean == pytest.approx(rows["SBM-VAE"]["attr_f1_img"].mean + 0.1)
@@ -568,13 +580,13 @@ def test_table1_shows_each_row_its_own_metrics() -> None:
     (floor,) = table.floors
     assert floor.label == FLOOR
     assert floor.cells["pixels_both"].mean is not None
-    three = {r.label: r.cells for r in face_table("table3", "paper", None, made_up).rows}
+    three = {r.label: r.cells for r in face_table(results_of("sbm_vae/table3", "paper", made_up)).rows}
     assert "Supervised" not in three  # the attack on the classifier itself is no row to compare with
-    (apart,) = face_table("table3", "paper", None, made_up).groups
+    (apart,) = face_table(results_of("sbm_vae/table3", "paper", made_up)).groups
     assert [r.label for r in apart.rows] == ["Supervised"]
     assert apart.rows[0].cells["f1_adversarial"].n == 3
     assert three["SBM-VAE-C"]["f1_adversarial"].mean == pytest.approx(rows["SBM-VAE-C"]["attr_f1_img"].mean)
-    assert any("no attempt" in n for n in face_table("table1", "quick", None, made_up).notes)
+    assert any("no attempt" in n for n in face_table(results_of("sbm_vae/table1", "quick", made_up)).notes)
     assert not any("no attempt" in n for n in table.notes)
 
 
@@ -584,7 +596,7 @@ def test_a_drop_that_does_not_exist_says_so() -> None:
         kept = [m for m in record.metrics if "/drop/" not in m.name]
         return Record(spec, kept, ENVIRONMENT, {}, "0" * 64, 1.0, 1.0, [])
 
-    table = face_table("table3", "paper", None, lookup)
+    table = face_table(results_of("sbm_vae/table3", "paper", lookup))
     assert {r.cells["percent_drop"].reason for r in table.rows} == {"no drop: the F1 without the attack is 0"}
 
 
@@ -624,23 +636,23 @@ def test_specifications_are_the_papers() -> None:
     assert [s["beta"] for s in sizes.values()] == [0.1, 0.5, 5.0]
     assert sizes["mmvae_plus"]["likelihood"] == "laplace"
     # Rows with and without guidance share one run; what is trained with missing modalities is another run.
-    table = experiments.plan("table1", "paper")
+    table = paper("sbm_vae").plan("table1", "paper")
     assert table["SBM-VAE"] == table["SBM-VAE-C"]
     assert len(table["MLD"]) == 3
-    assert not set(table["MoPoE"]) & set(experiments.plan("table11", "paper")["MoPoE"])
-    assert experiments.plan("table3", "paper")["SBM-VAE-C"] == table["SBM-VAE"]
+    assert not set(table["MoPoE"]) & set(paper("sbm_vae").plan("table11", "paper")["MoPoE"])
+    assert paper("sbm_vae").plan("table3", "paper")["SBM-VAE-C"] == table["SBM-VAE"]
     for profile, p in FACE_PROFILES.items():
         assert set(p["rows"]) <= set(FACE_ROWS)
-        for artifact in celeba.ARTIFACTS:
-            assert experiments.plan(artifact, profile)
+        for artifact in ARTIFACTS:
+            assert paper("sbm_vae").plan(artifact, profile)
     for method in {m for m, _ in FACE_ROWS.values()}:
-        seconds, megabytes = experiments.estimate(celeba_spec(method, 0, "quick"))
+        seconds, megabytes = estimate(celeba_spec(method, 0, "quick"))
         assert 0 < seconds < 4 * 3600
         assert megabytes > 0
 
 
 def test_the_score_network_is_of_16_by_16() -> None:
-    model = experiments.build_model(celeba_spec("sbm_vae", 0, "smoke"))
+    model = build_model(celeba_spec("sbm_vae", 0, "smoke"))
     assert isinstance(model, WithClassifier)
     assert (model.model.score.size, model.model.score.num_modalities) == (16, 3)
     assert model.model.autoencoders.likelihoods == {"image": "gaussian", "mask": "gaussian", "attributes": "bernoulli"}
@@ -655,8 +667,9 @@ def test_specification_errors() -> None:
     for method in ("supervised", "mmvae_plus", "sbm_rae_t"):
         with pytest.raises(ValueError, match=f"{method} does not train with missing"):
             celeba_spec(method, 0, "quick", missing=0.2)
-    with pytest.raises(KeyError):
-        celeba.plan("table5", "quick")
+    for seeds in (None, 2):
+        with pytest.raises(NoProfileError, match="no profile 'overnight'"):
+            paper("sbm_vae").plan("table1", "overnight", seeds)
     assert absent("celebamask_hq", "table1", "paper", recorded=True) == "not run: `make sbm-table1`"
     assert absent("celebamask_hq", "table1", "quick", recorded=True) == "not run: `make sbm-table1 PROFILE=quick`"
 

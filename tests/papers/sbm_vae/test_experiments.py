@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -15,24 +13,36 @@ import torch
 from repro.artifacts.inventory import artifacts
 from repro.datasets import Dataset, ModalitySpec
 from repro.model import MultimodalModel, isolated_rng
-from repro.papers.sbm_vae import experiments, rendering
+from repro.papers import paper
 from repro.papers.sbm_vae.building import build_sbm, first_modalities
+from repro.papers.sbm_vae.celeba.tables import table10
 from repro.papers.sbm_vae.polymnist import figures, tables
-from repro.papers.sbm_vae.polymnist.samples import draw_samples
+from repro.papers.sbm_vae.polymnist.evaluation import draw_samples
+from repro.papers.sbm_vae.polymnist.experiment import SECONDS_EVALUATION
 from repro.papers.sbm_vae.settings import BASELINES, METHODS, PROFILES, ROWS, sbm_spec
 from repro.records import Metric, Record, RunSpec
 from repro.training import train
+from tests.support.experiments import (
+    build_model,
+    estimate,
+    evaluate,
+    figure_samples,
+    load_data,
+    render,
+    results_of,
+    training_settings,
+)
 
 pytestmark = pytest.mark.slow
 
 
 def run(spec: RunSpec) -> tuple[Record, dict[str, np.ndarray]]:
-    data = experiments.load_data(spec)
+    data = load_data(spec)
     with isolated_rng(spec.seed):
-        model = experiments.build_model(spec)
-    history = train(model, data["train"], experiments.training_settings(spec), seed=spec.seed)
-    metrics = list(experiments.evaluate(model, data, spec))
-    pictures = {k: v.numpy() for k, v in experiments.figure_samples(model, spec).items()}
+        model = build_model(spec)
+    history = train(model, data["train"], training_settings(spec), seed=spec.seed)
+    metrics = list(evaluate(model, data, spec))
+    pictures = {k: v.numpy() for k, v in figure_samples(model, spec).items()}
     environment = {
         "commit": "0" * 40,
         "dirty": False,
@@ -161,7 +171,7 @@ BUILT = [
 @pytest.mark.parametrize("artifact", BUILT)
 def test_every_built_artifact_renders(artifact: str, miniature: Callable[[str], None]) -> None:
     miniature("extended_polymnist")
-    files_ = rendering.render(artifact, "quick", seeds=None, lookup=made_up, samples=made_up_samples)
+    files_ = render(f"sbm_vae/{artifact}", "quick", lookup=made_up, samples=made_up_samples)
     kinds = {"pdf", "png"} if artifact.startswith("fig") else {"md", "tex"}
     assert set(files_) == kinds
     assert all(files_.values())
@@ -170,15 +180,15 @@ def test_every_built_artifact_renders(artifact: str, miniature: Callable[[str], 
 def test_what_is_not_built_is_refused() -> None:
     for artifact in ("table9", "fig32", "fig28"):
         with pytest.raises(KeyError):
-            experiments.plan(artifact, "quick")
+            paper("sbm_vae").plan(artifact, "quick")
         if artifact.startswith("table"):
             with pytest.raises(KeyError):
-                rendering.render(artifact, "quick", seeds=None, lookup=made_up, samples=made_up_samples)
+                render(f"sbm_vae/{artifact}", "quick", lookup=made_up, samples=made_up_samples)
 
 
 def test_table5_has_the_published_values_and_says_what_is_missing() -> None:
-    table = tables.table5("paper", None, made_up)
-    published = tomllib.loads((files("repro.papers.sbm_vae") / "published.toml").read_text())["table5"]["rows"]
+    table = tables.table5(results_of("sbm_vae/table5", "paper", made_up))
+    published = paper("sbm_vae").published["table5"]["rows"]
     assert [r.label for r in table.rows] == list(ROWS)
     for row in table.rows:
         known = published.get(row.label)
@@ -190,19 +200,19 @@ def test_table5_has_the_published_values_and_says_what_is_missing() -> None:
     plain = next(r for r in table.rows if r.label == "SBM-VAE")
     assert guided.cells["coherence"].mean == pytest.approx(plain.cells["coherence"].mean + 0.05)
     assert guided.cells["agree"].reason == "the same joint samples as without guidance"
-    reduced = tables.table5("quick", None, made_up)
+    reduced = tables.table5(results_of("sbm_vae/table5", "quick", made_up))
     assert any("no attempt" in note for note in reduced.notes)
     assert not any("no attempt" in note for note in table.notes)
 
 
 def test_settings_tables_print_what_runs_use() -> None:
-    four = tables.settings_table("table4")
+    four = tables.table4(results_of("sbm_vae/table4", "paper", made_up))
     assert four.column("beta_min") == ("0.1", "1")
     assert four.column("beta_max") == ("5", "5")
     assert four.column("N") == ("100", "100")
     assert four.column("EBM scale") == ("1000", "1000")
     assert four.column("gamma a sample") == ("3.91", "3.91")
-    ten = tables.settings_table("table10")
+    ten = table10(results_of("sbm_vae/table10", "paper", made_up))
     assert (ten.column("beta_max"), ten.column("N"), ten.column("EBM scale")) == (("20",), ("1000",), ("2000",))
 
 
@@ -215,10 +225,10 @@ def test_specifications_are_the_papers() -> None:
     assert sbm_spec("sbm_vae", 0, "paper", modalities=9).params["model"]["sde"] == [1.0, 5.0]
     assert sbm_spec("mvtcae", 0, "paper").params["model"]["latent_dim"] == 640
     assert sbm_spec("mmvae_plus", 0, "paper").params["model"]["specific_dim"] == 32
-    assert len(experiments.plan("table5", "paper")["MLD"]) == 3
-    assert experiments.plan("table5", "quick")["SBM-VAE"] == experiments.plan("table5", "quick")["SBM-VAE-C"]
+    assert len(paper("sbm_vae").plan("table5", "paper")["MLD"]) == 3
+    assert paper("sbm_vae").plan("table5", "quick")["SBM-VAE"] == paper("sbm_vae").plan("table5", "quick")["SBM-VAE-C"]
     for method in (*METHODS, *BASELINES):
-        seconds, megabytes = experiments.estimate(sbm_spec(method, 0, "quick"))
+        seconds, megabytes = estimate(sbm_spec(method, 0, "quick"))
         assert 0 < seconds < 3600
         assert megabytes > 0
 
@@ -235,8 +245,8 @@ def test_figure_11_is_measured_in_the_comparisons_runs_with_an_energy() -> None:
         assert other.params["evaluation"]["steps"] == []
     without = replace(spec, params=spec.params | {"evaluation": evaluation | {"steps": []}})
     # (20 + 100) steps of two evaluations, plain and guided, given one and two modalities, for 150 images.
-    counted = 240 * 2 * 2 * 150 / 1000 * experiments.SECONDS_EVALUATION
-    assert experiments.estimate(spec)[0] - experiments.estimate(without)[0] == pytest.approx(counted)
+    counted = 240 * 2 * 2 * 150 / 1000 * SECONDS_EVALUATION
+    assert estimate(spec)[0] - estimate(without)[0] == pytest.approx(counted)
 
 
 def test_errors_name_what_is_wrong(miniature: Callable[[str], None]) -> None:
@@ -248,7 +258,7 @@ def test_errors_name_what_is_wrong(miniature: Callable[[str], None]) -> None:
         with pytest.raises(ValueError, match=f"2 to 10 modalities to train on, not {number}"):
             sbm_spec("mld", 0, "quick", modalities=number)
     miniature("extended_polymnist")
-    data = experiments.load_data(sbm_spec("mld", 0, "smoke"))["test"]
+    data = load_data(sbm_spec("mld", 0, "smoke"))["test"]
     assert list(first_modalities(data, 2).data) == ["m0", "m1"]
     with pytest.raises(ValueError, match="has 3 modalities, 4 are asked for"):
         first_modalities(data, 4)

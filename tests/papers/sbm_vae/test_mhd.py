@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -13,15 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from repro.datasets.base import Dataset, ModalitySpec
+from repro.errors import NoProfileError
 from repro.model import Loss, MultimodalModel, isolated_rng
-from repro.papers.sbm_vae import experiments, rendering
-from repro.papers.sbm_vae.mhd import experiment as mhd
+from repro.papers import paper
 from repro.papers.sbm_vae.mhd.evaluation import draw_mhd, evaluate_mhd
 from repro.papers.sbm_vae.mhd.experiment import MHD_METHODS, mhd_spec
 from repro.papers.sbm_vae.mhd.tables import table8
 from repro.papers.sbm_vae.supervised import CLASSIFIER, ModalityClassifiers, WithClassifier
 from repro.records import Metric, Record, RunSpec
 from repro.training import TrainingSettings, train
+from tests.support.experiments import (
+    build_model,
+    estimate,
+    evaluate,
+    figure_samples,
+    load_data,
+    render,
+    results_of,
+    training_settings,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -104,13 +112,13 @@ def test_judges_learn_digits() -> None:
 
 
 def run(spec: RunSpec) -> tuple[Record, dict[str, np.ndarray]]:
-    data = experiments.load_data(spec)
+    data = load_data(spec)
     with isolated_rng(spec.seed):
-        model = experiments.build_model(spec)
-    history = train(model, data["train"], experiments.training_settings(spec), seed=spec.seed)
+        model = build_model(spec)
+    history = train(model, data["train"], training_settings(spec), seed=spec.seed)
     with torch.no_grad():
-        metrics = list(experiments.evaluate(model, data, spec))
-        pictures = {k: v.numpy() for k, v in experiments.figure_samples(model, spec).items()}
+        metrics = list(evaluate(model, data, spec))
+        pictures = {k: v.numpy() for k, v in figure_samples(model, spec).items()}
     return Record(spec, metrics, ENVIRONMENT, {}, "0" * 64, 1.0, 1.0, history), pictures
 
 
@@ -132,26 +140,26 @@ def test_runs_go_through_and_render(miniature: Callable[[str], None]) -> None:
         }
         assert {v.dtype for v in stored[spec.key].values()} == {np.dtype(np.uint8)}
     options = {"lookup": lambda s: records.get(s.key), "samples": lambda s: stored[s.key]}
-    table = table8("smoke", None, options["lookup"])
+    table = table8(results_of("sbm_vae/table8", "smoke", options["lookup"]))
     for row in table.rows:
         assert all(c.n == 1 for c in row.cells.values())
-    text = rendering.render("table8", "smoke", seeds=None, **options)["md"]
+    text = render("sbm_vae/table8", "smoke", **options)["md"]
     assert "no attempt" in text
-    figure = rendering.render("fig-mhd", "smoke", seeds=None, **options)
+    figure = render("sbm_vae/fig-mhd", "smoke", **options)
     assert figure["png"].startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("artifact", mhd.ARTIFACTS)
+@pytest.mark.parametrize("artifact", ["table8", "fig-mhd"])
 def test_without_records_every_cell_says_why(artifact: str) -> None:
     def no_samples(spec: RunSpec) -> Mapping[str, np.ndarray]:
         raise AssertionError("there is no record")
 
-    made = rendering.render(artifact, "paper", seeds=None, lookup=lambda s: None, samples=no_samples)
+    made = render(f"sbm_vae/{artifact}", "paper", lookup=lambda s: None, samples=no_samples)
     assert all(made.values())
     if artifact == "table8":
         assert "data not available: `repro data fetch mhd`" in made["md"]
-        printed = tomllib.loads((files("repro.papers.sbm_vae") / "published.toml").read_text())["table8"]
-        table = table8("paper", None, lambda s: None)
+        printed = paper("sbm_vae").published["table8"]
+        table = table8(results_of("sbm_vae/table8", "paper", lambda s: None))
         assert [r.label for r in table.rows] == list(printed["rows"])
         for row in table.rows:
             published = [row.cells[k].published for k in printed["columns"]]
@@ -167,7 +175,7 @@ def test_table8_shows_what_was_measured() -> None:
         metrics = [Metric(f"test/{n}", base + 0.01 * k, "1", 9, "made up") for k, n in enumerate(names)]
         return Record(spec, metrics, ENVIRONMENT, {}, "0" * 64, 1.0, 1.0, [])
 
-    table = table8("paper", 3, lookup)
+    table = table8(results_of("sbm_vae/table8", "paper", lookup, seeds=3))
     (row, *_) = table.rows
     assert row.cells["audio_to_image"].mean == pytest.approx(0.6)
     assert row.cells["image_to_audio"].mean == pytest.approx(0.61)
@@ -198,16 +206,17 @@ def test_specifications_and_errors() -> None:
     assert (model["latent_dim"], model["sde"], model["beta"], model["energy"]) == (64, [1.0, 5.0], 0.1, None)
     assert spec.params["evaluation"]["sampling"] == {"sampler": "predictor_corrector", "num_steps": 100}
     assert mhd_spec("mmvae_plus", 0, "paper").params["model"]["specific_dim"] == 32
-    assert len(experiments.plan("table8", "paper")["MVTCAE"]) == 3
-    assert len(experiments.plan("fig-mhd", "paper")["MVTCAE"]) == 1
+    assert len(paper("sbm_vae").plan("table8", "paper")["MVTCAE"]) == 3
+    assert len(paper("sbm_vae").plan("fig-mhd", "paper")["MVTCAE"]) == 1
     for method in MHD_METHODS.values():
-        seconds, megabytes = experiments.estimate(mhd_spec(method, 0, "quick"))
+        seconds, megabytes = estimate(mhd_spec(method, 0, "quick"))
         assert 0 < seconds < 2 * 3600
         assert megabytes > 0
     with pytest.raises(ValueError, match="unknown method 'mopoe' of MHD"):
         mhd_spec("mopoe", 0, "quick")
-    with pytest.raises(KeyError):
-        mhd.plan("table1", "quick")
+    for seeds in (None, 2):
+        with pytest.raises(NoProfileError, match="no profile 'overnight'"):
+            paper("sbm_vae").plan("table8", "overnight", seeds)
     digits = torch.zeros(3, dtype=torch.long)
     unlabelled = Dataset("mhd", "test", SHAPES, coded(digits))
     for function in (evaluate_mhd, draw_mhd):

@@ -10,16 +10,26 @@ import torch
 
 from repro.artifacts.inventory import artifacts
 from repro.model import isolated_rng
-from repro.papers.sbm_vae import experiments, rendering
+from repro.papers import experiment_of, paper
 from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
 from repro.papers.sbm_vae.settings import sbm_spec
-from repro.papers.sbm_vae.timing import experiment as timing
-from repro.papers.sbm_vae.timing import tables as timing_tables
-from repro.papers.sbm_vae.timing.experiment import compiled_score, sampler, timing_spec
+from repro.papers.sbm_vae.timing import evaluation as timing
+from repro.papers.sbm_vae.timing.evaluation import compiled_score, sampler
+from repro.papers.sbm_vae.timing.experiment import FORMS, Timing, timing_spec
+from repro.papers.sbm_vae.timing.figures import draw_timing
 from repro.papers.sbm_vae.timing.tables import points, slope, timing_table
 from repro.records import Metric, Record, RunSpec
 from repro.training import train
+from tests.support.experiments import (
+    build_model,
+    estimate,
+    evaluate,
+    figure_samples,
+    load_data,
+    render,
+    training_settings,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -67,15 +77,15 @@ def test_a_run_goes_through(miniature: Callable[[str], None], monkeypatch: pytes
     spec = changed(timing_spec("smoke"), compiled=[3])
     taken = []  # the compiler takes minutes; what it is given is called as it is here
     monkeypatch.setattr(timing, "compiled_score", lambda s: taken.append(s) or (lambda z, t: s(z, t)))
-    data = experiments.load_data(spec)
+    data = load_data(spec)
     assert {split: (len(d), list(d.data)) for split, d in data.items()} == dict.fromkeys(
         ("train", "test"), (4, ["m0", "m1", "m2"])
     )
     with isolated_rng(0):
-        model = experiments.build_model(spec)
-    history = train(model, data["train"], experiments.training_settings(spec), seed=0)
+        model = build_model(spec)
+    history = train(model, data["train"], training_settings(spec), seed=0)
     assert [e["stage"] for e in history] == ["autoencoders", "score"]
-    metrics = experiments.evaluate(model, data, spec)
+    metrics = evaluate(model, data, spec)
     found = {m.name: m for m in metrics}
     assert len(found) == len(metrics)
     for form in ("eager", "decoding", "mopoe"):
@@ -92,7 +102,7 @@ def test_a_run_goes_through(miniature: Callable[[str], None], monkeypatch: pytes
     assert [s.num_modalities for s in taken] == [3]
     assert "timing/compiled/batch/2" not in found
     assert (found["timing/graph/available"].value, found["timing/graph/available"].protocol) == (0, "no CUDA device")
-    assert experiments.figure_samples(model, spec) == {}
+    assert figure_samples(model, spec) == {}
     assert points(record(spec, list(metrics)))["eager"].keys() == {2, 3}
 
 
@@ -108,10 +118,10 @@ def test_what_does_not_compile_says_why(miniature: Callable[[str], None], monkey
     monkeypatch.setattr(timing, "compiled_score", broken)
     for compiled, reason in (([2, 3], "does not compile here: no C++ compiler"), ([], "not measured in this profile")):
         spec = changed(timing_spec("smoke"), compiled=compiled)
-        metrics = experiments.evaluate(experiments.build_model(spec), experiments.load_data(spec), spec)
+        metrics = evaluate(build_model(spec), load_data(spec), spec)
         (found,) = [m for m in metrics if m.name == "timing/compiled/available"]
         assert (found.value, found.protocol) == (0, reason)
-        row = next(r for r in timing_table([record(spec, list(metrics))]).rows if r[0] == timing.FORMS["compiled"])
+        row = next(r for r in timing_table([record(spec, list(metrics))]).rows if r[0] == FORMS["compiled"])
         assert row[1:3] == (reason, reason)
 
 
@@ -162,8 +172,8 @@ def test_the_slope_is_least_squares() -> None:
 def test_the_table_has_a_row_a_form_and_says_how_seconds_came_about() -> None:
     table = timing_table([made_up(timing_spec("quick"))])
     rows = {r[0]: r for r in table.rows}
-    assert list(rows) == list(timing.FORMS.values())
-    eager, compiled, graph = (rows[timing.FORMS[f]] for f in ("eager", "compiled", "graph"))
+    assert list(rows) == list(FORMS.values())
+    eager, compiled, graph = (rows[FORMS[f]] for f in ("eager", "compiled", "graph"))
     assert eager[1:10] == tuple(f"{20 + 0.1 * m:.3g}" for m in range(2, 11))
     assert eager[10:] == ("0.1", f"{0.1 / 20.6:.1%}")
     assert compiled[1:] == ("8", *["—"] * 7, "8", "0", "0.0%")
@@ -177,10 +187,10 @@ def test_the_table_has_a_row_a_form_and_says_how_seconds_came_about() -> None:
 
 def test_figure_27_renders_with_its_table() -> None:
     assert artifacts()["sbm_vae/fig27"].built
-    files = rendering.render("fig27", "quick", seeds=None, lookup=made_up, samples=lambda spec: {})
+    files = render("sbm_vae/fig27", "quick", lookup=made_up, samples=lambda spec: {})
     assert set(files) == {"md", "tex", "pdf", "png"}
     assert all(files.values())
-    figure = timing_tables.draw_timing([made_up(timing_spec("quick"))])
+    figure = draw_timing([made_up(timing_spec("quick"))])
     sampled, fast = figure.axes
     assert [line.get_label() for line in sampled.get_lines()] == ["SBM-VAE, released", "SBM-VAE, compiled"]
     assert [line.get_label() for line in fast.get_lines()] == ["decoding", "MoPoE"]
@@ -188,13 +198,17 @@ def test_figure_27_renders_with_its_table() -> None:
 
 
 def test_the_run_is_one_and_apart_from_the_comparison() -> None:
-    (spec,) = experiments.plan("fig27", "quick")["seconds"]
+    (spec,) = paper("sbm_vae").plan("fig27", "quick")["seconds"]
     assert spec == timing_spec("quick")
-    assert timing.is_timing(spec)
-    assert not timing.is_timing(sbm_spec("sbm_vae", 0, "quick"))
-    paper = timing_spec("paper").params
-    assert paper["model"]["score"] == sbm_spec("sbm_vae", 0, "paper").params["model"]["score"]
-    assert (paper["timing"]["batch_size"], paper["timing"]["num_steps"]) == (256, 100)
-    assert paper["timing"]["modalities"] == list(range(2, 11))
-    assert experiments.estimate(spec)[0] < 360
-    assert experiments.estimate(timing_spec("paper"))[0] > 10 * experiments.estimate(spec)[0]
+    assert isinstance(experiment_of(spec), Timing)
+    assert not isinstance(experiment_of(sbm_spec("sbm_vae", 0, "quick")), Timing)
+    assert Timing().spec("timing", 0, "quick") == spec
+    for method, seed, changes in (("sbm_vae", 0, {}), ("timing", 1, {}), ("timing", 0, {"modalities": 2})):
+        with pytest.raises(ValueError, match="a profile has one timed run, 'timing' of seed 0"):
+            Timing().spec(method, seed, "quick", **changes)
+    published = timing_spec("paper").params
+    assert published["model"]["score"] == sbm_spec("sbm_vae", 0, "paper").params["model"]["score"]
+    assert (published["timing"]["batch_size"], published["timing"]["num_steps"]) == (256, 100)
+    assert published["timing"]["modalities"] == list(range(2, 11))
+    assert estimate(spec)[0] < 360
+    assert estimate(timing_spec("paper"))[0] > 10 * estimate(spec)[0]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from repro.experiment import Results, artifact
 from repro.networks.cost import LayerCall, count_parameters, trace_layers
 from repro.networks.omics import OmicsDecoder, OmicsEncoder
 from repro.networks.vaegan import Decoder, Encoder, ResidualBlock
@@ -64,7 +65,8 @@ def _table(title: str, parts: dict[str, tuple[nn.Module, tuple[int, ...]]], note
     return PlainTable(title, ("part", "layer", "output", "parameters"), tuple(rows), notes)
 
 
-def architectures() -> list[PlainTable]:
+@artifact("tableD")
+def architectures(results: Results) -> list[PlainTable]:
     """The networks on correlated MNIST and on MLOmics, layer by layer.
 
     Source: CoVAE, appendix D.

@@ -1,8 +1,8 @@
-"""CoVAE's figures against the true correlation, and of the likelihood's terms, as functions of numbers."""
+"""CoVAE's figures on correlated MNIST: curves against the true correlation, the likelihood's terms, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -11,17 +11,30 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.stats import gaussian_kde
 
+from repro.experiment import Results, Rows, artifact
+from repro.papers.covae.correlated_mnist.experiment import RHOS, VARIANTS, figure_methods, image_rows, number_of_seeds
+from repro.papers.covae.correlated_mnist.tables import model_runs
+from repro.papers.covae.settings import LABELS
+from repro.records import Record
 from repro.report.plotting import PALETTE, new_figure, use_style
 
 __all__ = [
     "COLOURS",
     "against_rho",
-    "bars",
+    "calibration",
     "decomposition",
+    "figure1",
+    "figure4",
+    "figure5",
+    "figure6",
+    "figure7",
+    "figure8",
+    "figure10_and_11",
+    "figure14_and_15",
+    "figure16",
+    "figure17",
     "image_grid",
     "posterior_example",
-    "scatter_classes",
-    "violins",
 ]
 
 # One colour and marker for each model throughout; CoVAE in black, over the others.
@@ -36,8 +49,11 @@ COLOURS = {
     "CoVAE": PALETTE[7],
 }
 MARKERS = dict(zip(COLOURS, "osv^DPX*", strict=True))
-FEW, COLUMNS = 8, 8  # classes that a legend within a panel holds, and columns of one below the panels
 FURTHER = (PALETTE[3], PALETTE[0], PALETTE[4], PALETTE[2], PALETTE[6])  # of variants, whose lines are dashed
+
+# Panels of the figures of curves: title to metric.
+CORRELATIONS = {"Joint": "test/correlation/joint", "Conditional": "test/correlation/conditional"}
+NLLS = {"Joint": "test/nll/joint", "Conditional (predictive)": "CONDITIONAL"}
 
 Series = Mapping[str, Mapping[float, Sequence[float]]]
 
@@ -163,40 +179,6 @@ def decomposition(rows: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]]) -> 
     return figure
 
 
-def violins(panels: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]]) -> Figure:
-    """Draws the distributions of the features' Spearman coefficients, a panel a task, two violins a model.
-
-    Arguments:
-        panels: Title to modality to model's label to coefficients.
-
-    Raises:
-        ValueError: If there is no panel.
-
-    Source: CoVAE, Figure 9.
-    """
-    if not panels:
-        raise ValueError("no panels to draw")
-    with use_style():
-        figure = new_figure(6.5, 2.5 * len(panels))
-        for i, (title, sides) in enumerate(panels.items()):
-            axes = figure.add_subplot(len(panels), 1, i + 1)
-            for k, (modality, models) in enumerate(sides.items()):
-                places = np.arange(len(models)) + (k - 0.5) * 0.38
-                parts = axes.violinplot([np.asarray(v) for v in models.values()], places, widths=0.36, showmedians=True)
-                for body in parts["bodies"]:
-                    body.set(facecolor=PALETTE[k], alpha=0.6)
-                for name in ("cmins", "cmaxes", "cbars", "cmedians"):
-                    parts[name].set(color=PALETTE[k], linewidth=0.8)
-                axes.plot([], [], color=PALETTE[k], linewidth=5, alpha=0.6, label=modality)
-            axes.axhline(0, color="0.6", linewidth=0.6)
-            labels = list(next(iter(sides.values())))
-            axes.set_xticks(range(len(labels)), labels)
-            axes.set(ylabel="Spearman's coefficient", title=title, ylim=(-0.8, 1.05))
-            axes.legend(loc="lower right", ncols=2, fontsize=7)
-        figure.tight_layout()
-    return figure
-
-
 def image_grid(rows: Mapping[str, Sequence[ArrayLike]], heads: Sequence[str], *, gaps: Sequence[int] = ()) -> Figure:
     """Draws rows of small images, a model a row.
 
@@ -260,63 +242,178 @@ def posterior_example(rho: float = 0.5, scale: float = 0.3, observed: float = 1.
     return figure
 
 
-def scatter_classes(panels: Mapping[str, ArrayLike], labels: ArrayLike, names: Sequence[str]) -> Figure:
-    """Draws points in the plane by class, a panel a modality.
-
-    More than eight classes have their legend below the panels.
-
-    Arguments:
-        panels: Title to points, ``(N, 2)``.
-        labels: Classes, ``(N,)``.
-        names: Of the classes.
-
-    Source: CoVAE, Figure 12.
-    """
-    labels = np.asarray(labels)
-    with use_style():
-        many = len(names) > FEW
-        below = 0.16 * -(-len(names) // COLUMNS) + 0.1 if many else 0.0  # inches
-        figure = new_figure(3.1 * len(panels), 3.2 + below)
-        for i, (title, points) in enumerate(panels.items()):
-            axes = figure.add_subplot(1, len(panels), i + 1)
-            for c, name in enumerate(names):
-                chosen = np.asarray(points)[labels == c]
-                style = {"s": 10, "color": PALETTE[c % 8], "marker": "osv^DPX*"[c // 8 % 8], "linewidths": 0}
-                axes.scatter(chosen[:, 0], chosen[:, 1], label=name, **style)
-            axes.set(title=title, xlabel="first component", ylabel="second component")
-        if many:
-            handles, labels_ = figure.axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels_, loc="lower center", ncols=COLUMNS, fontsize=6, handletextpad=0.1)
-            figure.tight_layout(rect=(0, below / figure.get_size_inches()[1], 1, 1))
-        else:
-            figure.axes[0].legend(fontsize=7)
-            figure.tight_layout()
-    return figure
+def _value(record: Record, metric: str) -> float:
+    if metric != "CONDITIONAL":
+        return record.metric(metric).value
+    names = ("m1-given-m0", "m0-given-m1")
+    return sum(record.metric(f"test/nll/{n}/posterior-predictive").value for n in names) / 2
 
 
-def bars(counts: Mapping[str, int], unit: str) -> Figure:
-    """Draws a bar for each class, with its number above it.
+def _label(row: str) -> str:
+    """The legend's entry of a row ``"<method>, rho <value>[, <variant>]"``."""
+    method, _, *variant = row.split(", ")
+    return ", ".join([LABELS[method], *variant])
 
-    Arguments:
-        counts: Class to number, in the order of the bars.
-        unit: What is counted.
 
-    Raises:
-        ValueError: If there is no class.
+def _rho(results: Results, row: str) -> float:
+    return results.runs[row][0].params["data"]["rho"]
 
-    Source: CoVAE, Figure 13.
-    """
-    if not counts:
-        raise ValueError("no classes to draw")
-    with use_style():
-        width = max(3.1, 0.26 * len(counts) + 0.8)
-        figure = new_figure(width, 2.6)
-        axes = figure.add_subplot()
-        drawn = axes.bar(range(len(counts)), list(counts.values()), color=PALETTE[0], width=0.8)
-        axes.bar_label(drawn, fontsize=5, padding=1)
-        many = len(counts) > FEW
-        axes.set_xticks(range(len(counts)), list(counts), rotation=90 if many else 0, fontsize=6 if many else 8)
-        total = sum(counts.values())
-        axes.set(ylabel=unit, title=f"{total:,} {unit} of {len(counts)} classes", xlim=(-0.7, len(counts) - 0.3))
-        figure.tight_layout()
-    return figure
+
+def _panels(results: Results, metrics: Mapping[str, str]) -> dict[str, dict[str, dict[float, list[float]]]]:
+    """Title to legend's entry to true correlation to one value a seed."""
+    panels: dict[str, dict[str, dict[float, list[float]]]] = {title: {} for title in metrics}
+    for row, records in results:
+        for title, metric in metrics.items():
+            for record in records:
+                values = panels[title].setdefault(_label(row), {}).setdefault(_rho(results, row), [])
+                values.append(_value(record, metric))
+    return panels
+
+
+def _nearest(profile: str, *wanted: float) -> list[float]:
+    """The profile's correlations that come nearest to the wanted ones, each once."""
+    return list(dict.fromkeys(min(RHOS[profile], key=lambda r, w=w: abs(r - w)) for w in wanted))
+
+
+def _figure7_runs(profile: str, seeds: int | None) -> Rows:
+    methods = [m for m in ("mvae", "dmvae", "covae") if m in figure_methods(profile)]
+    return image_rows(methods, _nearest(profile, 0.9, 0.6), profile, 1)
+
+
+def _picture_runs(profile: str, seeds: int | None) -> Rows:
+    return image_rows(figure_methods(profile), _nearest(profile, 0.05, 0.6, 0.99), profile, 1)
+
+
+def _flow_runs(profile: str, seeds: int | None) -> Rows:
+    methods = [m for m in ("dmvae", "mmvae_plus", "covae") if m in figure_methods(profile)]
+    return image_rows(methods, RHOS[profile], profile, number_of_seeds(profile, seeds), flow=True)
+
+
+def _variant_runs(profile: str, seeds: int | None) -> Rows:
+    number = number_of_seeds(profile, seeds)
+    rows = image_rows(("covae",), RHOS[profile], profile, number)
+    for name, changes in VARIANTS.items():
+        found = image_rows(("covae",), RHOS[profile], profile, number, **changes)
+        rows |= {f"{row}, {name}": specs for row, specs in found.items()}
+    return rows
+
+
+def _figure14_runs(profile: str, seeds: int | None) -> Rows:
+    rhos, name = _nearest(profile, 0.9, 0.3), "cross-diagonal posterior"
+    rows = image_rows(("jmvae", "mvae", "covae"), rhos, profile, 1)
+    found = image_rows(("covae",), rhos, profile, 1, **VARIANTS[name])
+    return rows | {f"{row}, {name}": specs for row, specs in found.items()}
+
+
+def _figure15_runs(profile: str, seeds: int | None) -> Rows:
+    rhos = _nearest(profile, 0.9)
+    rows = image_rows(("jmvae", "mvae", "covae"), rhos, profile, 1)
+    found = image_rows(("jmvae", "mvae"), rhos, profile, 1, latents=10)
+    return rows | {f"{row}, 10 latents": specs for row, specs in found.items()}
+
+
+@artifact("fig1")
+def figure1(results: Results) -> Figure:
+    """The posteriors of an observed and of a missing modality."""
+    return posterior_example()
+
+
+@artifact("fig4")
+def figure4(results: Results) -> Figure:
+    """The first eight test pairs at three correlations, the first modality above the second."""
+    from repro.datasets import load_dataset
+
+    rows = {}
+    for rho in (0.99, 0.7, 0.05):
+        data = load_dataset("correlated_mnist", split="test", rho=rho, num_samples=8).data
+        rows |= {f"ρ = {rho:g}, {name}": list(data[m].numpy()) for m, name in (("m0", "first"), ("m1", "second"))}
+    return image_grid(rows, [""] * 8)
+
+
+@artifact("fig5", runs=model_runs)
+def figure5(results: Results) -> Figure:
+    """Correlations of what reaches the decoders against the true one."""
+    panels, labels = _panels(results, CORRELATIONS), ["correlation at the decoders' input"] * 2
+    true = {_rho(results, row): r.metric("test/correlation/true").value for row, records in results for r in records}
+    return against_rho(panels, labels, identity=tuple(panels), reference=true, limits=(-0.05, 1.05))
+
+
+@artifact("fig6", runs=model_runs)
+def figure6(results: Results) -> Figure:
+    """Standard deviations of latents of an observed and of a missing modality."""
+    names = {"Conditioning modality": "test/deviation/conditioning", "Missing modality": "test/deviation/missing"}
+    return against_rho(_panels(results, names), ["standard deviation of a latent"] * 2)
+
+
+@artifact("fig8", runs=model_runs)
+def figure8(results: Results) -> Figure:
+    """Negative log-likelihoods."""
+    return against_rho(_panels(results, NLLS), ["NLL (nats)"] * 2)
+
+
+@artifact("calibration", runs=model_runs)
+def calibration(results: Results) -> Figure:
+    """Coverage of intervals."""
+    names = {"Latents of the missing modality": "test/coverage/latent", "Its mean intensity": "test/coverage/mean"}
+    labels = ["coverage of 90% intervals"] * 2
+    return against_rho(_panels(results, names), labels, level=0.9, limits=(0, 1.02))
+
+
+@artifact("fig10", runs=_flow_runs)
+@artifact("fig11", runs=_variant_runs)
+def figure10_and_11(results: Results) -> Figure:
+    """Correlations and likelihoods with a flow in the data, and with one of CoVAE's choices changed."""
+    correlations = {f"{k} correlation": v for k, v in CORRELATIONS.items()}
+    panels = _panels(results, correlations | {f"{k} NLL": v for k, v in NLLS.items()})
+    return against_rho(panels, ["correlation"] * 2 + ["NLL (nats)"] * 2, identity=tuple(correlations))
+
+
+@artifact("fig14", runs=_figure14_runs)
+@artifact("fig15", runs=_figure15_runs)
+def figure14_and_15(results: Results) -> Figure:
+    """The terms of the importance weights; in Figure 15 the posterior's alone."""
+    terms = ("posterior",) if results.id == "fig15" else ("reconstruction", "prior", "posterior")
+    rows: dict[str, dict[str, dict[str, ArrayLike]]] = {}
+    for row in results.runs:
+        kept = results.samples(row)
+        for term in terms:
+            panel = rows.setdefault(f"ρ = {_rho(results, row):g}", {}).setdefault(term, {})
+            panel[_label(row)] = kept[f"terms/{term}"]
+    return decomposition(rows)
+
+
+def _pictures(results: Results) -> Iterator[tuple[str, Mapping[str, np.ndarray]]]:
+    """Label of a row to the pictures that its run keeps, of which the first test pair's are shown."""
+    for row in results.runs:
+        yield f"{_label(row)}, ρ = {_rho(results, row):g}", results.samples(row)
+
+
+@artifact("fig7", runs=_figure7_runs)
+def figure7(results: Results) -> Figure:
+    """Three samples of the given modality and five of the other."""
+    rows = {
+        label: [*kept["given_m0/m0"][:3, 0], kept["true/m1"][0], *kept["given_m0/m1"][:, 0]]
+        for label, kept in _pictures(results)
+    }
+    heads = [*["given's own"] * 3, "true other", *[f"sample {i}" for i in range(1, 6)]]
+    return image_grid(rows, heads, gaps=(3, 4))
+
+
+@artifact("fig16", runs=_picture_runs)
+def figure16(results: Results) -> Figure:
+    """Five samples given the first modality."""
+    rows = {
+        label: [kept["true/m0"][0], kept["true/m1"][0], *kept["given_m0/m1"][:, 0]]
+        for label, kept in _pictures(results)
+    }
+    return image_grid(rows, ["given", "true", *[f"sample {i}" for i in range(1, 6)]], gaps=(1, 2))
+
+
+@artifact("fig17", runs=_picture_runs)
+def figure17(results: Results) -> Figure:
+    """Five joint reconstructions of both modalities."""
+    rows = {
+        label: [x for m in ("m0", "m1") for x in (kept[f"true/{m}"][0], *kept[f"joint/{m}"][:, 0])]
+        for label, kept in _pictures(results)
+    }
+    return image_grid(rows, ["first", *[""] * 5, "second", *[""] * 5], gaps=(1, 6, 7))

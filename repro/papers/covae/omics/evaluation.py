@@ -1,23 +1,28 @@
-"""How a run on omics data is measured: classes from latents, reconstructions of features, likelihoods."""
+"""How a run on omics data is measured, and what it keeps for the figures.
+
+Classes from latents, reconstructions of features, likelihoods; correlations of features and samples in the plane.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from repro.datasets import Dataset
 from repro.metrics.clustering import CLASSIFIER, fit_classifier, score_classifier
 from repro.metrics.omics import constant_features, mean_absolute_error, spearman_per_feature
 from repro.model import MultimodalModel
-from repro.papers.covae.correlated_mnist.evaluation import likelihood_metrics, prior_metrics, whole
+from repro.papers.covae.evaluation import likelihood_metrics, prior_metrics, whole
 from repro.papers.covae.measures import latent_means
 from repro.papers.covae.model import CoVAE
 from repro.records import Metric, RunSpec
 
-__all__ = ["evaluate_omics", "feature_correlations", "predictions"]
+__all__ = ["evaluate_omics", "feature_correlations", "omics_samples", "planes", "predictions"]
 
 
 @torch.no_grad()
@@ -124,4 +129,47 @@ def evaluate_omics(
     found += likelihood_metrics(model, few, settings["importance_samples"], device, settings["seed"])
     if isinstance(model, CoVAE):
         found += prior_metrics(model, len(data["train"]))
+    return found
+
+
+@torch.no_grad()
+def omics_samples(model: MultimodalModel, data: Dataset, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+    """What Figures 9 and 12 draw of the first seed's test split.
+
+    ``spearman/<which>``: a coefficient for each feature. ``pca/<m>``, and ``umap/<m>`` where umap-learn is installed:
+    the samples in the plane, ``(N, 2)``, with ``labels``.
+    """
+    if spec.seed:
+        return {}
+    model.to(device).eval()
+    batch, settings = whole(data, device), spec.params["evaluation"]
+    found = {}
+    for name, values in predictions(model, batch, settings["draws"], device, settings["seed"]).items():
+        if not name.endswith("/sample"):
+            modality = name.replace("joint/", "").rpartition("-to-")[2]
+            coefficients, _ = feature_correlations(values, batch[modality])
+            found[f"spearman/{name}"] = torch.from_numpy(coefficients).float()
+    if spec.method == "covae":
+        found["labels"] = data.labels.cpu().to(torch.int64)
+        for m, x in batch.items():
+            points = planes(x.cpu().numpy(), settings["seed"])
+            found |= {f"{name}/{m}": torch.from_numpy(p).float() for name, p in points.items()}
+    return found
+
+
+def planes(x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Samples in the plane, by PCA and, where umap-learn is installed and there are enough samples, by UMAP.
+
+    Arguments:
+        x: ``(samples, features)``.
+        seed: Of UMAP.
+
+    Returns:
+        Name to ``(samples, 2)``.
+    """
+    found = {"pca": PCA(2, svd_solver="full").fit_transform(x)}
+    if find_spec("umap") is not None and len(x) > 15:
+        from umap import UMAP
+
+        found["umap"] = UMAP(random_state=seed, n_jobs=1).fit_transform(x)
     return found

@@ -1,27 +1,24 @@
-"""CoVAE's Tables 1 to 3 and what belongs beside them, from records."""
+"""CoVAE's Tables 1 to 3: omics data."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from repro.datasets.card import not_available
-from repro.papers.covae.experiments import plan
-from repro.papers.covae.specs import CONFIGURATIONS, LABELS, METHODS
-from repro.records import Record, RunSpec, provenance
+from repro.experiment import Results, Rows, artifact
+from repro.papers.covae.omics.experiment import CONFIGURATIONS, PROFILES, omics_spec
+from repro.papers.covae.settings import LABELS, METHODS
+from repro.records import Record, of_profile, provenance
 from repro.report.cells import Cell
 from repro.report.plain_tables import make_command
 from repro.report.tables import Column, Row, RowGroup, Table
 
-__all__ = ["NAMES", "multivae_nll", "omics_table"]
+__all__ = ["NAMES", "library_table", "omics_runs", "omics_tables"]
 
-Lookup = Callable[[RunSpec], Record | None]
 NAMES = {"tcga": "TCGA breast tumours (220, a stand-in: no published values)", "": "MLOmics pan-cancer"}
 
-# Column key to (heading, what is better, decimals, metric); the keys are those of published.toml where it has them.
+# Column key to (heading, what is better, decimals, metric); keys are the published tables' own where they have them.
 COLUMNS: dict[str, dict[str, tuple[str, str, int, str]]] = {
     "table1": {
         "precision": ("Accuracy (the paper's precision)", "higher", 3, "test/classes/accuracy"),
@@ -53,27 +50,34 @@ CAPTIONS = {
 }
 
 
-@cache
-def _published(table: str) -> Mapping[str, Any]:
-    return tomllib.loads((files("repro.papers.covae") / "published.toml").read_text())[table]
+def omics_runs(profile: str, seeds: int | None, *, dataset: str) -> Rows:
+    """Each method on a dataset, and CoVAE's other configurations."""
+    number = of_profile(PROFILES, profile)["seeds"] if seeds is None else seeds
+    rows = {m: [omics_spec(m, s, profile, dataset) for s in range(number)] for m in METHODS}
+    for name, changes in CONFIGURATIONS.items():
+        rows[name] = [omics_spec("covae", s, profile, dataset, **changes) for s in range(number)]
+    return rows
 
 
-def _known(table: str, label: str, key: str) -> float | None:
+def _published(results: Results, label: str, key: str) -> float | None:
     """The published mean of a cell, None where the paper has none."""
-    found = _published(table)
-    if key not in found["columns"]:
-        return None
-    pair = found["rows"][label][found["columns"].index(key)]
+    columns, rows = results.published.get("columns", ()), results.published.get("rows", {})
+    pair = rows[label][columns.index(key)] if label in rows and key in columns else ()
     return pair[0] if pair else None
 
 
-def _row(table: str, label: str, records: Sequence[Record], published: bool, missing: str) -> Row:
-    cells = {}
-    for key, (_, _, _, metric) in COLUMNS[table].items():
-        values = [r.metric(metric).value for r in records]
-        known = _known(table, label, key) if published else None
+def _row(results: Results, row: str, missing: str) -> Row:
+    label, cells = LABELS.get(row, row), {}
+    for key, (_, _, _, metric) in COLUMNS[_table(results)].items():
+        values = [r.metric(metric).value for r in results.records(row)]
+        known = _published(results, label, key)
         cells[key] = Cell(known, values) if values else Cell(known, (), missing)
     return Row(label, cells)
+
+
+def _table(results: Results) -> str:
+    """``"table1"``, ``"table2"`` or ``"table3"``, of whichever data."""
+    return results.id.partition("-")[0]
 
 
 def _ranks(values: Mapping[str, float], better: str) -> dict[str, int]:
@@ -82,16 +86,14 @@ def _ranks(values: Mapping[str, float], better: str) -> dict[str, int]:
     return {k: 1 + sum(sign * other < sign * v for other in values.values()) for k, v in values.items()}
 
 
-def _rank_table(
-    table: str, rows: Sequence[Row], caption: str, records: Sequence[Record], published: bool, missing: str
-) -> Table:
+def _rank_table(table: str, rows: Sequence[Row], caption: str, records: Sequence[Record], missing: str) -> Table:
     ranked: dict[str, dict[str, Cell]] = {row.label: {} for row in rows}
     for key, (_, better, _, _) in COLUMNS[table].items():
         ours = _ranks({r.label: r.cells[key].mean for r in rows if r.cells[key].mean is not None}, better)
         printed = {r.label: r.cells[key].published for r in rows if r.cells[key].published is not None}
         theirs = _ranks(printed, better)
         for label, cells in ranked.items():
-            known = theirs.get(label) if published else None
+            known = theirs.get(label)
             cells[key] = Cell(known, [ours[label]]) if label in ours else Cell(known, (), missing)
     columns = [Column(k, c[0], "lower", 0) for k, c in COLUMNS[table].items()]
     note = "Ranks of the means over seeds, 1 for the best."
@@ -133,26 +135,27 @@ def _notes(table: str, records: Sequence[Record]) -> list[str]:
     return notes
 
 
-def omics_table(artifact: str, profile: str, seeds: int | None, lookup: Lookup) -> list[Table]:
+MLOMICS, TCGA = (partial(omics_runs, dataset=d) for d in ("mlomics", "tcga_brca"))
+
+
+@artifact("table1", runs=MLOMICS)
+@artifact("table2", runs=MLOMICS)
+@artifact("table3", runs=MLOMICS)
+@artifact("table1-tcga", runs=TCGA)
+@artifact("table2-tcga", runs=TCGA)
+@artifact("table3-tcga", runs=TCGA)
+def omics_tables(results: Results) -> list[Table]:
     """One of Tables 1 to 3 and its ranks, and below Table 1 the likelihoods that multivae itself computes.
 
-    Arguments:
-        artifact: ``"table1"``, ``"table2"`` or ``"table3"``, with ``"-tcga"`` for the data that is available.
-        profile: The profile.
-        seeds: Number of seeds; the profile's if None.
-        lookup: A run's record, None if there is none. Where no run has one, every cell says how the data is to be had.
+    Where no run has a record, every cell says how the data is to be had.
     """
-    table, _, where = artifact.partition("-")
-    found = {
-        row: [r for s in specs if (r := lookup(s)) is not None] for row, specs in plan(artifact, profile, seeds).items()
-    }
-    records = [r for m in METHODS for r in found[m]]
-    published = not where
-    command = f"`{make_command(f'covae-{artifact}', profile)}`"
+    table, _, where = results.id.partition("-")
+    records = [r for m in METHODS for r in results.records(m)]
+    command = f"`{make_command(f'covae-{results.id}', results.profile)}`"
     missing = f"not run: {command}" if records or where else f"{not_available('mlomics')} Then {command}"
-    rows = [_row(table, LABELS[m], found[m], published, missing) for m in METHODS]
+    rows = [_row(results, m, missing) for m in METHODS]
     columns = [Column(k, label, better, decimals) for k, (label, better, decimals, _) in COLUMNS[table].items()]
-    configurations = [_row(table, name, found[name], False, missing) for name in CONFIGURATIONS]
+    configurations = [_row(results, name, missing) for name in CONFIGURATIONS]
     caption = f"{CAPTIONS[table]}, {NAMES[where]}"
     tables = [
         Table(
@@ -161,17 +164,17 @@ def omics_table(artifact: str, profile: str, seeds: int | None, lookup: Lookup) 
             columns,
             rows,
             groups=[RowGroup("CoVAE's other configurations", configurations)],
-            notes=_notes(table, [r for rs in found.values() for r in rs if r.spec.method == "covae"] or records),
+            notes=_notes(table, [r for _, rs in results for r in rs if r.spec.method == "covae"] or records),
             published_seeds=5,
         ),
-        _rank_table(table, rows, f"{CAPTIONS[table]}: ranks", records, published, missing),
+        _rank_table(table, rows, f"{CAPTIONS[table]}: ranks", records, missing),
     ]
     if table == "table1":
-        tables.append(_library_table({LABELS[m]: found[m] for m in METHODS}, NAMES[where], missing))
+        tables.append(library_table({LABELS[m]: results.records(m) for m in METHODS}, NAMES[where], missing))
     return tables
 
 
-def _library_table(rows: Mapping[str, Sequence[Record]], where: str, missing: str = "not run") -> Table:
+def library_table(rows: Mapping[str, Sequence[Record]], where: str, missing: str = "not run") -> Table:
     """Joint NLL by this package's estimator and by multivae's own, on the same points."""
     metrics = {"own": "test/nll/joint-of-those-points", "multivae": "test/nll/joint-multivae"}
     reasons = {"CoVAE": "not a model of multivae"}
@@ -195,12 +198,3 @@ def _library_table(rows: Mapping[str, Sequence[Record]], where: str, missing: st
 
 def _values(records: Sequence[Record], name: str) -> list[float]:
     return [m.value for r in records for m in r.metrics if m.name == name]
-
-
-def multivae_nll(profile: str, seeds: int | None, lookup: Lookup) -> Table:
-    """The same comparison on correlated MNIST, one row for each method and correlation."""
-    rows = {}
-    for specs in plan("multivae-nll", profile, seeds).values():
-        label = f"{LABELS[specs[0].method]}, ρ = {specs[0].params['data']['rho']:g}"
-        rows[label] = [r for s in specs if (r := lookup(s)) is not None and s.method != "covae"]
-    return _library_table({k: v for k, v in rows.items() if v}, "correlated MNIST")

@@ -16,7 +16,7 @@ from repro.networks.resnet import RESNETS, resnet_decoder, resnet_encoder
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.report.plain_tables import NONE, PlainTable, yes_no
 
-__all__ = ["EXPERIMENTS", "Experiment", "build", "capacities", "cost_threshold", "table9"]
+__all__ = ["EXPERIMENTS", "Experiment", "build", "capacities", "cost_threshold", "thresholds"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def cost_threshold(components: int, latent_dim: int) -> float:
     return components * latent_dim**2 / (components - 1)
 
 
-def table9() -> PlainTable:
+def thresholds() -> PlainTable:
     """Table IX: thresholds of eq. 17 and the measured cost C of the decoders, forward and backward."""
     rows = []
     for name, e in EXPERIMENTS.items():

@@ -1,4 +1,4 @@
-"""Tables IV to VIII of GMRF MCVAE, printed from the modules that are built (Table IX comes from complexity.py)."""
+"""Tables IV to IX of GMRF MCVAE, printed from the modules that are built."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from repro.experiment import Results, artifact
 from repro.networks.cost import LayerCall, count_parameters, trace_layers
 from repro.networks.mlp import GaussianMLPEncoder
 from repro.networks.resnet import RESNETS, ResidualBlock, ResNetSettings, resnet_encoder
-from repro.papers.gmrf_mcvae.architecture.complexity import EXPERIMENTS, build, capacities, cost_threshold, table9
+from repro.papers.gmrf_mcvae.architecture.complexity import EXPERIMENTS, build, capacities, thresholds
 from repro.report.plain_tables import NONE, PlainTable, yes_no
 
-__all__ = ["build", "capacities", "cost_threshold", "table4", "table5", "table6", "table7", "table8", "table9"]
+__all__ = ["table4", "table5", "table6", "table7", "table8", "table9"]
 
 RESNET_EXPERIMENTS = ("PolyMNIST", "BIKED")
 
@@ -48,7 +49,8 @@ def _units(layer: nn.Linear) -> str:
     return f"{layer.in_features} × {layer.out_features}"
 
 
-def table4() -> PlainTable:
+@artifact("table4")
+def table4(results: Results) -> PlainTable:
     """Table IV: encoder and decoder of the copula experiment, layer by layer, beside what is printed."""
     model, d = build("Copula"), EXPERIMENTS["Copula"].latent_dim
     encoder, decoder = model.encoders["m0"], model.decoders["m0"]
@@ -87,7 +89,8 @@ def table4() -> PlainTable:
     )
 
 
-def table5() -> PlainTable:
+@artifact("table5")
+def table5(results: Results) -> PlainTable:
     """Table V: the layers of a residual block whose channels differ, in the order in which they run."""
     blocks = [m for m in build("PolyMNIST").encoders["m0"].modules() if isinstance(m, ResidualBlock)]
     block = next(b for b in blocks if isinstance(b.shortcut, nn.Conv2d))
@@ -152,7 +155,8 @@ def _first_width(s: ResNetSettings, max_channels: int) -> int:
     return min(max_channels, s.channels * s.shape[1] // s.start_size)
 
 
-def table6() -> PlainTable:
+@artifact("table6")
+def table6(results: Results) -> PlainTable:
     """Table VI: the encoder of both image datasets, beside the printed output sizes."""
     rows, blocks, stems = [], [], []
     for experiment in RESNET_EXPERIMENTS:
@@ -192,7 +196,8 @@ def table6() -> PlainTable:
     )
 
 
-def table7() -> PlainTable:
+@artifact("table7")
+def table7(results: Results) -> PlainTable:
     """Table VII: the decoder of both image datasets, beside the printed output sizes."""
     rows, outputs = [], []
     for experiment in RESNET_EXPERIMENTS:
@@ -224,7 +229,8 @@ def table7() -> PlainTable:
     )
 
 
-def table8() -> PlainTable:
+@artifact("table8")
+def table8(results: Results) -> PlainTable:
     """Table VIII: widths and sizes of the networks that are built, beside the published ones."""
     published = {
         "Encoder": [
@@ -266,3 +272,9 @@ def table8() -> PlainTable:
         rows.append((part, name, left, first, right, second, yes_no(paper == [first, second]) if paper else NONE))
     columns = ("Network", "Parameter", "PolyMNIST (paper)", "PolyMNIST", "BIKED (paper)", "BIKED", "Agrees")
     return PlainTable("Table VIII: widths of the residual networks", columns, tuple(rows))
+
+
+@artifact("table9")
+def table9(results: Results) -> list[PlainTable]:
+    """Table IX, and the latent capacities of sections -C1 and -C2."""
+    return [thresholds(), capacities()]

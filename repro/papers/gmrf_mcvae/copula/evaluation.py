@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from repro.datasets import Dataset
+from repro.datasets.base import specs
+from repro.datasets.card import load_card
 from repro.metrics.transport import (
     PairwiseDistance,
     histogram_value_wasserstein,
@@ -16,10 +18,11 @@ from repro.metrics.transport import (
     sliced_wasserstein,
 )
 from repro.model import MultimodalModel
+from repro.papers.gmrf_mcvae.building import build_method
 from repro.papers.gmrf_mcvae.model import CONDITIONAL_PROTOCOLS, GMRFMCVAE
 from repro.records import Metric, RunSpec
 
-__all__ = ["evaluate_copula"]
+__all__ = ["build", "evaluate_copula"]
 
 DISTANCES = {
     "histogram": "1-D Wasserstein distance between the values of normalised 10 x 10 histograms, x 1000",
@@ -102,6 +105,18 @@ class _Copula:
         text = f"conditional on one modality ({protocol}), averaged over which one, {OUTPUTS[output]}"
         prefix = f"{self.data.split}/{name}/{output}"
         return [metric for d, r in results.items() for metric in _metrics(prefix, text, d, r)]
+
+
+def build(spec: RunSpec) -> MultimodalModel:
+    """The untrained model of a run."""
+    settings = dict(spec.params["model"])
+    dtype = settings.pop("hidden_dtype")
+    return build_method(
+        spec.method,
+        specs(load_card("copula")),
+        **settings,
+        hidden_dtype=None if dtype == "float32" else getattr(torch, dtype),
+    )
 
 
 @torch.no_grad()

@@ -1,23 +1,18 @@
-"""What GMRF MCVAE's copula experiment runs, and on which data.
-
-Importing this module needs no torch; loading and building do.
-"""
+"""The copula experiment: what is run, and how each run is built and measured."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from repro.records import RunSpec, of_profile
+from repro.experiment import Cost, Experiment
+from repro.papers import paper
+from repro.records import Metric, RunSpec, of_profile
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from repro.datasets import Dataset
-    from repro.datasets.base import ModalitySpec
     from repro.model import MultimodalModel
 
 __all__ = [
@@ -31,14 +26,10 @@ __all__ = [
     "PROFILES",
     "RUNG_EPOCHS",
     "VARIANTS",
+    "Copula",
     "chosen_betas",
     "copula_spec",
-    "estimate",
-    "figure_samples",
     "finalist_betas",
-    "load_data",
-    "model_arguments",
-    "plan",
 ]
 
 # Table I's rows, in its order, under the names that the package gives the methods.
@@ -92,19 +83,14 @@ OVERHEAD_SECONDS = {"paper": 25.0, "quick": 20.0, "smoke": 4.0}
 PEAK_MEGABYTES = 1000
 
 
-@cache
-def _betas() -> Mapping[str, Any]:
-    return tomllib.loads((files("repro.papers.gmrf_mcvae") / "betas.toml").read_text())["copula"]
-
-
 def chosen_betas() -> Mapping[str, float]:
-    """Method to the beta that the sweep chose on validation data (betas.toml; ``table1-sweep`` shows how)."""
-    return _betas()["chosen"]
+    """Method to the beta that the sweep chose on validation data (paper.toml; ``table1-sweep`` shows how)."""
+    return paper("gmrf_mcvae").betas["copula"]["chosen"]
 
 
 def finalist_betas() -> Mapping[str, Sequence[float]]:
     """Method to the betas that the sweep's first rung left."""
-    return _betas()["finalists"]
+    return paper("gmrf_mcvae").betas["copula"]["finalists"]
 
 
 def copula_spec(method: str, seed: int, profile: str, *, beta: float | None = None, **changes: Any) -> RunSpec:
@@ -153,89 +139,46 @@ def copula_spec(method: str, seed: int, profile: str, *, beta: float | None = No
     return RunSpec("gmrf_mcvae", "copula", method, seed, profile, params)
 
 
-def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:
-    """The runs that an artifact is rendered from, by row.
+class Copula(Experiment):
+    """Four components of two coordinates each, with known dependence: Table I and Figures 2, 5 and 6."""
 
-    Arguments:
-        artifact: Its id within the paper, such as ``"table1"``.
-        profile: The profile.
-        seeds: How many seeds, from 0 on; the profile's number if None.
+    datasets = ("copula",)
 
-    Raises:
-        KeyError: If the artifact needs no runs of this paper.
-    """
-    number = of_profile(PROFILES, profile)["seeds"] if seeds is None else seeds
-    if artifact == "table1-sweep":
-        candidates = (dict.fromkeys(METHODS, BETAS), finalist_betas())
-        return {
-            f"{m} {b:g}, {epochs} epochs": [copula_spec(m, 0, profile, beta=b, epochs=epochs, splits=("validation",))]
-            for epochs, betas in zip(of_profile(RUNG_EPOCHS, profile), candidates, strict=True)
-            for m in METHODS
-            for b in betas[m]
-        }
-    if artifact == "table1-finalists":
-        epochs = of_profile(RUNG_EPOCHS, profile)[1]
-        further = FINALIST_SEEDS - 1 if seeds is None else seeds  # the first is the sweep's
-        return {
-            f"{m} {b:g}": [
-                copula_spec(m, 1 + s, profile, beta=b, epochs=epochs, splits=("validation",)) for s in range(further)
-            ]
-            for m, betas in finalist_betas().items()
-            for b in betas
-        }
-    if artifact == "table1-baselines":
-        return {
-            name: [copula_spec(m, s, profile, **changes) for s in range(own if seeds is None else min(own, seeds))]
-            for name, (m, changes, own) in BASELINE_VARIANTS.items()
-        }
-    rows = {m: [copula_spec(m, s, profile) for s in range(number)] for m in METHODS}
-    if artifact == "table1":
-        return rows
-    if artifact == "table1-ablations":
-        return {name: [copula_spec(m, 0, profile, **changes)] for name, (m, changes) in VARIANTS.items()}
-    if artifact in ("fig2", "fig5"):
-        return {m: specs[:1] for m, specs in rows.items()}
-    if artifact == "fig6":
-        return {"mvae": [copula_spec("mvae", s, profile) for s in range(3)]}
-    raise KeyError(artifact)
+    def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
+        return copula_spec(method, seed, profile, **changes)
 
+    def load(self, spec: RunSpec) -> dict[str, Dataset]:
+        from repro.datasets import load_dataset
 
-def estimate(spec: RunSpec) -> tuple[float, float]:
-    """Seconds on one core and peak megabytes of a run, from measured seconds an epoch."""
-    epochs, samples = spec.params["training"]["epochs"], spec.params["data"]["train_samples"]
-    seconds = EPOCH_SECONDS[spec.method] * epochs * samples / 10_000
-    return seconds + OVERHEAD_SECONDS[spec.profile], PEAK_MEGABYTES
+        data, number = spec.params["data"], spec.params["evaluation"]["num_samples"]
+        sizes = {"train": data["train_samples"], "validation": number}
+        if "test" in spec.params["evaluation"]["splits"]:
+            sizes |= {"test": number, "reference": number}
+        return {s: load_dataset("copula", split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()}
 
+    def build(self, spec: RunSpec) -> MultimodalModel:
+        from repro.papers.gmrf_mcvae.copula.evaluation import build
 
-def load_data(spec: RunSpec) -> dict[str, Dataset]:
-    """The splits that a run uses."""
-    from repro.datasets import load_dataset
+        return build(spec)
 
-    data, number = spec.params["data"], spec.params["evaluation"]["num_samples"]
-    sizes = {"train": data["train_samples"], "validation": number}
-    if "test" in spec.params["evaluation"]["splits"]:
-        sizes |= {"test": number, "reference": number}
-    return {s: load_dataset("copula", split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()}
+    def evaluate(
+        self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
+    ) -> Sequence[Metric]:
+        from repro.papers.gmrf_mcvae.copula.evaluation import evaluate_copula
 
+        return evaluate_copula(model, data, spec, device)
 
-def model_arguments(spec: RunSpec) -> tuple[dict[str, ModalitySpec], dict[str, Any]]:
-    """Modalities and settings of a run's model."""
-    import torch
+    def figure_samples(self, model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+        """2,000 unconditional samples (decoder means) in float16."""
+        import torch
 
-    from repro.datasets.base import specs
-    from repro.datasets.card import load_card
+        if "test" not in spec.params["evaluation"]["splits"]:
+            return {}
+        generator = torch.Generator(device).manual_seed(spec.params["evaluation"]["seed"])
+        return {m: x.to(torch.float16) for m, x in model.generate(2_000, generator=generator).items()}
 
-    settings = dict(spec.params["model"])
-    dtype = settings.pop("hidden_dtype")
-    settings["hidden_dtype"] = None if dtype == "float32" else getattr(torch, dtype)
-    return specs(load_card("copula")), settings
-
-
-def figure_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
-    """2,000 unconditional samples (decoder means) in float16, kept for the figures."""
-    import torch
-
-    if "test" not in spec.params["evaluation"]["splits"]:
-        return {}
-    generator = torch.Generator(device).manual_seed(spec.params["evaluation"]["seed"])
-    return {m: x.to(torch.float16) for m, x in model.generate(2_000, generator=generator).items()}
+    def cost(self, spec: RunSpec) -> Cost:
+        """From measured seconds an epoch."""
+        epochs, samples = spec.params["training"]["epochs"], spec.params["data"]["train_samples"]
+        seconds = EPOCH_SECONDS[spec.method] * epochs * samples / 10_000
+        return Cost(seconds + OVERHEAD_SECONDS[spec.profile], PEAK_MEGABYTES)

@@ -1,8 +1,7 @@
 """GMRF MCVAE's pictures of the copula experiment: Figures 2, 5 and 6, as functions of samples.
 
 Samples are mappings from a modality to an array of shape ``(N, 2)``; the modalities are numbered from 1 in their order,
-as in the paper. Values have no unit. True samples are orange, generated ones blue. Write the figures with
-:func:`repro.report.plotting.save_figure`.
+as in the paper. Values have no unit. True samples are orange, generated ones blue.
 """
 
 from __future__ import annotations
@@ -19,9 +18,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
+from repro.experiment import Results, Rows, artifact
+from repro.papers.gmrf_mcvae.copula.experiment import LABELS, copula_spec
+from repro.papers.gmrf_mcvae.copula.tables import table1_runs
 from repro.report.plotting import GENERATED, TRUE, draw_points, new_figure, use_style
 
-__all__ = ["joint_scatter", "marginals", "mvae_seeds"]
+__all__ = ["figure2", "figure5", "figure6", "joint_scatter", "marginals", "mvae_seeds"]
 
 Samples = Mapping[str, ArrayLike]
 Arrays = dict[str, NDArray[np.floating[Any]]]
@@ -242,3 +244,35 @@ def _legend(figure: Figure, height: float, centre: float, *, markers: bool) -> N
     else:
         handles = [Patch(facecolor=colour, alpha=0.5, edgecolor=colour, label=label) for colour, label in entries]
     figure.legend(handles=handles, loc="upper center", ncols=2, bbox_to_anchor=(centre, 1 - 0.04 / height))
+
+
+def _first_runs(profile: str, seeds: int | None) -> Rows:
+    return {m: specs[:1] for m, specs in table1_runs(profile, seeds).items()}
+
+
+def _mvae_runs(profile: str, seeds: int | None) -> Rows:
+    return {"mvae": [copula_spec("mvae", s, profile) for s in range(3)]}
+
+
+def _truth() -> dict[str, np.ndarray]:
+    from repro.datasets import load_dataset
+
+    return {m: x.numpy() for m, x in load_dataset("copula", split="test").data.items()}
+
+
+@artifact("fig2", runs=_first_runs)
+def figure2(results: Results) -> Figure:
+    """Joint scatter of every pair of coordinates, of one run of each model."""
+    return joint_scatter(_truth(), {LABELS[m]: results.samples(m) for m in results.runs})
+
+
+@artifact("fig5", runs=_first_runs)
+def figure5(results: Results) -> Figure:
+    """Marginal densities of one run of each model."""
+    return marginals(_truth(), {LABELS[m]: results.samples(m) for m in results.runs})
+
+
+@artifact("fig6", runs=_mvae_runs)
+def figure6(results: Results) -> Figure:
+    """The same for three seeds of MVAE."""
+    return mvae_seeds(_truth(), {spec.seed: results.stored(spec) for spec in results.runs["mvae"]})

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from statistics import fmean, geometric_mean
 from typing import Any
 
+from repro.experiment import Results, Rows, artifact
+from repro.papers import paper
 from repro.papers.gmrf_mcvae.copula.experiment import (
     BASELINE_VARIANTS,
     BETAS,
     FINALIST_SEEDS,
     LABELS,
     METHODS,
+    PROFILES,
     RUNG_EPOCHS,
     VARIANTS,
     chosen_betas,
+    copula_spec,
     finalist_betas,
 )
-from repro.papers.gmrf_mcvae.experiments import plan
-from repro.records import Record, RunSpec, provenance
+from repro.records import Record, of_profile, provenance
 from repro.report.cells import Cell, Claim
 from repro.report.plain_tables import make_command
 from repro.report.tables import Column, Row, RowGroup, Table
@@ -39,7 +39,6 @@ __all__ = [
     "table1",
 ]
 
-Lookup = Callable[[RunSpec], Record | None]
 TASKS = {"uncond": "unconditional", "cond": "conditional"}
 DIMS = ("dim1", "dim2", "mean")
 PROTOCOLS = {
@@ -54,9 +53,53 @@ READING = (
 )
 
 
-@cache
-def _published(table: str) -> Mapping[str, Any]:
-    return tomllib.loads((files("repro.papers.gmrf_mcvae") / "published.toml").read_text())[table]
+def table1_runs(profile: str, seeds: int | None) -> Rows:
+    """Each method with the beta that was chosen for it."""
+    number = of_profile(PROFILES, profile)["seeds"] if seeds is None else seeds
+    return {m: [copula_spec(m, s, profile) for s in range(number)] for m in METHODS}
+
+
+def sweep_runs(profile: str, seeds: int | None = None) -> Rows:
+    """Every beta for some epochs, and the finalists for more, on the validation split with one seed."""
+    candidates = (dict.fromkeys(METHODS, BETAS), finalist_betas())
+    return {
+        f"{m} {b:g}, {epochs} epochs": [copula_spec(m, 0, profile, beta=b, epochs=epochs, splits=("validation",))]
+        for epochs, betas in zip(of_profile(RUNG_EPOCHS, profile), candidates, strict=True)
+        for m in METHODS
+        for b in betas[m]
+    }
+
+
+def finalist_runs(profile: str, seeds: int | None = None) -> Rows:
+    """The finalists with seeds beside the sweep's."""
+    epochs = of_profile(RUNG_EPOCHS, profile)[1]
+    further = FINALIST_SEEDS - 1 if seeds is None else seeds  # the first is the sweep's
+    return {
+        f"{m} {b:g}": [
+            copula_spec(m, 1 + s, profile, beta=b, epochs=epochs, splits=("validation",)) for s in range(further)
+        ]
+        for m, betas in finalist_betas().items()
+        for b in betas
+    }
+
+
+def baseline_runs(profile: str, seeds: int | None = None) -> Rows:
+    """Baselines with one setting changed."""
+    return {
+        name: [copula_spec(m, s, profile, **changes) for s in range(own if seeds is None else min(own, seeds))]
+        for name, (m, changes, own) in BASELINE_VARIANTS.items()
+    }
+
+
+def ablation_runs(profile: str, seeds: int | None = None) -> Rows:
+    """GMRF MCVAE with one setting changed, one seed."""
+    of_profile(PROFILES, profile)
+    return {name: [copula_spec(m, 0, profile, **changes)] for name, (m, changes) in VARIANTS.items()}
+
+
+def published_table1() -> Mapping[str, Any]:
+    """What the paper prints."""
+    return paper("gmrf_mcvae").published["table1"]
 
 
 def _columns() -> list[Column]:
@@ -91,7 +134,7 @@ def _cells(
 
 
 def _rows(rows: Mapping[str, Sequence[Record]], distance: str, output: str = "mean") -> list[Row]:
-    table = _published("table1")
+    table = published_table1()
     show = distance == "histogram" and output == "mean"
     found = []
     for m in METHODS:
@@ -107,7 +150,7 @@ def _floor(record: Record, distance: str) -> Row:
 
 
 def _closest(record_row: Sequence[Record]) -> str:
-    target = _published("table1")["rows"]["GMRF MCVAE"][5]
+    target = published_table1()["rows"]["GMRF MCVAE"][5]
     means = {}
     for label, task in PROTOCOLS.items():
         values = _values(record_row, f"test/{task}/mean/histogram/mean")
@@ -117,20 +160,13 @@ def _closest(record_row: Sequence[Record]) -> str:
     return f"Conditional mean by protocol: {listed}. Closest to the published {target}: {best}."
 
 
-def table1(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str, str] | None = None) -> list[Table]:
+@artifact("table1", runs=table1_runs)
+def table1(results: Results) -> list[Table]:
     """Table I with its ablations, and the same experiment by the exact and by the sliced distance.
-
-    Arguments:
-        profile: The profile.
-        seeds: Number of seeds; the profile's if None.
-        lookup: A run's record, None if there is none.
-        rename: Method label to the label under which another paper prints the same numbers.
 
     Source: GMRF MCVAE, Table I (MRF MVAE, Table 2); errata, "The copula metric" and E17.
     """
-    rows = {
-        m: [r for s in specs if (r := lookup(s)) is not None] for m, specs in plan("table1", profile, seeds).items()
-    }
+    rows = dict(results)
     records = [r for found in rows.values() for r in found]
     tables = []
     for distance, title in {
@@ -144,8 +180,8 @@ def table1(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str,
             notes.append(_settings_note(records))
             notes.append(_closest(rows["gmrf_mcvae"]))
             notes.append(outputs_note({m: rows[m] for m in METHODS if m != "gmrf_mcvae"}))
-            notes += mean_notes(_published("table1"))
-            notes.append(_subsampling_note(rows["mvae"], profile, lookup))
+            notes += mean_notes(published_table1())
+            notes.append(_subsampling_note(rows["mvae"], results))
         if distance != "transport":
             groups.append(RowGroup("Decoder means that are not clipped to [0, 1]", _rows(rows, distance, "unclipped")))
             label = "Samples of the likelihood, clipped to [0, 1], instead of decoder means"
@@ -155,9 +191,9 @@ def table1(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str,
                 for label, task in PROTOCOLS.items()
             ]
             groups.append(RowGroup("GMRF MCVAE, how unobserved components are drawn", protocol_rows))
-        variants = _variant_rows(profile, lookup, distance)
+        variants = _variant_rows(results, distance, "table1-ablations")
         groups.append(RowGroup("GMRF MCVAE with one setting changed", variants))
-        others = _variant_rows(profile, lookup, distance, "table1-baselines")
+        others = _variant_rows(results, distance, "table1-baselines")
         if any(cell.n for row in others for cell in row.cells.values()):
             groups.append(RowGroup("Baselines with one setting changed", others))
         tables.append(
@@ -165,7 +201,7 @@ def table1(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str,
                 caption=f"Table I. {title} (x 1000)",
                 provenance=provenance(records),
                 columns=_columns(),
-                rows=[_renamed(r, rename) for r in _rows(rows, distance)],
+                rows=[_renamed(r, results.rename) for r in _rows(rows, distance)],
                 floors=[_floor(records[0], distance)],
                 groups=groups,
                 notes=notes,
@@ -175,9 +211,9 @@ def table1(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str,
     return tables
 
 
-def headline(seeds: int | None, lookup: Lookup) -> str:
+def headline(results: Results) -> str:
     """Table I's means in Markdown, obtained, published, difference and seeds, for the README."""
-    main, exact = table1("paper", seeds, lookup)[:2]
+    main, exact = table1(results)[:2]
 
     def number(cell: Cell) -> str:
         return f"{cell.mean:.2f}" + ("" if cell.std is None else f" ± {cell.std:.2f}")
@@ -198,8 +234,8 @@ def headline(seeds: int | None, lookup: Lookup) -> str:
     return "\n".join([*lines, "", f"{text} {main.provenance}"]) + "\n"
 
 
-def _renamed(row: Row, rename: Mapping[str, str] | None) -> Row:
-    return Row((rename or {}).get(row.label, row.label), row.cells)
+def _renamed(row: Row, rename: Mapping[str, str]) -> Row:
+    return Row(rename.get(row.label, row.label), row.cells)
 
 
 def _settings_note(records: Sequence[Record]) -> str:
@@ -221,7 +257,7 @@ def mean_notes(table: Mapping[str, Any]) -> list[str]:
     """Published means that are not the mean of the two published dimensions, whatever was rounded.
 
     Arguments:
-        table: Of published.toml, with columns ``<task>_dim1``, ``<task>_dim2`` and ``<task>_mean``.
+        table: Of paper.toml, with columns ``<task>_dim1``, ``<task>_dim2`` and ``<task>_mean``.
     """
     notes, names = [], {"uncond": "unconditional", "cond": "conditional"}
     for label, row in table["rows"].items():
@@ -241,7 +277,7 @@ def lowest_note(table: Mapping[str, Any], columns: Sequence[str], claimed: str, 
     """What the published table says where another row than the claimed one is the lowest in a column.
 
     Arguments:
-        table: Of published.toml.
+        table: Of paper.toml.
         columns: Its columns that the claim is about.
         claimed: The row that the paper's text calls the lowest.
         text: The claim.
@@ -262,7 +298,7 @@ def outputs_note(rows: Mapping[str, Sequence[Record]]) -> str:
         rows: Baseline to its records.
     """
     outputs = {"mean": "decoder means", "sample": "samples of the likelihood"}
-    table = _published("table1")
+    table = published_table1()
     nearest: dict[str, list[str]] = {o: [] for o in outputs}
     for m, records in rows.items():
         for key, task in TASKS.items():
@@ -274,56 +310,58 @@ def outputs_note(rows: Mapping[str, Sequence[Record]]) -> str:
     return f"Nearest to the published means of the baselines, both tasks: {'; '.join(parts)}."
 
 
-def _subsampling_note(records: Sequence[Record], profile: str, lookup: Lookup) -> str:
+def _subsampling_note(records: Sequence[Record], results: Results) -> str:
     """How the table's MVAE was trained, and where the other way is."""
     on = {r.spec.params["model"].get("subsampling", False) for r in records}
     shown = "with" if on == {True} else "without"
     name = "MVAE, sub-sampling"
-    runs = plan("table1-baselines", profile)[name]
-    found = [r for s in runs if (r := lookup(s)) is not None]
+    runs = baseline_runs(results.profile)[name]
+    found = [r for s in runs if (r := results.record(s)) is not None]
     text = (
         f"The table's MVAE was trained {shown} the ELBO of each modality alone, on which its conditional samples rest; "
         f"MVAE's own paper and all other tables of this package train with it (erratum B4). "
     )
     if len(found) < len(runs):
-        return text + f'The row "{name}" is not recorded yet: {make_command("gmrf-table1-baselines", profile)}.'
+        return text + f'The row "{name}" is not recorded yet: {make_command("gmrf-table1-baselines", results.profile)}.'
     means = {t: fmean(_values(found, f"test/{task}/mean/histogram/mean")) for t, task in TASKS.items()}
     return text + f"With it: unconditional {means['uncond']:.2f}, conditional {means['cond']:.2f}."
 
 
-def _variant_rows(profile: str, lookup: Lookup, distance: str, artifact: str = "table1-ablations") -> list[Row]:
-    rows, missing = [], f"not run: {make_command(f'gmrf-{artifact}', profile)}"
-    for name, specs in plan(artifact, profile).items():
-        records = [r for s in specs if (r := lookup(s)) is not None]
+VARIANT_RUNS = {"table1-ablations": ablation_runs, "table1-baselines": baseline_runs}
+
+
+def _variant_rows(results: Results, distance: str, id: str) -> list[Row]:
+    rows, missing = [], f"not run: {make_command(f'gmrf-{id}', results.profile)}"
+    for name, specs in VARIANT_RUNS[id](results.profile).items():
+        records = [r for s in specs if (r := results.record(s)) is not None]
         rows.append(Row(name, _cells(records, distance, reason=missing)))
     return rows
 
 
-def ablations(profile: str, lookup: Lookup) -> Table:
+@artifact("table1-ablations", runs=ablation_runs)
+def ablations(results: Results) -> Table:
     """GMRF MCVAE with one setting changed at a time, by the paper's distance (errata E17; section -C2)."""
-    specs = plan("table1-ablations", profile)
-    records = [r for found in specs.values() for s in found if (r := lookup(s)) is not None]
+    records = [r for _, found in results for r in found]
     return Table(
         caption="Table I, ablations. Copula dataset: one setting of GMRF MCVAE changed, the paper's distance (x 1000)",
         provenance=provenance(records),
         columns=_columns(),
-        rows=_variant_rows(profile, lookup, "histogram"),
+        rows=_variant_rows(results, "histogram", "table1-ablations"),
         floors=[_floor(records[0], "histogram")],
         notes=[f"Changed settings: {'; '.join(f'{n}: {_listed(c)}' for n, (_, c) in VARIANTS.items())}."],
     )
 
 
-def baselines(profile: str, lookup: Lookup) -> Table:
+@artifact("table1-baselines", runs=baseline_runs)
+def baselines(results: Results) -> Table:
     """Table I's baselines with one setting changed, by the paper's distance (errata B4 and M18; section -C2)."""
-    specs = plan("table1-baselines", profile)
-    records = [r for found in specs.values() for s in found if (r := lookup(s)) is not None]
-    rows = _variant_rows(profile, lookup, "histogram", "table1-baselines")
+    records = [r for _, found in results for r in found]
     changed = "; ".join(f"{n}: {_listed(c)}" for n, (_, c, _) in BASELINE_VARIANTS.items())
     return Table(
         caption="Table I, baselines. Copula dataset: one setting of a baseline changed, the paper's distance (x 1000)",
         provenance=provenance(records),
         columns=_columns(),
-        rows=rows,
+        rows=_variant_rows(results, "histogram", "table1-baselines"),
         floors=[_floor(records[0], "histogram")],
         notes=[
             f"Changed settings: {changed}. Betas are those chosen for the table's own rows.",
@@ -333,12 +371,13 @@ def baselines(profile: str, lookup: Lookup) -> Table:
     )
 
 
-def finalists(profile: str, lookup: Lookup) -> Table:
+@artifact("table1-finalists", runs=finalist_runs)
+def finalists(results: Results) -> Table:
     """The second rung of the choice of beta with further seeds beside the sweep's, on the validation split."""
-    epochs = RUNG_EPOCHS[profile][1]
-    first = plan("table1-sweep", profile)
-    specs = {n: [*first[f"{n}, {epochs} epochs"], *own] for n, own in plan("table1-finalists", profile).items()}
-    found = {name: [r for s in own if (r := lookup(s)) is not None] for name, own in specs.items()}
+    epochs = RUNG_EPOCHS[results.profile][1]
+    first = sweep_runs(results.profile)
+    specs = {n: [*first[f"{n}, {epochs} epochs"], *own] for n, own in finalist_runs(results.profile).items()}
+    found = {name: [r for s in own if (r := results.record(s)) is not None] for name, own in specs.items()}
     records = [r for own in found.values() for r in own]
     distances = {"both": ("histogram", "sliced"), "histogram": ("histogram",), "sliced": ("sliced",)}
     labels = {"both": "Both distances", "histogram": "The paper's", "sliced": "Sliced"}
@@ -363,8 +402,8 @@ def finalists(profile: str, lookup: Lookup) -> Table:
         rows=rows,
         notes=[
             Claim(
-                f"{RUNG_EPOCHS[profile][1]} epochs, decoder means. Lowest by both distances: {listed}; this {agree} "
-                "with the package's betas.toml, which one seed chose. No test data enters."
+                f"{epochs} epochs, decoder means. Lowest by both distances: {listed}; this {agree} "
+                "with the package's paper.toml, which one seed chose. No test data enters."
             ),
             *_edge_notes(chosen),
         ],
@@ -383,9 +422,9 @@ def _edge_notes(chosen: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _closeness_notes(profile: str, lookup: Lookup) -> list[str]:
+def _closeness_notes(results: Results) -> list[str]:
     """The model whose finalists are nearest, and where the paper's distance alone prefers another beta."""
-    both, own = (_scores(profile, lookup, rung=1, distances=d) for d in (("histogram", "sliced"), ("histogram",)))
+    both, own = (_scores(results, rung=1, distances=d) for d in (("histogram", "sliced"), ("histogram",)))
     gaps = {m: sorted(scores.items(), key=lambda x: x[1])[:2] for m, scores in both.items() if len(scores) > 1}
     if not gaps:
         return []
@@ -393,7 +432,7 @@ def _closeness_notes(profile: str, lookup: Lookup) -> list[str]:
     (best, value), (other, second) = gaps[m]
     notes = [
         f"The nearest choice is {LABELS[m]}'s, {value:.2f} at {best:g} against {second:.2f} at {other:g}, with one "
-        f"seed; {FINALIST_SEEDS} seeds: {make_command('gmrf-table1-finalists', profile)}."
+        f"seed; {FINALIST_SEEDS} seeds: {make_command('gmrf-table1-finalists', results.profile)}."
     ]
     differ = {k: min(v, key=v.__getitem__) for k, v in own.items() if v}
     differ = {k: b for k, b in differ.items() if b != gaps[k][0][0]}
@@ -414,17 +453,17 @@ def _score(record: Record, distances: Sequence[str] = ("histogram", "sliced")) -
     )
 
 
-def _scores(profile: str, lookup: Lookup, *, rung: int, distances: Sequence[str]) -> dict[str, dict[float, float]]:
+def _scores(results: Results, *, rung: int, distances: Sequence[str]) -> dict[str, dict[float, float]]:
     """Method to beta to score, of one of the sweep's two rungs."""
     scores: dict[str, dict[float, float]] = {m: {} for m in METHODS}
-    for name, (spec,) in plan("table1-sweep", profile).items():
-        record = lookup(spec)
-        if record is not None and name.endswith(f" {RUNG_EPOCHS[profile][rung]} epochs"):
+    for name, (spec,) in sweep_runs(results.profile).items():
+        record = results.record(spec)
+        if record is not None and name.endswith(f" {RUNG_EPOCHS[results.profile][rung]} epochs"):
             scores[spec.method][spec.params["model"]["beta"]] = _score(record, distances)
     return scores
 
 
-def choose_betas(profile: str, lookup: Lookup) -> tuple[dict[str, list[float]], dict[str, float]]:
+def choose_betas(results: Results) -> tuple[dict[str, list[float]], dict[str, float]]:
     """The finalists and the chosen beta of each method, by the lowest score on the validation split.
 
     The score is the geometric mean, over both tasks, of the paper's and of the sliced distance on decoder means. The
@@ -435,7 +474,7 @@ def choose_betas(profile: str, lookup: Lookup) -> tuple[dict[str, list[float]], 
         larger where there is none smaller), and method to the best of these in the second rung.
     """
     both = ("histogram", "sliced")
-    first, second = (_scores(profile, lookup, rung=rung, distances=both) for rung in (0, 1))
+    first, second = (_scores(results, rung=rung, distances=both) for rung in (0, 1))
     finalists = {}
     for m in METHODS:
         index = BETAS.index(min(first[m], key=first[m].__getitem__))
@@ -444,16 +483,16 @@ def choose_betas(profile: str, lookup: Lookup) -> tuple[dict[str, list[float]], 
     return finalists, {m: min(second[m], key=second[m].__getitem__) for m in METHODS if second[m]}
 
 
-def sweep(profile: str, lookup: Lookup) -> list[Table]:
+@artifact("table1-sweep", runs=sweep_runs)
+def sweep(results: Results) -> list[Table]:
     """What beta was chosen from, on the validation split with one seed (section -C2), and each distance by itself."""
-    specs = plan("table1-sweep", profile)
-    records = [r for found in specs.values() for s in found if (r := lookup(s)) is not None]
-    finalists, chosen = choose_betas(profile, lookup)
+    records = [r for _, found in results for r in found]
+    finalists, chosen = choose_betas(results)
     agree = finalists == {m: list(b) for m, b in finalist_betas().items()} and chosen == dict(chosen_betas())
-    rungs = RUNG_EPOCHS[profile]
+    rungs = RUNG_EPOCHS[results.profile]
 
     def rows(distances: Sequence[str], rung: int) -> list[Row]:
-        scores = _scores(profile, lookup, rung=rung, distances=distances)
+        scores = _scores(results, rung=rung, distances=distances)
         reason = "neither the best of the first rung nor its neighbour" if rung else "not run"
         found = []
         for m in METHODS:
@@ -464,7 +503,7 @@ def sweep(profile: str, lookup: Lookup) -> list[Table]:
     note = Claim(
         f"First rows: {rungs[0]} epochs. One seed, decoder means. Chosen by the first of these tables: "
         f"{', '.join(f'{LABELS[m]} {b:g}' for m, b in chosen.items())}; this {'agrees' if agree else 'DISAGREES'} with "
-        "the package's betas.toml. No test data enters."
+        "the package's paper.toml. No test data enters."
     )
     tables = []
     for distances, title in {
@@ -480,7 +519,7 @@ def sweep(profile: str, lookup: Lookup) -> list[Table]:
                 columns=[Column(f"{b:g}", f"beta {b:g}") for b in BETAS],
                 rows=rows(distances, 0),
                 groups=[RowGroup(label, rows(distances, 1))],
-                notes=[note, *([] if tables else [*_edge_notes(chosen), *_closeness_notes(profile, lookup)])],
+                notes=[note, *([] if tables else [*_edge_notes(chosen), *_closeness_notes(results)])],
             )
         )
     return tables

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from repro.datasets import Dataset
+from repro.datasets.base import first_of_each_class
 from repro.datasets.biked_rendered import overlay
 from repro.metrics.bikes import centre_distance, joint_centre_distance
 from repro.metrics.coherence import agreement_curve, classify, conditional_coherence, unconditional_coherence
@@ -28,12 +29,14 @@ from repro.metrics.frechet import (
 from repro.metrics.inception import InceptionUnavailableError, load_inception
 from repro.metrics.ssim import DATA_RANGES, structural_similarity
 from repro.model import MultimodalModel
+from repro.papers.gmrf_mcvae.images.building import load
 from repro.papers.gmrf_mcvae.images.latents import TRAINING_SAMPLES, digits_in_latents, digits_in_reconstructions
+from repro.papers.gmrf_mcvae.images.settings import SHOWN_CLASSES
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
-__all__ = ["evaluate_images", "generated_images"]
+__all__ = ["evaluate_images", "figure_samples", "generated_images"]
 
 Images = dict[str, Tensor]
 CHUNK = 250
@@ -358,3 +361,27 @@ def evaluate_images(
     if split == "test":
         return found
     return [replace(m, name=m.name.replace("test/", f"{split}/", 1), protocol=f"{split}: {m.protocol}") for m in found]
+
+
+def figure_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+    """One conditional sample for the first test sample of each class, as bytes, with what it is conditioned on.
+
+    Names are ``true/<condition>``, ``generated/<modality>`` and, for components of one picture, ``true/whole``, each
+    ``(classes, channels, size, size)``. Without labels, as BIKED's images are, they are the first test samples.
+    """
+    evaluation = spec.params["evaluation"]
+    if evaluation.get("split", "test") != "test":
+        return {}
+    test = load(spec)["test"]
+    if test.labels is None:
+        rows = list(range(min(SHOWN_CLASSES, len(test))))
+    else:
+        rows = first_of_each_class(test.labels, SHOWN_CLASSES)
+    true = {m: torch.stack([test[i][m] for i in rows]) for m in test.modalities}
+    condition = evaluation["condition"]
+    generator = torch.Generator(device).manual_seed(evaluation["seed"])
+    drawn = model.generate(1, given={condition: true[condition].to(device)}, generator=generator)
+    found = {f"true/{condition}": true[condition]} | {f"generated/{m}": x[0] for m, x in drawn.items()}
+    if evaluation["features"] == "pixels":
+        found["true/whole"] = overlay(true)
+    return {name: x.float().clamp(0, 1).mul(255).round().to(torch.uint8) for name, x in found.items()}

@@ -1,25 +1,27 @@
-"""GMRF MCVAE's pictures of the image experiments, Figures 3 and 4, and of a step's cost, as functions of samples.
+"""GMRF MCVAE's pictures of the image experiments, Figures 3 and 4, as functions of samples.
 
-Which samples are drawn is decided before any is seen: the first test sample of each class. Write the figures with
-:func:`repro.report.plotting.render`.
+Which samples are drawn is decided before any is seen: the first test sample of each class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from repro.experiment import Results, Rows, artifact
+from repro.papers.gmrf_mcvae.copula.experiment import LABELS
+from repro.papers.gmrf_mcvae.images.tables import image_runs
 from repro.report.plotting import PALETTE, new_figure, use_style
 
-__all__ = ["bicycles", "conditional_digits", "scaling"]
+__all__ = ["bicycles", "conditional_digits", "figure3", "figure4"]
 
 Images = Mapping[str, NDArray[np.uint8]]  # "true/<modality>", "generated/<modality>": (classes, channels, H, W)
 
-MARKERS = ("o", "s", "^", "D", "v")
 GREY = 200
 
 
@@ -104,44 +106,6 @@ def bicycles(models: Mapping[str, Images], condition: str, components: Sequence[
     return figure
 
 
-def scaling(
-    components: Sequence[int], seconds: Mapping[str, Sequence[float]], megabytes: Mapping[str, Sequence[float]]
-) -> Figure:
-    """Draws what a training step costs by the number of modalities, on logarithmic axes, with lines of order M and M².
-
-    Arguments:
-        components: Numbers of modalities M, increasing.
-        seconds: Model's label to seconds of a step.
-        megabytes: Model's label to peak megabytes of a step.
-
-    Raises:
-        ValueError: If a series has another length, or a value is not positive.
-
-    Source: GMRF MCVAE, appendix -D, which has orders and no measurement.
-    """
-    panels = {"seconds a training step": seconds, "peak memory of a step (MB)": megabytes}
-    with use_style():
-        figure = new_figure(6.6, 3.0)
-        for index, (label, series) in enumerate(panels.items()):
-            axes = figure.add_axes((0.1 + 0.5 * index, 0.16, 0.38, 0.66))
-            for (name, values), colour, marker in zip(series.items(), PALETTE, MARKERS, strict=False):
-                if len(values) != len(components) or min(values) <= 0:
-                    raise ValueError(f"{label} of {name!r}: {list(values)} for M = {list(components)}")
-                axes.plot(components, values, color=colour, marker=marker, markersize=3.5, linewidth=1, label=name)
-            low = min(v[0] for v in series.values())
-            for power, style in ((1, ":"), (2, "--")):
-                line = [0.7 * low * (m / components[0]) ** power for m in components]
-                axes.plot(
-                    components, line, color="0.5", linestyle=style, linewidth=0.8, label=f"∝ M{'²' * (power - 1)}"
-                )
-            axes.set(xscale="log", yscale="log", xlabel="modalities M", ylabel=label)
-            axes.set_xticks(list(components), [str(m) for m in components])
-            axes.minorticks_off()
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper center", ncols=len(labels), fontsize=6.5, columnspacing=1.2)
-    return figure
-
-
 def _check(models: Mapping[str, Images], condition: str) -> list[str]:
     """The generated modalities, after checking that all models have the same."""
     if not models:
@@ -185,3 +149,28 @@ def _side_label(figure: Figure, text: str, x: float, y: float) -> None:
     """A model's name along the left edge, at a place in inches."""
     w, h = figure.get_size_inches()
     figure.text(x / w, y / h, text, rotation=90, ha="center", va="center", weight="bold", fontsize=7)
+
+
+def _first_runs(profile: str, seeds: int | None, *, dataset: str) -> Rows:
+    return image_runs(profile, 1, dataset=dataset)
+
+
+def _pictures(results: Results) -> tuple[dict[str, Images], str]:
+    """Model's label to its pictures, and the modality that they are given."""
+    condition = next(iter(results.runs.values()))[0].params["evaluation"]["condition"]
+    return {LABELS[m]: results.samples(m) for m in results.runs}, condition
+
+
+@artifact("fig3", runs=partial(_first_runs, dataset="polymnist"))
+def figure3(results: Results) -> Figure:
+    """Conditional digits of PolyMNIST."""
+    return conditional_digits(*_pictures(results))
+
+
+@artifact("fig4", runs=partial(_first_runs, dataset="biked_rendered"))
+@artifact("fig4-biked", runs=partial(_first_runs, dataset="biked"))
+def figure4(results: Results) -> Figure:
+    """Conditional bicycles."""
+    models, condition = _pictures(results)
+    generated = (n for n in next(iter(models.values())) if n.startswith("generated/"))
+    return bicycles(models, condition, [n.removeprefix("generated/") for n in generated])

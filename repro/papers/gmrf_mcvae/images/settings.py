@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
-    "ARTIFACTS",
     "BASELINE_BETA",
     "CONSTRUCTIONS",
     "COSTS",
@@ -25,18 +24,6 @@ __all__ = [
     "VARIANTS",
     "ImageExperiment",
 ]
-
-# Artifact to the dataset that it is rendered from; BIKED's own images, placed by hand, have artifacts of their own.
-ARTIFACTS = {
-    "table2": "polymnist",
-    "table2-ablations": "polymnist",
-    "table2-sweep": "polymnist",
-    "fig3": "polymnist",
-    "table3": "biked_rendered",
-    "fig4": "biked_rendered",
-    "table3-biked": "biked",
-    "fig4-biked": "biked",
-}
 
 # Section -C1 tries 5, 2.5 and 1 for the baselines and does not say which was kept: 2.5, which the published code of
 # MMVAE+ has. For GMRF MCVAE it tries 2.5e-3 to 1e-4 and keeps 1e-3, relative to a likelihood averaged over a modality's

@@ -1,25 +1,34 @@
-"""GMRF MCVAE's Tables II and III and the costs of a training step, from records."""
+"""GMRF MCVAE's Tables II and III, and what its latents hold with settings changed, from records."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
+from repro.experiment import Results, Rows, artifact
+from repro.papers import paper
 from repro.papers.gmrf_mcvae.copula.experiment import LABELS, METHODS
 from repro.papers.gmrf_mcvae.copula.tables import lowest_note
-from repro.papers.gmrf_mcvae.images.experiment import plan
-from repro.papers.gmrf_mcvae.images.settings import ARTIFACTS
-from repro.records import Record, RunSpec, provenance
+from repro.papers.gmrf_mcvae.images.experiment import image_spec
+from repro.papers.gmrf_mcvae.images.settings import CONSTRUCTIONS, EXPERIMENTS, LONGER, PILOTS, VARIANTS
+from repro.records import Record, of_profile, provenance
 from repro.report.cells import Cell
 from repro.report.tables import Column, Row, RowGroup, Table
 
-__all__ = ["agreement", "record_cells", "records_of", "settings_note", "table2", "table3"]
+__all__ = [
+    "ABLATIONS",
+    "ablations",
+    "agreement",
+    "image_runs",
+    "record_cells",
+    "settings_note",
+    "sweep",
+    "table2",
+    "table3",
+]
 
-Lookup = Callable[[RunSpec], Record | None]
 Metrics = Mapping[str, str | None]  # column to the metric's name after "test/"
 
 UNCONDITIONAL, CONDITIONAL = "Unconditional", "Conditional"
@@ -95,10 +104,59 @@ TABLE3: dict[str, tuple[Column, str]] = {
     ),
 }
 
+ABLATIONS: dict[str, tuple[Column, str]] = {
+    "reconstruction": (Column("reconstruction", "Reconstructions", "higher", 3), "reconstruction/coherence"),
+    "nearest": (Column("nearest", "Latents of the nearest training sample", "higher", 3), "latents-nearest/coherence"),
+    "mean": (Column("mean", "mean", "higher", 3, "Gaussian of the aggregate posterior"), "latents-mean/coherence"),
+    "sample": (
+        Column("sample", "sample", "higher", 3, "Gaussian of the aggregate posterior"),
+        "latents-sample/coherence",
+    ),
+    "conditional": (Column("conditional", "conditional", "higher", 3, "Learned prior"), "conditional/coherence"),
+    "prior_mean": (
+        Column("prior_mean", "its conditional's mean", "higher", 3, "Learned prior"),
+        "conditional-mean/coherence",
+    ),
+    "tempered": (
+        Column("tempered", "temperature 0.5", "higher", 3, "Learned prior"),
+        "conditional-temperature-0.5/coherence",
+    ),
+    "unconditional": (
+        Column("unconditional", "unconditional", "higher", 3, "Learned prior"),
+        "unconditional/coherence",
+    ),
+}
 
-@cache
+
+def image_runs(profile: str, seeds: int | None, *, dataset: str) -> Rows:
+    """Each method on a dataset."""
+    number = of_profile(EXPERIMENTS[dataset].profiles, profile)["seeds"] if seeds is None else seeds
+    return {m: [image_spec(dataset, m, s, profile) for s in range(number)] for m in METHODS}
+
+
+def ablation_runs(profile: str, seeds: int | None) -> Rows:
+    """GMRF MCVAE on PolyMNIST as in Table II, and with settings changed."""
+    number = of_profile(EXPERIMENTS["polymnist"].profiles, profile)["seeds"] if seeds is None else seeds
+    own = partial(image_spec, "polymnist", "gmrf_mcvae", profile=profile)
+    rows = {"as in Table II": [own(seed=s) for s in range(number)]}
+    for i, (name, changes) in enumerate(VARIANTS.items()):
+        longer = LONGER if profile in ("quick", "smoke") and i == len(VARIANTS) - 1 else 1
+        row = name if longer == 1 else f"{name}, {longer} times the epochs"
+        rows[row] = [own(seed=s, longer=longer, **changes) for s in range(number)]
+    if profile in ("paper", "overnight"):
+        for row, changes in CONSTRUCTIONS.items():
+            rows[row] = [own(seed=s, **changes) for s in range(number)]
+    return rows
+
+
+def sweep_runs(profile: str, seeds: int | None) -> Rows:
+    """Pilots on held-out training images."""
+    of_profile(EXPERIMENTS["polymnist"].profiles, profile)
+    return {name: [image_spec("polymnist", "gmrf_mcvae", 0, profile, pilot=True, **c)] for name, c in PILOTS.items()}
+
+
 def _published(table: str) -> Mapping[str, Any]:
-    return tomllib.loads((files("repro.papers.gmrf_mcvae") / "published.toml").read_text())[table]
+    return paper("gmrf_mcvae").published[table]
 
 
 def _values(records: Sequence[Record], name: str) -> list[float]:
@@ -132,11 +190,6 @@ def record_cells(
 
 def _floor_metric(metric: str) -> str:
     return "floor/" + metric.split("/", 1)[1]
-
-
-def records_of(artifact: str, profile: str, seeds: int | None, lookup: Lookup) -> dict[str, list[Record]]:
-    rows = plan(artifact, profile, seeds)
-    return {m: [r for s in specs if (r := lookup(s)) is not None] for m, specs in rows.items()}
 
 
 def _rows(rows: Mapping[str, Sequence[Record]], metrics: Metrics, table: str, rename: Mapping[str, str]) -> list[Row]:
@@ -214,18 +267,13 @@ def settings_note(records: Sequence[Record]) -> str:
     )
 
 
-def table2(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str, str] | None = None) -> list[Table]:
+@artifact("table2", runs=partial(image_runs, dataset="polymnist"))
+def table2(results: Results) -> list[Table]:
     """Table II, and the share of samples in which at least k modalities agree.
-
-    Arguments:
-        profile: The profile.
-        seeds: Number of seeds; the profile's if None.
-        lookup: A run's record, None if there is none.
-        rename: Method label to the label under which another paper prints the same numbers.
 
     Source: GMRF MCVAE, Table II (MRF MVAE, Table 1); errata, "SSIM .993 to .995".
     """
-    rows = records_of("table2", profile, seeds, lookup)
+    rows = dict(results)
     records = [r for found in rows.values() for r in found]
     metrics = {k: name for k, (_, name) in TABLE2.items()}
     first = records[0]
@@ -238,7 +286,7 @@ def table2(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str,
         caption="Table II. PolyMNIST",
         provenance=provenance(records),
         columns=[c for c, _ in TABLE2.values()],
-        rows=_rows(rows, metrics, "table2", rename or {}),
+        rows=_rows(rows, metrics, "table2", results.rename),
         floors=[Row("True images (see notes)", record_cells([first], floor))],
         groups=[
             RowGroup("GMRF MCVAE, how unobserved components are drawn", _protocol_rows(rows["gmrf_mcvae"], metrics))
@@ -259,7 +307,7 @@ def table2(profile: str, seeds: int | None, lookup: Lookup, rename: Mapping[str,
         ],
         published_seeds=3,
     )
-    return [main, agreement(rows, rename or {})]
+    return [main, agreement(rows, results.rename)]
 
 
 def _text_notes() -> list[str]:
@@ -335,21 +383,17 @@ def _indifferent_note(rows: Mapping[str, Sequence[Record]]) -> list[str]:
     ]
 
 
-def table3(artifact: str, profile: str, seeds: int | None, lookup: Lookup) -> Table:
-    """Table III on one of its two datasets.
-
-    Arguments:
-        artifact: ``"table3"`` for the rendered bicycles, ``"table3-biked"`` for BIKED's own images.
-        profile: The profile.
-        seeds: Number of seeds; the profile's if None.
-        lookup: A run's record, None if there is none.
+@artifact("table3", runs=partial(image_runs, dataset="biked_rendered"))
+@artifact("table3-biked", runs=partial(image_runs, dataset="biked"))
+def table3(results: Results) -> Table:
+    """Table III on one of its two datasets, the rendered bicycles or BIKED's own images.
 
     Source: GMRF MCVAE, Table III.
     """
-    rows = records_of(artifact, profile, seeds, lookup)
+    rows = dict(results)
     records = [r for found in rows.values() for r in found]
     metrics = {k: name for k, (_, name) in TABLE3.items()}
-    rendered = ARTIFACTS[artifact] == "biked_rendered"
+    rendered = results.id == "table3"
     what = "bicycles rendered from BIKED's parameters (biked_rendered)" if rendered else "BIKED's segmented images"
     other = (
         "Published values are those of BIKED's own images, another dataset: only the order of the models compares. "
@@ -382,3 +426,54 @@ def table3(artifact: str, profile: str, seeds: int | None, lookup: Lookup) -> Ta
         ],
         published_seeds=3,
     )
+
+
+def _measured(records: Sequence[Record], split: str) -> dict[str, tuple[Column, str]]:
+    """The columns that some record has a value for: records of before a protocol was there lack it."""
+    names = {m.name for r in records for m in r.metrics}
+    return {k: v for k, v in ABLATIONS.items() if f"{split}/{v[1]}" in names}
+
+
+def _latents_table(caption: str, rows: Mapping[str, Sequence[Record]], split: str, notes: Sequence[str]) -> Table:
+    records = [r for found in rows.values() for r in found]
+    columns = _measured(records, split)
+    metrics = {k: name for k, (_, name) in columns.items()}
+    number = records[0].metric(f"{split}/latents-nearest/coherence").protocol.removeprefix(f"{split}: ")
+    return Table(
+        caption=caption,
+        provenance=provenance(records),
+        columns=[c for c, _ in columns.values()],
+        rows=[Row(label, record_cells(found, metrics, split=split)) for label, found in rows.items()],
+        notes=[
+            settings_note(records[:1]),
+            *notes,
+            "Reconstructions: all modalities observed. The other columns but the last: one modality observed, its "
+            "latents drawn from its own encoder, the other four generated, over all pairs. Unconditional: all five "
+            "modalities agree.",
+            f"Nearest: {number}. Gaussian of the aggregate posterior: the full covariance of the encodings in the "
+            "place of the learned prior's, the conditional's mean or a draw. Where that mean has the digits and the "
+            "draw has not, the dependence is there but its scatter is wide; where the learned prior has less than the "
+            "draw, the prior or its mask loses it.",
+        ],
+    )
+
+
+@artifact("table2-ablations", runs=ablation_runs)
+def ablations(results: Results) -> Table:
+    """What GMRF MCVAE's latents hold on PolyMNIST, and what its prior makes of it, with settings changed."""
+    text = "Table II, GMRF MCVAE: share of right digits, by what gives the unobserved latents"
+    return _latents_table(text, dict(results), "test", [])
+
+
+@artifact("table2-sweep", runs=sweep_runs)
+def sweep(results: Results) -> Table:
+    """The same for other settings of GMRF MCVAE after a few epochs, on training images that were held out.
+
+    Source: GMRF MCVAE, sections III-C5 and -C1; the settings of the author's later code.
+    """
+    held_out = next(iter(results.runs.values()))[0].params["data"]["held_out"]
+    text = (
+        f"Measured on the last {held_out:,} training images, which were not trained on. No test data enters. One seed."
+    )
+    caption = "Table II, GMRF MCVAE: pilots on held-out images, share of right digits"
+    return _latents_table(caption, dict(results), "validation", [text])

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from repro.papers.gmrf_mcvae.copula.experiment import LABELS
-from repro.papers.gmrf_mcvae.scaling.experiment import ORDERS, plan, seconds_per_step
-from repro.records import Record, RunSpec, provenance
+from repro.papers.gmrf_mcvae.scaling.experiment import ORDERS, seconds_per_step
+from repro.records import Record, provenance
 from repro.report.plain_tables import PlainTable
 
-__all__ = ["Costs", "costs", "growth", "scaling"]
-
-Lookup = Callable[[RunSpec], Record | None]
+__all__ = ["Costs", "costs", "growth", "scaling_tables"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,11 @@ class Costs:
     records: list[Record]
 
 
-def costs(profile: str, lookup: Lookup) -> Costs:
-    """The costs that the records of a profile hold."""
-    rows = plan(profile)
-    found = {LABELS[m]: [r for s in specs if (r := lookup(s)) is not None] for m, specs in rows.items()}
+def costs(rows: Mapping[str, Sequence[Record]]) -> Costs:
+    """The costs that each method's records hold, one record for each number of modalities."""
+    found = {LABELS[m]: records for m, records in rows.items()}
     return Costs(
-        tuple(s.params["data"]["components"] for s in next(iter(rows.values()))),
+        tuple(r.spec.params["data"]["components"] for r in next(iter(found.values()))),
         {m: [seconds_per_step(r) for r in records] for m, records in found.items()},
         {m: [r.metric("step/peak").value for r in records] for m, records in found.items()},
         {m: [r.metric("step/flops").value for r in records] for m, records in found.items()},
@@ -64,12 +61,11 @@ def growth(components: Sequence[int], values: Sequence[float]) -> float:
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
 
 
-def scaling(profile: str, lookup: Lookup) -> list[PlainTable]:
+def scaling_tables(found: Costs) -> list[PlainTable]:
     """Seconds, peak memory and operations of a training step for each M, with the exponent of their growth.
 
     Source: GMRF MCVAE, appendix -D.
     """
-    found = costs(profile, lookup)
     labels = {LABELS[m]: order for m, order in ORDERS.items()}
     training = found.records[0].spec.params["training"]
     upper = found.components[min(len(found.components) // 2, len(found.components) - 2) :]

@@ -1,27 +1,27 @@
 """The three variants on data with heavy, skewed joint tails: what is run.
 
 MRF MVAE claims that its asymmetric Laplace variant manages outliers and skewed data, and recommends the test that this
-is (appendix D.2, further insights). Importing this module needs no torch; loading data does.
+is (appendix D.2, further insights).
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from repro.records import RunSpec
+from repro.experiment import Cost, Experiment, Rows
+from repro.papers import paper
+from repro.records import Metric, RunSpec, of_profile
 
 if TYPE_CHECKING:
-    from repro.datasets import Dataset
+    from torch import Tensor
 
-__all__ = ["ARTIFACTS", "BETAS", "LABELS", "chosen_betas", "estimate", "load_data", "plan", "spec"]
+    from repro.datasets import Dataset
+    from repro.model import MultimodalModel
+
+__all__ = ["BETAS", "LABELS", "SkewedCopula", "chosen_betas", "spec", "sweep_runs", "tails_runs"]
 
 DATASET = "skewed_copula"
-EVALUATION = "skewed.evaluation"
-ARTIFACTS = ("tails", "tails-sweep", "tails-fig")
 
 # The paper's three, and the asymmetric Laplace one with a location (erratum E2).
 LABELS = {
@@ -60,10 +60,9 @@ OVERHEAD_SECONDS = {"gmrf": 20.0, "almrf": 25.0, "almrf_location": 25.0, "nnmrf"
 PEAK_MEGABYTES = 1200
 
 
-@cache
 def chosen_betas() -> Mapping[str, float]:
-    """Method to the beta that the sweep chose on validation data (betas.toml; ``tails-sweep`` shows how)."""
-    return tomllib.loads((files("repro.papers.mrf_mvae") / "betas.toml").read_text())["skewed_copula"]
+    """Method to the beta that the sweep chose on validation data (paper.toml; ``tails-sweep`` shows how)."""
+    return paper("mrf_mvae").betas["skewed_copula"]
 
 
 def spec(method: str, seed: int, profile: str, *, sweep: bool = False, beta: float | None = None) -> RunSpec:
@@ -81,7 +80,7 @@ def spec(method: str, seed: int, profile: str, *, sweep: bool = False, beta: flo
     """
     if method not in LABELS:
         raise ValueError(f"unknown method {method!r}; one of {', '.join(LABELS)}")
-    settings = PROFILES[profile]
+    settings = of_profile(PROFILES, profile)
     model: dict[str, Any] = {
         "variant": VARIANT[method],
         "latent_dim": LATENT_DIM,
@@ -118,30 +117,54 @@ def spec(method: str, seed: int, profile: str, *, sweep: bool = False, beta: flo
     return RunSpec("mrf_mvae", DATASET, method, seed, profile, params)
 
 
-def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:
-    """The runs that an artifact is rendered from, by row; see :func:`repro.papers.mrf_mvae.experiments.plan`."""
-    if artifact == "tails-sweep":
-        return {f"{m} {b:g}": [spec(m, 0, profile, sweep=True, beta=b)] for m, betas in BETAS.items() for b in betas}
-    number = PROFILES[profile]["seeds"] if seeds is None else seeds
-    rows = {m: [spec(m, s, profile) for s in range(number)] for m in LABELS}
-    if artifact == "tails":
-        return rows
-    if artifact == "tails-fig":
-        return {m: specs[:1] for m, specs in rows.items()}
-    raise KeyError(artifact)
+def tails_runs(profile: str, seeds: int | None = None) -> Rows:
+    """Each variant with its chosen beta."""
+    number = of_profile(PROFILES, profile)["seeds"] if seeds is None else seeds
+    return {m: [spec(m, s, profile) for s in range(number)] for m in LABELS}
 
 
-def estimate(run: RunSpec) -> tuple[float, float]:
-    """Seconds on one core and peak megabytes of a run, from measured seconds an epoch."""
-    seconds = EPOCH_SECONDS[run.method] * run.params["training"]["epochs"] * run.params["data"]["samples"] / 10_000
-    return seconds + OVERHEAD_SECONDS[run.method] * (0.1 if run.profile == "smoke" else 1.0), PEAK_MEGABYTES
+def sweep_runs(profile: str, seeds: int | None = None) -> Rows:
+    """Every beta on validation data, one seed."""
+    of_profile(PROFILES, profile)
+    return {f"{m} {b:g}": [spec(m, 0, profile, sweep=True, beta=b)] for m, betas in BETAS.items() for b in betas}
 
 
-def load_data(run: RunSpec) -> dict[str, Dataset]:
-    """The splits that a run uses."""
-    from repro.datasets import load_dataset
+class SkewedCopula(Experiment):
+    """The variants on an asymmetric Laplace copula."""
 
-    data, number = run.params["data"], run.params["evaluation"]["num_samples"]
-    split = run.params["evaluation"]["split"]
-    sizes = {"train": data["samples"], split: number} | ({"reference": number} if split == "test" else {})
-    return {s: load_dataset(DATASET, split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()}
+    datasets = (DATASET,)
+
+    def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
+        return spec(method, seed, profile, **changes)
+
+    def load(self, spec: RunSpec) -> dict[str, Dataset]:
+        from repro.datasets import load_dataset
+
+        data, number = spec.params["data"], spec.params["evaluation"]["num_samples"]
+        split = spec.params["evaluation"]["split"]
+        sizes = {"train": data["samples"], split: number} | ({"reference": number} if split == "test" else {})
+        return {s: load_dataset(DATASET, split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()}
+
+    def build(self, spec: RunSpec) -> MultimodalModel:
+        from repro.papers.mrf_mvae.variants import build
+
+        return build(spec)
+
+    def evaluate(
+        self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
+    ) -> Sequence[Metric]:
+        from repro.papers.mrf_mvae.skewed.evaluation import evaluate
+
+        return evaluate(model, data, spec, device)
+
+    def figure_samples(self, model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+        from repro.papers.mrf_mvae.skewed.evaluation import figure_samples
+
+        return figure_samples(model, spec, device)
+
+    def cost(self, spec: RunSpec) -> Cost:
+        """From measured seconds an epoch."""
+        seconds = (
+            EPOCH_SECONDS[spec.method] * spec.params["training"]["epochs"] * spec.params["data"]["samples"] / 10_000
+        )
+        return Cost(seconds + OVERHEAD_SECONDS[spec.method] * (0.1 if spec.profile == "smoke" else 1.0), PEAK_MEGABYTES)

@@ -28,7 +28,7 @@ from repro.metrics.inception import InceptionUnavailableError, load_inception
 from repro.model import MultimodalModel
 from repro.papers.mrf_mvae.almrf import ALMRFMVAE
 from repro.papers.mrf_mvae.nnmrf import NNMRFMVAE
-from repro.papers.mrf_mvae.triples.experiment import reading
+from repro.papers.mrf_mvae.triples.readings import reading
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 

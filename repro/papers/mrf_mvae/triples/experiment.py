@@ -1,50 +1,45 @@
-"""The comparison of the three variants on MNIST triples: what is run (MRF MVAE, appendix D.2).
-
-Importing this module needs no torch; loading data does.
-"""
+"""The comparison of the three variants on MNIST triples: what is run (MRF MVAE, appendix D.2)."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from repro.records import RunSpec
+from repro.experiment import Cost, Experiment, Rows
+from repro.papers import paper
+from repro.papers.mrf_mvae.triples.readings import ALIKE, reading
+from repro.records import Metric, RunSpec, of_profile
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from repro.datasets import Dataset
+    from repro.model import MultimodalModel
 
 __all__ = [
-    "ALIKE",
-    "ARTIFACTS",
     "BETAS",
     "EXTRA",
     "FIGURE9",
     "LABELS",
     "NN_BETAS",
+    "Triples",
+    "ablation_runs",
     "chosen_betas",
-    "estimate",
-    "load_data",
-    "plan",
-    "reading",
+    "figure9_runs",
     "reading_rows",
     "readings",
     "spec",
     "sweep_betas",
+    "sweep_runs",
+    "table4_runs",
 ]
 
 DATASET = "mnist_triples"
-EVALUATION = "triples.evaluation"
 
 # Table 4's rows, in its order.
 LABELS = {"nnmrf": "NN-MRF MVAE", "almrf": "ALMRF MVAE", "gmrf": "GMRF MVAE"}
 NN_BETAS = (0.0078, 0.0085)  # appendix D.2: of Table 4, and of Figure 9
 
-# What the first two modalities, which the paper calls similar, are taken to show: the same image (Table 4's own rows)
-# or two images of one digit (rows under it); erratum M7.
-ALIKE = {"image": "the same image", "digit": "two images of one digit"}
 # The readings of a profile, that of its table's own rows first; "quick" was recorded before the first was there.
 READINGS: dict[str, tuple[str, ...]] = {"quick": ("digit",)}
 
@@ -86,8 +81,6 @@ BATCH_SIZE, LEARNING_RATE, LATENT_DIM = 128, 1e-3, 8
 OVERNIGHT_TRAINING = {"batch_size": 256, "patience": 5, "min_improvement": 1e-5}  # of some 2,190 nats: 0.02
 HELD_OUT = 5_000  # the last training triples, on which beta is chosen and overnight training ends
 
-ARTIFACTS = ("table4", "table4-ablations", "table4-sweep", "table4-features", "fig6", "fig7", "fig8", "fig9")
-
 # Seconds of an epoch of 60,000 triples on one of two busy cores by profile and variant, and of the rest of a run.
 EPOCH_SECONDS = {
     "paper": {"gmrf": 150.0, "almrf": 150.0, "nnmrf": 320.0},
@@ -99,20 +92,15 @@ OVERHEAD_SECONDS = {"paper": {"nnmrf": 1500.0}, "overnight": {"nnmrf": 300.0}, "
 PEAK_MEGABYTES = 1500
 
 
-@cache
-def _betas() -> Mapping[str, Any]:
-    return tomllib.loads((files("repro.papers.mrf_mvae") / "betas.toml").read_text())
-
-
 def chosen_betas(profile: str, alike: str = "image") -> Mapping[str, float]:
-    """Variant to the beta that the sweep chose on held-out triples (betas.toml; ``table4-sweep`` shows how).
+    """Variant to the beta that the sweep chose on held-out triples (paper.toml; ``table4-sweep`` shows how).
 
     Arguments:
         profile: The profile. The sweep of ``"overnight"`` speaks for all of them but for the reading ``"digit"``, whose
             other profiles have a sweep of their own.
         alike: The reading, one of ``ALIKE``.
     """
-    return _betas()["mnist_triples" if _former(profile, alike) else f"mnist_triples_{alike}"]
+    return paper("mrf_mvae").betas["mnist_triples" if _former(profile, alike) else f"mnist_triples_{alike}"]
 
 
 def sweep_betas(profile: str, alike: str) -> Mapping[str, Sequence[float]]:
@@ -122,11 +110,6 @@ def sweep_betas(profile: str, alike: str) -> Mapping[str, Sequence[float]]:
 
 def _former(profile: str, alike: str) -> bool:
     return alike == "digit" and profile != "overnight"
-
-
-def reading(run: RunSpec) -> str:
-    """What a run takes the first two modalities to show, one of ``ALIKE``."""
-    return run.params["data"].get("alike", "digit")
 
 
 def spec(
@@ -159,7 +142,7 @@ def spec(
         raise ValueError(f"unknown variant {variant!r}; one of {', '.join(LABELS)}")
     if alike not in ALIKE:
         raise ValueError(f"alike is {alike!r}, must be one of {', '.join(ALIKE)}")
-    settings = PROFILES[profile]
+    settings = of_profile(PROFILES, profile)
     model: dict[str, Any] = {
         "variant": variant,
         "latent_dim": LATENT_DIM,
@@ -203,33 +186,40 @@ def spec(
     return RunSpec("mrf_mvae", DATASET, variant, seed, profile, params)
 
 
-def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:
-    """The runs that an artifact is rendered from, by row; see :func:`repro.papers.mrf_mvae.experiments.plan`.
-
-    Rows of a second reading follow those of the first; :func:`reading_rows` tells them apart.
-    """
-    if artifact == "table4-sweep":
-        return {
-            f"{v} {b:g}, {ALIKE[alike]}": [spec(v, 0, profile, alike=alike, sweep=True, beta=b)]
-            for alike in readings(profile)
-            for v, betas in sweep_betas(profile, alike).items()
-            for b in betas
-        }
-    if artifact in ("table4-ablations", "fig9"):
-        names = _extra(profile) if artifact == "table4-ablations" else (FIGURE9,)
-        read = readings(profile)[: None if artifact == "table4-ablations" else 1]
-        return {_row(name, alike, profile): [_changed(name, profile, alike)] for alike in read for name in names}
-    number = PROFILES[profile]["seeds"] if seeds is None else seeds
-    rows = {
+def table4_runs(profile: str, seeds: int | None = None) -> Rows:
+    """Each variant; rows of a second reading follow those of the first, and :func:`reading_rows` tells them apart."""
+    number = of_profile(PROFILES, profile)["seeds"] if seeds is None else seeds
+    return {
         _row(v, alike, profile): [spec(v, s, profile, alike=alike) for s in range(number)]
         for alike in readings(profile)
         for v in LABELS
     }
-    if artifact in ("table4", "table4-features"):
-        return rows
-    if artifact in ("fig6", "fig7", "fig8"):
-        return {v: specs[:1] for v, specs in reading_rows(rows, readings(profile)[0]).items()}
-    raise KeyError(artifact)
+
+
+def sweep_runs(profile: str, seeds: int | None = None) -> Rows:
+    """Every beta of the two variants whose betas the paper does not name, on held-out triples, one seed."""
+    of_profile(PROFILES, profile)
+    return {
+        f"{v} {b:g}, {ALIKE[alike]}": [spec(v, 0, profile, alike=alike, sweep=True, beta=b)]
+        for alike in readings(profile)
+        for v, betas in sweep_betas(profile, alike).items()
+        for b in betas
+    }
+
+
+def ablation_runs(profile: str, seeds: int | None = None) -> Rows:
+    """The variants with one setting changed, one seed."""
+    return {
+        _row(name, alike, profile): [_changed(name, profile, alike)]
+        for alike in readings(profile)
+        for name in _extra(profile)
+    }
+
+
+def figure9_runs(profile: str, seeds: int | None = None) -> Rows:
+    """The neural variant with Figure 9's beta, of the first reading."""
+    alike = readings(profile)[0]
+    return {_row(FIGURE9, alike, profile): [_changed(FIGURE9, profile, alike)]}
 
 
 def readings(profile: str) -> tuple[str, ...]:
@@ -256,23 +246,47 @@ def _changed(name: str, profile: str, alike: str) -> RunSpec:
     return spec(variant, 0, profile, alike=alike, **changes)
 
 
-def estimate(run: RunSpec) -> tuple[float, float]:
-    """Seconds on one core and peak megabytes of a run, from measured seconds an epoch."""
-    share = (run.params["data"]["train_samples"] - run.params["data"]["held_out"]) / 60_000
-    seconds = EPOCH_SECONDS[run.profile][run.method] * run.params["training"]["epochs"] * share
-    return seconds + OVERHEAD_SECONDS[run.profile].get(run.method, 20.0), PEAK_MEGABYTES
+class Triples(Experiment):
+    """The three variants on triples of digits: Table 4 and Figures 6 to 9."""
 
+    datasets = (DATASET,)
 
-def load_data(run: RunSpec) -> dict[str, Dataset]:
-    """The training triples, the held-out ones where there are any, and the test split where it is measured on."""
-    from repro.datasets import load_dataset
-    from repro.datasets.held_out import hold_out
+    def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
+        return spec(method, seed, profile, **changes)
 
-    data, alike = run.params["data"], reading(run)
-    train = load_dataset(DATASET, split="train", alike=alike).first(data["train_samples"])
-    found = {"train": train}
-    if data["held_out"]:
-        found = dict(zip(("train", "validation"), hold_out(train, data["held_out"]), strict=True))
-    if run.params["evaluation"]["split"] == "test":
-        found["test"] = load_dataset(DATASET, split="test", alike=alike)
-    return found
+    def load(self, spec: RunSpec) -> dict[str, Dataset]:
+        """The training triples, the held-out ones where there are any, and the test split where it is measured on."""
+        from repro.datasets import load_dataset
+        from repro.datasets.held_out import hold_out
+
+        data, alike = spec.params["data"], reading(spec)
+        train = load_dataset(DATASET, split="train", alike=alike).first(data["train_samples"])
+        found = {"train": train}
+        if data["held_out"]:
+            found = dict(zip(("train", "validation"), hold_out(train, data["held_out"]), strict=True))
+        if spec.params["evaluation"]["split"] == "test":
+            found["test"] = load_dataset(DATASET, split="test", alike=alike)
+        return found
+
+    def build(self, spec: RunSpec) -> MultimodalModel:
+        from repro.papers.mrf_mvae.variants import build
+
+        return build(spec)
+
+    def evaluate(
+        self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
+    ) -> Sequence[Metric]:
+        from repro.papers.mrf_mvae.triples.evaluation import evaluate
+
+        return evaluate(model, data, spec, device)
+
+    def figure_samples(self, model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+        from repro.papers.mrf_mvae.triples.evaluation import figure_samples
+
+        return figure_samples(model, spec, device)
+
+    def cost(self, spec: RunSpec) -> Cost:
+        """From measured seconds an epoch."""
+        share = (spec.params["data"]["train_samples"] - spec.params["data"]["held_out"]) / 60_000
+        seconds = EPOCH_SECONDS[spec.profile][spec.method] * spec.params["training"]["epochs"] * share
+        return Cost(seconds + OVERHEAD_SECONDS[spec.profile].get(spec.method, 20.0), PEAK_MEGABYTES)

@@ -1,7 +1,6 @@
 """MRF MVAE's pictures of MNIST triples: Figures 6 to 9, as functions of images.
 
 Images are bytes of shape ``(N, 28, 28)``, the rows of a block; columns are samples, chosen by a rule and not by eye.
-Write the figures with :func:`repro.report.plotting.save_figure`.
 """
 
 from __future__ import annotations
@@ -12,9 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from repro.experiment import Results, Rows, artifact
+from repro.papers.mrf_mvae.triples.experiment import LABELS, figure9_runs, reading_rows, readings, table4_runs
 from repro.report.plotting import new_figure, use_style
 
-__all__ = ["conditional_samples", "image_blocks", "unconditional_samples"]
+__all__ = ["conditional", "conditional_samples", "figure9", "image_blocks", "unconditional", "unconditional_samples"]
 
 Images = NDArray[np.uint8]
 Samples = Mapping[str, Mapping[str, Images]]
@@ -96,3 +97,51 @@ def conditional_samples(samples: Mapping[str, Samples], observed: str) -> Figure
             f"{SYMBOLS[m]} ({'rec.' if m == observed else 'gen.'})": x for m, x in groups[observed].items()
         }
     return image_blocks(blocks, "the first test triple of each digit; rec.: reconstructed, gen.: generated")
+
+
+GIVEN = {"fig7": "m0", "fig8": "m1"}
+
+
+def _grouped(samples: Mapping[str, Images]) -> dict[str, dict[str, Images]]:
+    """``"<group>.<modality>"`` to group to modality."""
+    found: dict[str, dict[str, Images]] = {}
+    for name, images in samples.items():
+        group, modality = name.split(".")
+        found.setdefault(group, {})[modality] = images
+    return found
+
+
+def _first_runs(profile: str, seeds: int | None) -> Rows:
+    first = reading_rows(table4_runs(profile, seeds), readings(profile)[0])
+    return {v: specs[:1] for v, specs in first.items()}
+
+
+def _variants(results: Results) -> dict[str, dict[str, dict[str, Images]]]:
+    return {LABELS[v]: _grouped(results.samples(v)) for v in results.runs}
+
+
+@artifact("fig6", runs=_first_runs)
+def unconditional(results: Results) -> Figure:
+    """Unconditional samples of the three variants."""
+    return unconditional_samples(_variants(results))
+
+
+@artifact("fig7", runs=_first_runs)
+@artifact("fig8", runs=_first_runs)
+def conditional(results: Results) -> Figure:
+    """Samples of the three variants given the first or the second modality."""
+    return conditional_samples(_variants(results), GIVEN[results.id])
+
+
+@artifact("fig9", runs=figure9_runs)
+def figure9(results: Results) -> Figure:
+    """The neural variant at the beta of Figure 9."""
+    ((row, (record,)),) = results
+    groups = _grouped(results.samples(row))
+    own = [record.metric(f"test/{task}/coherence").value for task in ("unconditional", "conditional")]
+    blocks = {"Test triples": {SYMBOLS[m]: x for m, x in groups["true"].items()}}
+    for observed in GIVEN.values():
+        rows = {f"{SYMBOLS[m]} ({'rec.' if m == observed else 'gen.'})": x for m, x in groups[observed].items()}
+        blocks[f"Given {SYMBOLS[observed]}"] = rows
+    text = f"NN-MRF MVAE, beta 0.0085, seed 0: coherence {own[0]:.2f} unconditional, {own[1]:.2f} conditional"
+    return image_blocks(blocks, text)

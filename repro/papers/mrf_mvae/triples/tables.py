@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from statistics import fmean, geometric_mean
 from typing import Any
 
+from repro.experiment import Results, artifact
 from repro.metrics.inception import unavailable_reason
+from repro.papers import paper
 from repro.papers.mrf_mvae.triples.experiment import (
-    ALIKE,
     FIGURE9,
     LABELS,
+    ablation_runs,
     chosen_betas,
-    plan,
-    reading,
     reading_rows,
     readings,
     sweep_betas,
+    sweep_runs,
+    table4_runs,
 )
+from repro.papers.mrf_mvae.triples.readings import ALIKE, reading
 from repro.records import Record, RunSpec, provenance
 from repro.report.cells import Cell, Claim, Shown
 from repro.report.plain_tables import NONE, PlainTable, make_command
@@ -29,7 +29,6 @@ from repro.report.tables import Column, Row, RowGroup, Table
 
 __all__ = ["ablations", "choose_betas", "features", "sweep", "table4"]
 
-Lookup = Callable[[RunSpec], Record | None]
 TASKS = {"uncond": "unconditional", "cond": "conditional"}
 NOT_CONDITIONED = "its samples of the prior are those above"
 DIGITS = "test/unconditional/digits"
@@ -62,9 +61,8 @@ READINGS = (
 )
 
 
-@cache
 def _published(table: str) -> Mapping[str, Any]:
-    return tomllib.loads((files("repro.papers.mrf_mvae") / "published.toml").read_text())[table]
+    return paper("mrf_mvae").published[table]
 
 
 def _printed(label: str) -> dict[str, float]:
@@ -115,45 +113,42 @@ def _caveat(records: Sequence[Record], split: str) -> str:
     )
 
 
-def _found(specs: Sequence[RunSpec], lookup: Lookup) -> list[Record]:
-    return [r for s in specs if (r := lookup(s)) is not None]
+def _found(specs: Sequence[RunSpec], results: Results) -> list[Record]:
+    return [r for s in specs if (r := results.record(s)) is not None]
 
 
-def _changed_rows(profile: str, lookup: Lookup, alike: str = "") -> list[Row]:
+def _changed_rows(results: Results, alike: str = "") -> list[Row]:
     """Rows of the variants with one setting changed, of one reading; Figure 9 prints two values of the first."""
     known = {k: _published("figure9")[k] for k in ("uncond_coherence", "cond_coherence")}
-    rows = {n: s for n, s in plan("table4-ablations", profile).items() if alike in ("", reading(s[0]))}
-    missing = f"not run: {make_command('mrf-table4-ablations', profile)}"
+    rows = {n: s for n, s in ablation_runs(results.profile).items() if alike in ("", reading(s[0]))}
+    missing = f"not run: {make_command('mrf-table4-ablations', results.profile)}"
     return [
-        Row(name, _cells(_found(specs, lookup), TASKS, known if name == FIGURE9 else None, missing=missing))
+        Row(name, _cells(_found(specs, results), TASKS, known if name == FIGURE9 else None, missing=missing))
         for name, specs in rows.items()
     ]
 
 
-def ablations(profile: str, lookup: Lookup) -> Table:
+@artifact("table4-ablations", runs=ablation_runs)
+def ablations(results: Results) -> Table:
     """The variants with one setting changed, one seed (MRF MVAE, Figure 9; erratum E2)."""
-    found = [r for specs in plan("table4-ablations", profile).values() for r in _found(specs, lookup)]
+    found = [r for _, records in results for r in records]
     return Table(
         caption="Table 4, ablations. MNIST triples: one setting of a variant changed",
         provenance=provenance(found),
         columns=_columns(),
-        rows=_changed_rows(profile, lookup),
+        rows=_changed_rows(results),
         notes=[DEFINITION, _settings(found)],
     )
 
 
-def table4(profile: str, seeds: int | None, lookup: Lookup) -> Table:
+@artifact("table4", runs=table4_runs)
+def table4(results: Results) -> Table:
     """Table 4: coherence and Frechet distances of the three variants.
-
-    Arguments:
-        profile: The profile.
-        seeds: Number of seeds; the profile's if None.
-        lookup: A run's record, None if there is none.
 
     Source: MRF MVAE, Table 4 and Figure 9; errata E2 to E6, M7.
     """
-    rows, read = plan("table4", profile, seeds), readings(profile)
-    found = {a: {v: _found(s, lookup) for v, s in reading_rows(rows, a).items()} for a in read}
+    rows, read = results.runs, readings(results.profile)
+    found = {a: {v: _found(s, results) for v, s in reading_rows(rows, a).items()} for a in read}
     records = {a: [r for some in main.values() for r in some] for a, main in found.items()}
     printed = {v: _printed(LABELS[v]) for v in LABELS}
     groups, floors, notes = [], [], [DEFINITION, READINGS]
@@ -169,13 +164,13 @@ def table4(profile: str, seeds: int | None, lookup: Lookup) -> Table:
                 )
             )
         title = "Other settings, seed 0 unless stated" if alike == read[0] else f"The first two show {ALIKE[alike]}"
-        groups.append(RowGroup(title, [*own, *_changed_rows(profile, lookup, alike)]))
+        groups.append(RowGroup(title, [*own, *_changed_rows(results, alike)]))
         number = records[alike][0].spec.params["evaluation"]["num_samples"]
         label = f"True triples ({ALIKE[alike]}) against as many of training, N = {number:,}"
         floors.append(Row(label, _cells(records[alike][:1], dict.fromkeys(TASKS, "true"), generated=False)))
         notes += [f"{ALIKE[alike].capitalize()}: {text}" for text in _notes(main)]
         notes.append(Claim(f"{ALIKE[alike].capitalize()}: {_order(main)}"))
-    missing = f"not run: {make_command('mrf-table4', profile)}"
+    missing = f"not run: {make_command('mrf-table4', results.profile)}"
     return Table(
         caption=f"Table 4. MNIST triples, of which the first two show {ALIKE[read[0]]}: the three variants of MRF MVAE",
         provenance=provenance([r for some in records.values() for r in some]),
@@ -269,15 +264,15 @@ def _means(rows: Mapping[str, Sequence[Record]], space: str, factor: float) -> l
     return values
 
 
-def features(profile: str, seeds: int | None, lookup: Lookup) -> PlainTable:
+@artifact("table4-features", runs=table4_runs)
+def features(results: Results) -> PlainTable:
     """The published FIDs beside Frechet distances in every space of features that may explain them.
 
     A space explains them if published over obtained is the same number in all six cells, and that number is 1. The
     table gives the geometric mean of the six ratios, and the largest over the smallest of them.
     """
-    planned = plan("table4-features", profile, seeds)
-    for alike in readings(profile):  # the first that is recorded
-        rows = {v: _found(specs, lookup) for v, specs in reading_rows(planned, alike).items()}
+    for alike in readings(results.profile):  # the first that is recorded
+        rows = {v: _found(specs, results) for v, specs in reading_rows(results.runs, alike).items()}
         if all(rows.values()):
             break
     records = [r for found in rows.values() for r in found]
@@ -325,11 +320,11 @@ def _score(record: Record) -> float:
     return geometric_mean(ratios)
 
 
-def choose_betas(profile: str, lookup: Lookup) -> dict[str, dict[str, float]]:
+def choose_betas(results: Results) -> dict[str, dict[str, float]]:
     """Reading to variant to the beta with the lowest score on the held-out triples; of what is recorded."""
-    scores: dict[str, dict[str, dict[float, float]]] = {alike: {} for alike in readings(profile)}
-    for (spec,) in plan("table4-sweep", profile).values():
-        if (record := lookup(spec)) is not None:
+    scores: dict[str, dict[str, dict[float, float]]] = {alike: {} for alike in readings(results.profile)}
+    for (spec,) in results.runs.values():
+        if (record := results.record(spec)) is not None:
             found = scores[reading(spec)].setdefault(spec.method, {})
             found[spec.params["model"]["beta"]] = _score(record)
     return {
@@ -344,14 +339,15 @@ def _agreement(profile: str, alike: str, chosen: Mapping[str, float]) -> str:
         return f"{ALIKE[alike]}: not recorded in full"
     agree = all(chosen_betas(profile, alike)[v] == b for v, b in chosen.items())
     listed = ", ".join(f"{LABELS[v]} {b:g}" for v, b in chosen.items())
-    return f"{ALIKE[alike]}: {listed}, which {'agrees' if agree else 'DISAGREES'} with the package's betas.toml"
+    return f"{ALIKE[alike]}: {listed}, which {'agrees' if agree else 'DISAGREES'} with the package's paper.toml"
 
 
-def sweep(profile: str, lookup: Lookup) -> PlainTable:
+@artifact("table4-sweep", runs=sweep_runs)
+def sweep(results: Results) -> PlainTable:
     """What the betas of GMRF and ALMRF MVAE were chosen from, on held-out training triples, one seed."""
     lines, records = [], []
-    for (spec,) in plan("table4-sweep", profile).values():
-        record = lookup(spec)
+    for (spec,) in results.runs.values():
+        record = results.record(spec)
         if record is None:
             continue
         records.append(record)
@@ -365,9 +361,9 @@ def sweep(profile: str, lookup: Lookup) -> PlainTable:
         cells = [Shown(text, Cell(None, [v])) for text, v in zip(texts, (*own, digits), strict=True)]
         named = (ALIKE[reading(spec)], LABELS[spec.method], f"{spec.params['model']['beta']:g}")
         lines.append((*named, *cells, f"{score:.0f}" if math.isfinite(score) else NONE))
-    chosen = choose_betas(profile, lookup)
+    chosen = choose_betas(results)
     settings = records[0].spec.params
-    listed = "; ".join(_agreement(profile, alike, found) for alike, found in chosen.items())
+    listed = "; ".join(_agreement(results.profile, alike, found) for alike, found in chosen.items())
     notes = (
         f"Measured on {settings['data']['held_out']:,} training triples that were not trained on; their images occur "
         f"in other triples, in another modality. {settings['training']['epochs']} epochs, one seed.",

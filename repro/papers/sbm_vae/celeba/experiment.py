@@ -1,17 +1,30 @@
-"""SBM-VAE's settings on CelebAMask-HQ (Table 10, appendices A.9 and A.10.1): rows, profiles, hyper-parameters.
-
-Importing this module needs no torch.
-"""
+"""SBM-VAE on CelebAMask-HQ (Table 10, appendices A.9 and A.10.1): rows, profiles, hyper-parameters, what is run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from repro.papers.sbm_vae.settings import LEARNING_RATES, METHODS, PROFILES, ROWS
-from repro.records import RunSpec, of_profile
+from repro.experiment import Cost, Experiment
+from repro.papers.sbm_vae.settings import LEARNING_RATES, METHODS, PROFILES, ROWS, SUPERVISED
+from repro.records import Metric, RunSpec, of_profile
 
-__all__ = ["ARTIFACTS", "ATTACKED", "CELEBA", "FACE_BASELINES", "FACE_PROFILES", "celeba_spec", "estimate", "plan"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.datasets import Dataset
+    from repro.model import TrainableModel
+
+__all__ = [
+    "ATTACKED",
+    "CELEBA",
+    "FACE_BASELINES",
+    "FACE_PROFILES",
+    "FACE_ROWS",
+    "MISSING",
+    "CelebAMaskHQ",
+    "celeba_spec",
+]
 
 CELEBA: Mapping[str, Any] = {
     "latent_dim": 256,
@@ -33,7 +46,6 @@ FACE_BASELINES: Mapping[str, Mapping[str, Any]] = {
     "mvtcae": {"latent_dim": 1024, "specific_dim": 0, "beta": 0.5} | GAUSSIAN,
     "mmvae_plus": {"latent_dim": 128, "specific_dim": 128, "beta": 5.0, "likelihood": "laplace", "bernoulli": []},
 }
-SUPERVISED = "supervised"
 # Table 3's models: the networks that the attack is made on are trained beside these.
 ATTACKED = ("mopoe", "mvtcae", "mmvae_plus", "sbm_rae_t", "sbm_vae")
 EPSILON = 0.05  # section 4.2.1, of images in [0, 1]
@@ -47,19 +59,6 @@ FACE_ROWS: Mapping[str, tuple[str, str]] = {
         *("MLD", "MoPoE", "MVTCAE", "MMVAE+"),
     )
 } | {"Supervised": (SUPERVISED, "plain")}
-GUIDED = ("SBM-RAE-C", "SBM-RAE-T", "SBM-VAE-C", "SBM-VAE-T", "MoPoE")
-ARTIFACTS: Mapping[str, tuple[str, ...]] = {
-    "table1": tuple(FACE_ROWS),
-    "table2": ("SBM-VAE", "SBM-RAE", "MLD", "MoPoE", "MVTCAE", "MMVAE+"),
-    "table3": ("MoPoE", "MVTCAE", "MMVAE+", "SBM-RAE-T", "SBM-VAE-C", "Supervised"),
-    "table11": ("SBM-VAE", "MoPoE", "MVTCAE"),
-    "fig10": ("SBM-VAE",),
-    "fig33": ("SBM-RAE", "SBM-VAE", "MoPoE"),
-    "fig34": GUIDED,
-    "fig35": GUIDED,
-    "fig36": ("SBM-RAE-C", "SBM-RAE-T", "SBM-VAE-C"),
-    "fig37": ("SBM-VAE-T", "MoPoE"),
-}
 
 # The paper prints neither epochs nor the score network's size; those of "paper" are this package's. The reduced
 # profiles have fewer faces, narrower networks and a faster sampler.
@@ -168,38 +167,54 @@ def celeba_spec(method: str, seed: int, profile: str, *, missing: float = 0.0) -
     return RunSpec("sbm_vae", "celebamask_hq", method, seed, profile, params)
 
 
-def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:
-    """The runs that an artifact on CelebAMask-HQ is rendered from, by row.
+class CelebAMaskHQ(Experiment):
+    """Score-based models and baselines on images, masks and attributes of faces, and supervised networks."""
 
-    Arguments:
-        artifact: One of ``ARTIFACTS``.
-        profile: The profile, whose rows alone are planned.
-        seeds: How many seeds, from 0 on; the profile's number if None. Pictures are of seed 0.
+    datasets = ("celebamask_hq",)
 
-    Raises:
-        KeyError: If it is another artifact.
-    """
-    number = of_profile(FACE_PROFILES, profile)["seeds"] if seeds is None else seeds
-    number = 1 if artifact.startswith("fig") else number
-    missing = MISSING if artifact == "table11" else 0.0
-    rows = [row for row in ARTIFACTS[artifact] if row in FACE_PROFILES[profile]["rows"]]
-    return {row: [celeba_spec(FACE_ROWS[row][0], s, profile, missing=missing) for s in range(number)] for row in rows}
+    def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
+        """As :func:`celeba_spec`."""
+        return celeba_spec(method, seed, profile, **changes)
 
+    def load(self, spec: RunSpec) -> dict[str, Dataset]:
+        """The training, the validation and the test split of a run."""
+        from repro.papers.sbm_vae.celeba.models import load_faces
 
-def estimate(spec: RunSpec) -> tuple[float, float]:
-    """Seconds on one core and peak megabytes of a run, reckoned from the networks' operations; no run is behind it."""
-    p, training, evaluation = FACE_PROFILES[spec.profile], spec.params["training"], spec.params["evaluation"]
-    thousands = (spec.params["data"]["train_samples"] or 24_183) / 1000
-    test = (evaluation["num_samples"] or 2824) / 1000
-    both, encoders = p["gigaflops"]
-    cost = {"autoencoders": both, "train": both, "contrastive": encoders, "judge": encoders / 2}
-    latent = SECONDS_A_THOUSAND_SCORES * (8 if spec.profile == "paper" else 1) * GIGAFLOPS_A_SECOND / 1000
-    seconds = sum(
-        1000 * cost.get(name, latent) * thousands * own["epochs"] / GIGAFLOPS_A_SECOND
-        for name, own in training["stages"].items()
-    )
-    if spec.method in METHODS:
-        steps = evaluation["sampling"]["num_steps"] * (2 if "corrector" in evaluation["sampling"]["sampler"] else 1)
-        tasks = 9 if spec.params["model"]["energy"] is None else 16
-        seconds += SECONDS_A_THOUSAND_SCORES * (4 if spec.profile == "paper" else 1) * test * steps * tasks
-    return seconds + 60.0, 12_000.0 if spec.profile == "paper" else 3000.0
+        return load_faces(spec)
+
+    def build(self, spec: RunSpec) -> TrainableModel:
+        """The untrained model of a run, beside the network that is attacked where there is one."""
+        from repro.papers.sbm_vae.celeba.models import build_faces
+
+        return build_faces(spec)
+
+    def evaluate(
+        self, model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
+    ) -> Sequence[Metric]:
+        from repro.papers.sbm_vae.celeba.evaluation import evaluate_faces
+
+        return evaluate_faces(model, data, spec, device)
+
+    def figure_samples(self, model: TrainableModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+        """What the qualitative figures show; see :func:`~repro.papers.sbm_vae.celeba.evaluation.draw_faces`."""
+        from repro.papers.sbm_vae.celeba.evaluation import draw_faces
+
+        return draw_faces(model, self.load(spec)["test"], spec, device)
+
+    def cost(self, spec: RunSpec) -> Cost:
+        """Reckoned from the networks' operations; no run is behind it."""
+        p, training, evaluation = FACE_PROFILES[spec.profile], spec.params["training"], spec.params["evaluation"]
+        thousands = (spec.params["data"]["train_samples"] or 24_183) / 1000
+        test = (evaluation["num_samples"] or 2824) / 1000
+        both, encoders = p["gigaflops"]
+        cost = {"autoencoders": both, "train": both, "contrastive": encoders, "judge": encoders / 2}
+        latent = SECONDS_A_THOUSAND_SCORES * (8 if spec.profile == "paper" else 1) * GIGAFLOPS_A_SECOND / 1000
+        seconds = sum(
+            1000 * cost.get(name, latent) * thousands * own["epochs"] / GIGAFLOPS_A_SECOND
+            for name, own in training["stages"].items()
+        )
+        if spec.method in METHODS:
+            steps = evaluation["sampling"]["num_steps"] * (2 if "corrector" in evaluation["sampling"]["sampler"] else 1)
+            tasks = 9 if spec.params["model"]["energy"] is None else 16
+            seconds += SECONDS_A_THOUSAND_SCORES * (4 if spec.profile == "paper" else 1) * test * steps * tasks
+        return Cost(seconds + 60.0, 12_000.0 if spec.profile == "paper" else 3000.0)

@@ -1,20 +1,35 @@
-"""SBM-VAE's figures of samples: pages of images beside lists of attributes, or the reason why there are none."""
+"""SBM-VAE's Figures 10 and 33 to 37: pages of images beside lists of attributes, or the reason why there are none."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from repro.datasets.card import load_card
+from repro.experiment import Results, Rows, artifact
+from repro.papers.sbm_vae.celeba.tables import absent, face_runs
 from repro.report.plotting import new_figure, use_style
 
-__all__ = ["attribute_names", "sample_pages"]
+__all__ = ["SHOWN", "attribute_names", "faces", "sample_pages"]
 
 Panel = NDArray[np.uint8] | Sequence[str] | str
+# Figure to where its samples come from, what it shows, and in words what is given.
+SHOWN: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+    "fig10": ("joint", ("image", "mask", "attributes"), "Joint samples"),
+    "fig33": ("joint", ("image", "mask", "attributes"), "Joint samples"),
+    "fig34": ("given-image", ("mask", "attributes"), "Given the image of the first test face"),
+    "fig35": ("given-mask", ("image", "attributes"), "Given the mask of the first test face"),
+    "fig36": ("given-attributes", ("image", "mask"), "Given the attributes of the first test face"),
+    "fig37": ("given-attributes", ("image", "mask"), "Given the attributes of the first test face"),
+}
+GUIDED = ("SBM-RAE-C", "SBM-RAE-T", "SBM-VAE-C", "SBM-VAE-T", "MoPoE")
 CELL, TEXT_SIZE, MOST_LINES = 0.62, 4.2, 6
 
 
@@ -106,3 +121,34 @@ def sample_pages(
             )
         figure.text(0.5, 1 - 0.05 / size[1], title, ha="center", va="top", fontsize=6.5)
     return figure
+
+
+def _first_runs(profile: str, seeds: int | None, *, rows: Sequence[str]) -> Rows:
+    return face_runs(profile, 1, rows=rows)
+
+
+@artifact("fig10", runs=partial(_first_runs, rows=("SBM-VAE",)))
+@artifact("fig33", runs=partial(_first_runs, rows=("SBM-RAE", "SBM-VAE", "MoPoE")))
+@artifact("fig34", runs=partial(_first_runs, rows=GUIDED))
+@artifact("fig35", runs=partial(_first_runs, rows=GUIDED))
+@artifact("fig36", runs=partial(_first_runs, rows=("SBM-RAE-C", "SBM-RAE-T", "SBM-VAE-C")))
+@artifact("fig37", runs=partial(_first_runs, rows=("SBM-VAE-T", "MoPoE")))
+def faces(results: Results) -> Figure:
+    """Samples of seed 0, joint or given one modality; a model without a record says why it has none."""
+    source, wanted, title = SHOWN[results.id]
+    names = list(load_card("celebamask_hq").generation["attributes"])
+    recorded = {row: bool(records) for row, records in results}
+    reason = absent("celebamask_hq", results.id, results.profile, recorded=any(recorded.values()))
+    rows: dict[str, dict[str, Any]] = {}
+    given = ""
+    for row in recorded:
+        rows[row] = dict.fromkeys(wanted, reason)
+        if recorded[row]:
+            stored = results.samples(row)
+            given = attribute_names(stored["true/attributes"], names, " + ")
+            for m in wanted:
+                x = stored[f"{source}/{m}"]
+                rows[row][m] = [attribute_names(a, names) for a in x] if m == "attributes" else x
+    if source == "given-attributes" and given:
+        title = f"{title}: {given}"
+    return sample_pages(rows, title=f"{title}; the first samples drawn")

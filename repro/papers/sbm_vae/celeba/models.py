@@ -20,8 +20,7 @@ from repro.networks.mlp import MLP
 from repro.networks.soft_intro import SoftIntroDecoder
 from repro.papers.sbm_vae.autoencoders import feature_network
 from repro.papers.sbm_vae.building import build_sbm
-from repro.papers.sbm_vae.celeba.experiment import SUPERVISED
-from repro.papers.sbm_vae.settings import METHODS
+from repro.papers.sbm_vae.settings import METHODS, SUPERVISED
 from repro.papers.sbm_vae.staging import column, missing_mask, with_present
 from repro.papers.sbm_vae.supervised import Supervised, WithClassifier
 from repro.records import RunSpec

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from repro.datasets.card import not_available
-from repro.papers.sbm_vae.celeba.experiment import FACE_ROWS, MISSING, SUPERVISED, plan
-from repro.papers.sbm_vae.polymnist.tables import each_once, found_records, metric_values, published_values
-from repro.records import Record, RunSpec, provenance
+from repro.experiment import Results, Rows, artifact
+from repro.papers.sbm_vae.celeba.experiment import CELEBA, FACE_PROFILES, FACE_ROWS, MISSING, celeba_spec
+from repro.papers.sbm_vae.polymnist.tables import SETTINGS_COLUMNS, each_once, metric_values
+from repro.papers.sbm_vae.settings import SUPERVISED
+from repro.records import Record, of_profile, provenance
 from repro.report.cells import Cell
-from repro.report.plain_tables import make_command
+from repro.report.plain_tables import PlainTable, make_command
 from repro.report.tables import Column, Row, RowGroup, Table
 
-__all__ = ["absent", "face_table", "published_cells"]
+__all__ = ["absent", "face_runs", "face_table", "published_cells", "table10"]
 
-Lookup = Callable[[RunSpec], Record | None]
 ATTRIBUTES, IMAGE, MASK = "Attributes F1", "Image FID", "Mask F1"
 PIXELS = "Image, Fréchet, pixels at 16 x 16"
 # Key to the column and the metric that it shows; keys without a published column are this package's own.
@@ -62,6 +65,24 @@ FLOOR = "No model: the training split's most common values; true validation and 
 SUPERVISED_ONLY = "predicts attributes and masks from images alone"
 
 
+def face_runs(profile: str, seeds: int | None, *, rows: Sequence[str], missing: float = 0.0) -> Rows:
+    """The runs of some of Table 1's rows, those that the profile has.
+
+    Arguments:
+        profile: The profile.
+        seeds: How many seeds, from 0 on; the profile's number if None.
+        rows: Of ``FACE_ROWS``.
+        missing: Share of each modality's samples that are missing in training.
+    """
+    p = of_profile(FACE_PROFILES, profile)
+    number = p["seeds"] if seeds is None else seeds
+    return {
+        row: [celeba_spec(FACE_ROWS[row][0], s, profile, missing=missing) for s in range(number)]
+        for row in rows
+        if row in p["rows"]
+    }
+
+
 def absent(dataset: str, artifact: str, profile: str, *, recorded: bool) -> str:
     """What a cell says where its run has no record.
 
@@ -77,9 +98,8 @@ def absent(dataset: str, artifact: str, profile: str, *, recorded: bool) -> str:
     return f"{not_available(dataset)} Then {command}"
 
 
-def published_cells(table: str, row: str) -> dict[str, float]:
+def published_cells(printed: Mapping[str, Any], row: str) -> dict[str, float]:
     """Column to the published mean of a row, of those that the table has."""
-    printed = published_values(table)
     values = printed["rows"].get(row)
     return {} if values is None else {k: v[0] for k, v in zip(printed["columns"], values, strict=True) if v}
 
@@ -95,10 +115,10 @@ def _cell(records: Sequence[Record], metric: str, known: float | None, missing: 
     return Cell(known, (), said[0] if "/fid/" in metric and said else "not measured")
 
 
-def _row(table: str, row: str, records: Sequence[Record], missing: str) -> Row:
-    known, (method, how) = published_cells(table, row), FACE_ROWS[row]
+def _row(results: Results, row: str, records: Sequence[Record], missing: str) -> Row:
+    known, (method, how) = published_cells(results.published, row), FACE_ROWS[row]
     cells = {}
-    for key, (_, metric) in COLUMNS[table].items():
+    for key, (_, metric) in COLUMNS[results.id].items():
         if method == SUPERVISED and not metric.startswith(("image/", "attacked/")):
             cells[key] = Cell(known.get(key), (), SUPERVISED_ONLY)
         else:
@@ -150,35 +170,39 @@ def _notes(table: str, records: Sequence[Record]) -> list[str]:
     return notes
 
 
-def face_table(artifact: str, profile: str, seeds: int | None, lookup: Lookup) -> Table:
+@artifact("table1", runs=partial(face_runs, rows=tuple(FACE_ROWS)))
+@artifact("table2", runs=partial(face_runs, rows=("SBM-VAE", "SBM-RAE", "MLD", "MoPoE", "MVTCAE", "MMVAE+")))
+@artifact("table3", runs=partial(face_runs, rows=("MoPoE", "MVTCAE", "MMVAE+", "SBM-RAE-T", "SBM-VAE-C", "Supervised")))
+@artifact("table11", runs=partial(face_runs, rows=("SBM-VAE", "MoPoE", "MVTCAE"), missing=MISSING))
+def face_table(results: Results) -> Table:
     """Table 1, 2, 3 or 11 beside its published values.
 
     Where nothing is recorded, every cell says how the data is to be had.
 
-    Arguments:
-        artifact: ``"table1"``, ``"table2"``, ``"table3"`` or ``"table11"``.
-        profile: The profile of the records.
-        seeds: Number of seeds; the profile's if None.
-        lookup: A run's record, None where there is none.
-
-    Raises:
-        KeyError: If it is another artifact.
-
     Source: SBM-VAE, Tables 1, 2, 3 and 11.
     """
-    columns = [column for column, _ in COLUMNS[artifact].values()]
-    rows = found_records(plan(artifact, profile, seeds), lookup)
+    table, rows = results.id, dict(results)
+    columns = [column for column, _ in COLUMNS[table].values()]
     records = each_once(rows)
-    missing = absent("celebamask_hq", artifact, profile, recorded=bool(records))
-    body = {row: _row(artifact, row, found, missing) for row, found in rows.items()}
-    apart = [row for row in body if artifact == "table3" and FACE_ROWS[row][0] == SUPERVISED]
+    missing = absent("celebamask_hq", table, results.profile, recorded=bool(records))
+    body = {row: _row(results, row, found, missing) for row, found in rows.items()}
+    apart = [row for row in body if table == "table3" and FACE_ROWS[row][0] == SUPERVISED]
     return Table(
-        caption=CAPTIONS[artifact],
+        caption=CAPTIONS[table],
         provenance=provenance(records),
         columns=columns,
         rows=[row for label, row in body.items() if label not in apart],
-        floors=[_floor(artifact, records, missing)],
+        floors=[_floor(table, records, missing)],
         groups=[RowGroup("The attacked classifier itself", [body[label] for label in apart])] if apart else [],
-        notes=_notes(artifact, records),
+        notes=_notes(table, records),
         published_seeds=3,
     )
+
+
+@artifact("table10")
+def table10(results: Results) -> PlainTable:
+    """Table 10 as the specifications of the paper profile have it."""
+    row = ("SBM", *(f"{v:g}" for v in CELEBA["sde"]), str(CELEBA["sampling"]["num_steps"]), "1")
+    batch, gamma = CELEBA["batch_size"], CELEBA["gamma"]
+    rows = [(*row, f"{gamma * batch:g}", str(batch), f"{gamma:.2f}")]
+    return PlainTable("Table 10. Score hyper-parameters, CelebAMask-HQ", SETTINGS_COLUMNS, tuple(rows))

@@ -1,20 +1,23 @@
-"""SBM-VAE's settings on MHD's images and spoken digits (Table 8, appendix A.6): rows, profiles, hyper-parameters.
-
-Importing this module needs no torch.
-"""
+"""SBM-VAE on MHD's images and spoken digits (Table 8, appendix A.6): rows, profiles, hyper-parameters, what is run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from repro.experiment import Cost, Experiment
 from repro.papers.sbm_vae.settings import BASELINES, LATENTS, LEARNING_RATES, PROFILES
-from repro.records import RunSpec, of_profile
+from repro.records import Metric, RunSpec, of_profile
 
-__all__ = ["ARTIFACTS", "MHD_METHODS", "MHD_PROFILES", "estimate", "mhd_spec", "plan"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.datasets import Dataset
+    from repro.model import TrainableModel
+
+__all__ = ["MHD", "MHD_METHODS", "MHD_PROFILES", "mhd_spec"]
 
 MHD_METHODS: Mapping[str, str] = {"SBM-VAE": "sbm_vae", "MVTCAE": "mvtcae", "MMVAE+": "mmvae_plus"}
-ARTIFACTS = ("table8", "fig-mhd")
 # The paper states the latent size alone, 64, and takes the networks of Vasco et al. (2022). The others are Table 4's of
 # fewer than ten modalities and the betas chosen on Extended PolyMNIST; the networks are the residual ones of this
 # paper.
@@ -71,26 +74,47 @@ def mhd_spec(method: str, seed: int, profile: str) -> RunSpec:
     return RunSpec("sbm_vae", "mhd", method, seed, profile, params)
 
 
-def plan(artifact: str, profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:
-    """The runs of an artifact on MHD, by row; pictures are of seed 0.
+class MHD(Experiment):
+    """SBM-VAE and two baselines on images of digits and their spoken names."""
 
-    Raises:
-        KeyError: If it is none of ``ARTIFACTS``.
-    """
-    if artifact not in ARTIFACTS:
-        raise KeyError(artifact)
-    number = of_profile(MHD_PROFILES, profile)["seeds"] if seeds is None else seeds
-    number = 1 if artifact == "fig-mhd" else number
-    return {row: [mhd_spec(method, s, profile) for s in range(number)] for row, method in MHD_METHODS.items()}
+    datasets = ("mhd",)
 
+    def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
+        """As :func:`mhd_spec`, which takes no changes."""
+        return mhd_spec(method, seed, profile, **changes)
 
-def estimate(spec: RunSpec) -> tuple[float, float]:
-    """Seconds on one core and peak megabytes of a run, reckoned from those on Extended PolyMNIST."""
-    thousands = (spec.params["data"]["train_samples"] or 50_000) / 1000
-    wide = 20.0 if spec.profile == "paper" else 1.0
-    stages = spec.params["training"]["stages"]
-    seconds = wide * sum(SECONDS[name] * thousands * own["epochs"] for name, own in stages.items())
-    if spec.method == "sbm_vae":
-        steps = spec.params["evaluation"]["sampling"]["num_steps"] * (2 if spec.profile == "paper" else 1)
-        seconds += 3 * wide * 0.8 * steps * (spec.params["evaluation"]["num_samples"] or 10_000) / 1000
-    return seconds + 40.0, 6000.0 if spec.profile == "paper" else 2500.0
+    def load(self, spec: RunSpec) -> dict[str, Dataset]:
+        """The training and the test split; there is no validation split."""
+        from repro.papers.sbm_vae.mhd.evaluation import load_mhd
+
+        return load_mhd(spec)
+
+    def build(self, spec: RunSpec) -> TrainableModel:
+        """The untrained model of a run, beside the evaluation classifiers that it is measured with."""
+        from repro.papers.sbm_vae.mhd.evaluation import build_mhd
+
+        return build_mhd(spec)
+
+    def evaluate(
+        self, model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
+    ) -> Sequence[Metric]:
+        from repro.papers.sbm_vae.mhd.evaluation import evaluate_mhd
+
+        return evaluate_mhd(model, data, spec, device)
+
+    def figure_samples(self, model: TrainableModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
+        """What the figure shows; see :func:`~repro.papers.sbm_vae.mhd.evaluation.draw_mhd`."""
+        from repro.papers.sbm_vae.mhd.evaluation import draw_mhd
+
+        return draw_mhd(model, self.load(spec)["test"], spec, device)
+
+    def cost(self, spec: RunSpec) -> Cost:
+        """Reckoned from seconds on Extended PolyMNIST."""
+        thousands = (spec.params["data"]["train_samples"] or 50_000) / 1000
+        wide = 20.0 if spec.profile == "paper" else 1.0
+        stages = spec.params["training"]["stages"]
+        seconds = wide * sum(SECONDS[name] * thousands * own["epochs"] for name, own in stages.items())
+        if spec.method == "sbm_vae":
+            steps = spec.params["evaluation"]["sampling"]["num_steps"] * (2 if spec.profile == "paper" else 1)
+            seconds += 3 * wide * 0.8 * steps * (spec.params["evaluation"]["num_samples"] or 10_000) / 1000
+        return Cost(seconds + 40.0, 6000.0 if spec.profile == "paper" else 2500.0)

@@ -1,21 +1,43 @@
-"""SBM-VAE's figures as functions of numbers and of stored samples.
-
-Write them with :func:`repro.report.plotting.render`.
-"""
+"""SBM-VAE's figures on Extended PolyMNIST: curves, bars and pages of samples, and which of them each figure is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from repro.datasets import load_dataset
+from repro.datasets.base import first_of_each_class
+from repro.experiment import Results, Rows, artifact
+from repro.papers.sbm_vae.polymnist.tables import (
+    beta_runs,
+    comparison_runs,
+    count_runs,
+    metric_values,
+    number_of_seeds,
+)
+from repro.papers.sbm_vae.settings import LABELS, ROW_CHANGES, ROWS, sbm_spec
+from repro.records import Record
 from repro.report.plotting import PALETTE, new_figure, use_style
 
 __all__ = ["bars", "curves", "pages"]
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h", "p")
+MEASURES = {"coherence": "share of right digits", "frechet": "Fréchet distance, classifier's features", "fid": "FID"}
+# Figures of conditional samples: the modality, counted from 0.
+GIVEN = {"fig3": 2, "fig23": 2, "fig24": 0, "fig25": 5}
+BETAS = (0.1, 0.5, 1.0, 2.5, 5.0)  # figures 16 to 19
+ALPHAS = {"": {}, ", alpha 0.1": ROW_CHANGES["MVTCAE, alpha 0.1"]}
+DROPS = (0.3, 0.5, 0.7)  # figures 21 and 22
+SAMPLERS = {
+    "predictor_corrector": "predictor-corrector",
+    "heun": "Heun, probability flow",
+    "dpm_solver": "multistep, with noise (c = 8)",
+    "dpm_solver_ode": "multistep, probability flow",
+}
 Points = Mapping[float, Sequence[float]]  # horizontal value to the seeds' values
 
 
@@ -145,3 +167,226 @@ def pages(models: Mapping[str, NDArray[np.uint8]], *, rows: Sequence[str], title
                 axes.tick_params(length=0)
         figure.text(0.5, 1 - 0.04 / height, title, ha="center", va="top", fontsize=6.5)
     return figure
+
+
+def _points(records: Sequence[Record], names: Mapping[float, str]) -> dict[float, list[float]]:
+    """Horizontal value to the seeds' values, where there are any."""
+    found = {x: metric_values(records, name) for x, name in names.items()}
+    return {x: values for x, values in found.items() if values}
+
+
+def _size(records: Sequence[Record]) -> int:
+    return records[0].spec.params["data"]["modalities"]
+
+
+def _observed_points(records: Sequence[Record], how: str, measure: str, target: str) -> dict[float, list[float]]:
+    """A modality by the number of observed ones; all others is among the metrics of the rest."""
+    number = _size(records)
+    names = {n: f"test/observed/{how}/{measure}/{target}/{n}" for n in range(1, number - 1)}
+    return _points(records, names | {number - 1: f"test/rest/{how}/{measure}/{target}"})
+
+
+@artifact("fig2")
+def dataset(results: Results) -> Figure:
+    """The first test sample of each digit."""
+    test = load_dataset("extended_polymnist", split="test")
+    assert test.labels is not None
+    rows = first_of_each_class(test.labels)
+    images = np.stack([[test.data[m][i].numpy() for i in rows] for m in test.modalities])
+    title = "Extended PolyMNIST: the first test sample of each digit"
+    return pages({"": images}, rows=list(test.modalities), title=title)
+
+
+def _first_runs(profile: str, seeds: int | None) -> Rows:
+    return comparison_runs(profile, 1)
+
+
+@artifact("fig3", runs=_first_runs)
+@artifact("fig23", runs=_first_runs)
+@artifact("fig24", runs=_first_runs)
+@artifact("fig25", runs=_first_runs)
+def conditional_samples(results: Results) -> Figure:
+    """A modality given all others; the energy guides where there is one."""
+    found = {}
+    for row, (spec,) in results.runs.items():
+        if ROWS[row][1] == "guided" or f"{row}-C" not in results.runs:
+            m = f"m{min(GIVEN[results.id], spec.params['data']['modalities'] - 1)}"
+            stored = results.samples(row)
+            m = m if f"given/{m}" in stored else "m0"
+            found[row] = stored[f"given/{m}"]
+    labels = [f"sample {k + 1}" for k in range(len(next(iter(found.values()))))]
+    text = f"{m} given all other modalities; columns: first test sample of each digit"
+    return pages(found, rows=labels, title=text)
+
+
+@artifact("fig4", runs=_first_runs)
+@artifact("fig26", runs=_first_runs)
+def joint_samples(results: Results) -> Figure:
+    """Joint samples, of SBM-VAE (figure 4) or of all models (figure 26)."""
+    found = {}
+    for row, (spec,) in results.runs.items():
+        number = spec.params["data"]["modalities"]
+        if ROWS[row][1] == "plain" and (results.id == "fig26" or row == "SBM-VAE"):
+            found[row] = np.stack([results.samples(row)[f"joint/m{k}"] for k in range(number)])
+    labels = [f"m{k}" for k in range(number)]
+    return pages(found, rows=labels, title="Joint samples, a column each: the first ones drawn")
+
+
+@artifact("fig5", runs=comparison_runs)
+def agreement(results: Results) -> Figure:
+    """Share of joint samples in which at least so many modalities agree."""
+    models = {
+        row: _points(r, {k: f"test/unconditional/plain/agree/{k}" for k in range(2, _size(r) + 1)})
+        for row, r in results
+        if ROWS[row][1] == "plain"
+    }
+    return curves({"share of joint samples": models}, horizontal="number of modalities that agree, at least")
+
+
+@artifact("fig6", runs=count_runs)
+@artifact("fig7", runs=count_runs)
+def trained(results: Results) -> Figure:
+    """Joint samples (figure 6) or the first modality given the rest (figure 7) by the number of trained modalities."""
+    joint = results.id == "fig6"
+    panels: dict[str, dict[str, dict[float, list[float]]]] = {}
+    for measure in ("frechet",) if joint else ("frechet", "coherence"):
+        for label, records in results:
+            row = label.rpartition(", ")[0]
+            how = ROWS[row][1]
+            if joint and how == "guided":
+                continue
+            name = f"test/unconditional/plain/{measure}/mean" if joint else f"test/rest/{how}/{measure}/m0"
+            points = panels.setdefault(MEASURES[measure], {}).setdefault(row, {})
+            points |= _points(records, {_size(records): name})
+    return curves(panels, horizontal="number of trained modalities")
+
+
+def _observed(results: Results, measure: str, last: bool) -> Figure:
+    """The last or the first modality by the number of observed ones."""
+    models = {}
+    for row, records in results:
+        target = f"m{_size(records) - 1 if last else 0}"
+        models[row] = _observed_points(records, ROWS[row][1], measure, target)
+    return curves({f"{MEASURES[measure]} of {target}": models}, horizontal="number of observed modalities")
+
+
+@artifact("fig8", runs=comparison_runs)
+@artifact("fig12", runs=comparison_runs)
+def observed_frechet(results: Results) -> Figure:
+    """Fréchet distance of the last (figure 8) or the first modality (figure 12) by the number of observed ones."""
+    return _observed(results, "frechet", results.id == "fig8")
+
+
+@artifact("fig9", runs=comparison_runs)
+@artifact("fig13", runs=comparison_runs)
+def observed_coherence(results: Results) -> Figure:
+    """Coherence of the last (figure 9) or the first modality (figure 13) by the number of observed ones."""
+    return _observed(results, "coherence", results.id == "fig9")
+
+
+@artifact("fig11", runs=comparison_runs)
+def by_steps(results: Results) -> Figure:
+    """The last modality by the number of observed ones, a curve a model and number of predictor-corrector steps.
+
+    Score-based models with and without the energy's guidance.
+    """
+    models = {}
+    for row, records in results:
+        how = ROWS[row][1]
+        if how != "guided" and f"{row}-C" not in results.runs:
+            continue
+        last, steps = _size(records) - 1, records[0].spec.params["evaluation"]["steps"]
+        for n in steps:
+            each = {k: f"test/steps/{how}/{n}/coherence/m{last}/{k}" for k in range(1, last + 1)}
+            models[f"{row}, N = {n}"] = _points(records, each)
+    return curves({f"{MEASURES['coherence']} of m{last}": models}, horizontal="number of observed modalities")
+
+
+@artifact("fig14", runs=comparison_runs)
+@artifact("fig15", runs=comparison_runs)
+def each_modality(results: Results) -> Figure:
+    """Coherence (figure 14) or Fréchet distance (figure 15) of each modality given all others."""
+    measure = "coherence" if results.id == "fig14" else "frechet"
+    models = {
+        row: _points(r, {k: f"test/rest/{ROWS[row][1]}/{measure}/m{k}" for k in range(_size(r))}) for row, r in results
+    }
+    return curves({MEASURES[measure]: models}, horizontal="modality, given all others")
+
+
+def _tuning_runs(profile: str, seeds: int | None) -> Rows:
+    """The decoders fine-tuned with latents left out at several rates, and not at all."""
+    number = number_of_seeds(profile, seeds)
+    none = {"SBM-VAE": [sbm_spec("sbm_vae", s, profile, beta=0.5) for s in range(number)]}
+    tuned = {
+        f"SBM-VAE-p{p:g}".replace(".", ""): [
+            sbm_spec("sbm_vae", s, profile, beta=0.5, finetune_drop=p) for s in range(number)
+        ]
+        for p in DROPS
+    }
+    return none | tuned
+
+
+def _variants(results: Results, measure: str, name: str) -> Figure:
+    """The last modality by the number of observed ones, a curve a setting."""
+    models = {}
+    for label, records in results:
+        target = f"m{_size(records) - 1}"
+        models[f"{name}{label}"] = _observed_points(records, "plain", measure, target)
+    return curves({f"{MEASURES[measure]} of {target}": models}, horizontal="number of observed modalities")
+
+
+@artifact("fig16", runs=partial(beta_runs, method="mmvae_plus", betas=BETAS))
+@artifact("fig18", runs=partial(beta_runs, method="mvtcae", betas=BETAS, ways=ALPHAS))
+def betas_coherence(results: Results) -> Figure:
+    """Coherence of MMVAE+ (figure 16) or MVTCAE (figure 18) at several betas."""
+    return _variants(results, "coherence", "beta ")
+
+
+@artifact("fig17", runs=partial(beta_runs, method="mmvae_plus", betas=BETAS))
+@artifact("fig19", runs=partial(beta_runs, method="mvtcae", betas=BETAS, ways=ALPHAS))
+def betas_frechet(results: Results) -> Figure:
+    """Fréchet distance of MMVAE+ (figure 17) or MVTCAE (figure 19) at several betas."""
+    return _variants(results, "frechet", "beta ")
+
+
+@artifact("fig21", runs=_tuning_runs)
+@artifact("fig22", runs=_tuning_runs)
+def fine_tuned(results: Results) -> Figure:
+    """Fréchet distance (figure 21) or coherence (figure 22) with fine-tuned decoders."""
+    return _variants(results, "frechet" if results.id == "fig21" else "coherence", "")
+
+
+@artifact("fig20", runs=comparison_runs)
+def digits(results: Results) -> Figure:
+    """Shares of the digits among joint samples."""
+    shares = {}
+    for row, records in results:
+        if ROWS[row][1] == "plain":
+            each = [metric_values(records, f"test/unconditional/plain/digit/{d}") for d in range(10)]
+            shares[row] = [sum(v) / len(v) for v in each]
+    return bars(shares, horizontal="digit", vertical="share of joint samples", expected=0.1)
+
+
+def _evaluation_runs(profile: str, seeds: int | None) -> Rows:
+    return {LABELS["sbm_vae"]: [sbm_spec("sbm_vae", s, profile) for s in range(number_of_seeds(profile, seeds))]}
+
+
+@artifact("fig-nfe", runs=_evaluation_runs)
+def evaluations(results: Results) -> Figure:
+    """Coherence against evaluations of the score, a curve a sampler."""
+    labels = {"joint": "joint samples: all digits agree", "given": "m0 given the rest: right digit"}
+    ((_, records),) = results
+    panels, references = {}, {}
+    for part, label in labels.items():
+        found: dict[str, dict[float, list[float]]] = {}
+        for record in records:
+            for m in record.metrics:
+                words = m.name.split("/")
+                if words[1] == "nfe" and words[4] == part:
+                    points = found.setdefault(SAMPLERS[words[2]], {})
+                    points.setdefault(float(words[3]), []).append(m.value)
+        panels[label] = found
+        paper = found.get(SAMPLERS["predictor_corrector"], {}).get(200.0)
+        if paper:
+            references[label] = (sum(paper) / len(paper), "100 predictor-corrector steps")
+    return curves(panels, horizontal="evaluations of the score", logarithmic=True, references=references)

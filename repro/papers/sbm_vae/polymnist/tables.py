@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeAlias
 
-from repro.papers.sbm_vae.experiments import plan
-from repro.papers.sbm_vae.settings import ALPHA, DEFAULT_ALPHA, PROFILES, ROWS, sbm_spec
+from repro.experiment import Results, Rows, artifact
+from repro.papers.sbm_vae.settings import ABLATIONS, ALPHA, DEFAULT_ALPHA, PROFILES, ROW_CHANGES, ROWS, sbm_spec
 from repro.records import Record, RunSpec, provenance
 from repro.report.cells import Cell
 from repro.report.plain_tables import PlainTable
 from repro.report.tables import Column, Row, RowGroup, Table
 
 __all__ = [
+    "SETTINGS_COLUMNS",
     "average_note",
+    "beta_runs",
+    "comparison_runs",
+    "count_runs",
     "each_once",
-    "found_records",
     "metric_values",
-    "published_values",
-    "settings_table",
+    "number_of_seeds",
+    "table4",
     "table5",
     "table5_ablations",
     "table6",
     "table7",
 ]
 
-Lookup = Callable[[RunSpec], Record | None]
+Ways: TypeAlias = Mapping[str, Mapping[str, Any]]
+PLAIN_WAY: Ways = {"": {}}
+# Numbers of trained modalities.
+COUNTS = {"paper": tuple(range(2, 11)), "overnight": (2, 3, 4, 5), "quick": (2, 3), "smoke": (2, 3)}
 COHERENCE, FID = "rest/{how}/coherence/mean", "rest/{how}/fid/mean"
 FRECHET = "rest/{how}/frechet/mean"
 COLUMNS = [
@@ -45,15 +49,61 @@ JOINT = [
 METRICS = {"coherence": COHERENCE, "fid": FID, "frechet": FRECHET, "agree": "unconditional/plain/agree/{most}"}
 METRICS |= {f"joint_{k}": f"unconditional/plain/{k}/mean" for k in ("fid", "frechet")}
 NO_GUIDANCE = "the same joint samples as without guidance"
+SETTINGS_COLUMNS = ("model", "beta_min", "beta_max", "N", "LD per step", "EBM scale", "batch size", "gamma a sample")
 
 
-@cache
-def published_values(table: str) -> Mapping[str, Any]:
-    return tomllib.loads((files("repro.papers.sbm_vae") / "published.toml").read_text())[table]
+def _changed(row: str, number: int, profile: str, **changes: Any) -> list[RunSpec]:
+    return [sbm_spec(ROWS[row][0], seed, profile, **changes, **ROW_CHANGES.get(row, {})) for seed in range(number)]
 
 
-def found_records(rows: Mapping[str, Sequence[RunSpec]], lookup: Lookup) -> dict[str, list[Record]]:
-    return {row: [r for s in specs if (r := lookup(s)) is not None] for row, specs in rows.items()}
+def number_of_seeds(profile: str, seeds: int | None) -> int:
+    """How many seeds are asked for."""
+    return PROFILES[profile]["seeds"] if seeds is None else seeds
+
+
+def comparison_runs(profile: str, seeds: int | None) -> Rows:
+    """Every row of the comparison; rows of one run, with and without guidance, name the same one."""
+    return {row: _changed(row, number_of_seeds(profile, seeds), profile) for row in PROFILES[profile]["rows"]}
+
+
+def count_runs(profile: str, seeds: int | None) -> Rows:
+    """The comparison by the number of trained modalities."""
+    rows = PROFILES[profile].get("count_rows", PROFILES[profile]["rows"])
+    number = number_of_seeds(profile, seeds)
+    return {
+        f"{row}, {count} modalities": _changed(row, number, profile, modalities=count)
+        for count in COUNTS[profile]
+        for row in rows
+    }
+
+
+def beta_runs(
+    profile: str, seeds: int | None, *, method: str, betas: Sequence[float], ways: Ways = PLAIN_WAY, **changes: Any
+) -> Rows:
+    """A method at several betas.
+
+    Arguments:
+        profile: The profile.
+        seeds: Number of seeds; the profile's if None.
+        method: The method.
+        betas: The betas.
+        ways: End of a row's label to further changes of its runs.
+        changes: Changes of all runs.
+    """
+    number = number_of_seeds(profile, seeds)
+    return {
+        f"{b:g}{way}": [sbm_spec(method, s, profile, beta=b, **changes, **more) for s in range(number)]
+        for way, more in ways.items()
+        for b in betas
+    }
+
+
+def _ablation_runs(profile: str, seeds: int | None) -> Rows:
+    return {row: [sbm_spec(m, 0, profile, **changed)] for row, (m, changed) in ABLATIONS.items()}
+
+
+def _latent_runs(profile: str, seeds: int | None) -> Rows:
+    return {"SBM-VAE-C": [sbm_spec("sbm_vae", s, profile) for s in range(number_of_seeds(profile, seeds))]}
 
 
 def each_once(rows: Mapping[str, Sequence[Record]]) -> list[Record]:
@@ -115,15 +165,15 @@ def _settings(records: Sequence[Record]) -> list[str]:
     return notes
 
 
-def table5(profile: str, seeds: int | None, lookup: Lookup) -> Table:
+@artifact("table5", runs=comparison_runs)
+def table5(results: Results) -> Table:
     """Table 5: each modality given all others, beside joint samples.
 
     Source: SBM-VAE, Table 5; the joint columns are figures 5 and 6 at their last number of modalities.
     """
-    rows = found_records(plan("table5", profile, seeds), lookup)
+    rows, printed = dict(results), results.published
     records = each_once(rows)
     columns = [*COLUMNS, *JOINT]
-    printed = published_values("table5")
     body = []
     for row, found in rows.items():
         known: dict[str, float] = {}
@@ -159,15 +209,10 @@ def _baseline_notes(records: Sequence[Record]) -> list[str]:
     return notes
 
 
-def table5_ablations(profile: str, seeds: int | None, lookup: Lookup) -> Table:
-    """Table 5's columns with settings that the paper leaves open changed, one seed (errata B3, B4, M8 and M9).
-
-    Arguments:
-        profile: The profile.
-        seeds: Not used.
-        lookup: A run's record, None if there is none.
-    """
-    rows = found_records(plan("table5-ablations", profile), lookup)
+@artifact("table5-ablations", runs=_ablation_runs)
+def table5_ablations(results: Results) -> Table:
+    """Table 5's columns with settings that the paper leaves open changed, one seed (errata B3, B4, M8 and M9)."""
+    rows = dict(results)
     records = each_once(rows)
     columns = [*COLUMNS, *JOINT]
     return Table(
@@ -190,11 +235,11 @@ def _reconstructions(rows: Mapping[str, Sequence[Record]], columns: Sequence[Col
     return [RowGroup("Reconstructions by the autoencoders alone", found)] if found else []
 
 
-def table6(profile: str, seeds: int | None, lookup: Lookup) -> Table:
+@artifact("table6", runs=partial(beta_runs, method="sbm_vae", betas=(0.1, 0.5, 1.0), modalities=2))
+def table6(results: Results) -> Table:
     """Table 6: the unimodal VAEs' beta, two modalities."""
-    rows = found_records(plan("table6", profile, seeds), lookup)
+    rows, printed = dict(results), results.published
     records = each_once(rows)
-    printed = published_values("table6")
     body = []
     for row, found in rows.items():
         known = {k: v[0] for k, v in zip(printed["columns"], printed["rows"][row], strict=True)}
@@ -210,10 +255,10 @@ def table6(profile: str, seeds: int | None, lookup: Lookup) -> Table:
     )
 
 
-def table7(profile: str, seeds: int | None, lookup: Lookup) -> Table:
+@artifact("table7", runs=_latent_runs)
+def table7(results: Results) -> Table:
     """Table 7: cosine similarity of encoded and generated latents, a row a modality."""
-    records = each_once(found_records(plan("table7", profile, seeds), lookup))
-    printed = published_values("table7")["rows"]
+    records, printed = results.records("SBM-VAE-C"), results.published["rows"]
     columns = [
         Column("guided", "SBM-VAE-C", "higher", 3),
         Column("plain", "SBM-VAE", "higher", 3),
@@ -232,7 +277,7 @@ def table7(profile: str, seeds: int | None, lookup: Lookup) -> Table:
         provenance=provenance(records),
         columns=columns,
         rows=body,
-        notes=[*_settings(records), *average_note(published_values("table7"))],
+        notes=[*_settings(records), *average_note(results.published)],
         published_seeds=3,
     )
 
@@ -241,7 +286,7 @@ def average_note(table: Mapping[str, Any]) -> list[str]:
     """What the published averages of a table are where they are not the mean of its published rows, as printed.
 
     Arguments:
-        table: Of published.toml, with the row ``Avg`` and cells that begin with a mean.
+        table: Of paper.toml, with the row ``Avg`` and cells that begin with a mean.
     """
     notes = []
     for k, column in enumerate(table["columns"]):
@@ -252,17 +297,9 @@ def average_note(table: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def settings_table(artifact: str) -> PlainTable:
-    """Tables 4 and 10 as the specifications of the paper profile have them, beside what is printed."""
-    columns = ("model", "beta_min", "beta_max", "N", "LD per step", "EBM scale", "batch size", "gamma a sample")
-    if artifact == "table10":
-        from repro.papers.sbm_vae.celeba.experiment import CELEBA
-
-        s = CELEBA["sampling"]
-        row = ("SBM", *(f"{v:g}" for v in CELEBA["sde"]), str(s["num_steps"]), "1")
-        batch, gamma = CELEBA["batch_size"], CELEBA["gamma"]
-        rows = [(*row, f"{gamma * batch:g}", str(batch), f"{gamma:.2f}")]
-        return PlainTable("Table 10. Score hyper-parameters, CelebAMask-HQ", columns, tuple(rows))
+@artifact("table4")
+def table4(results: Results) -> PlainTable:
+    """Table 4 as the specifications of the paper profile have it, beside what is printed."""
     rows = []
     for name, number in {"SBM 10mod": 10, "SBM below 10mod": 9}.items():
         params = sbm_spec("sbm_vae", 0, "paper", modalities=number).params
@@ -277,4 +314,4 @@ def settings_table(artifact: str) -> PlainTable:
         f"Not printed in the paper and this package's own: epochs, {epochs}; a moving average of the score's weights "
         f"with decay {PROFILES['paper']['score']['decay']}.",
     )
-    return PlainTable("Table 4. Score hyper-parameters, Extended PolyMNIST", columns, tuple(rows), notes)
+    return PlainTable("Table 4. Score hyper-parameters, Extended PolyMNIST", SETTINGS_COLUMNS, tuple(rows), notes)

@@ -1,42 +1,21 @@
-"""Figure 27: what a batch of samples costs by the number of modalities, in the forms that the sampler can run in.
-
-Networks are as they were initialised, for seconds do not depend on weights. Importing this module needs no torch.
-"""
+"""Figure 27: what a batch of samples costs by the number of modalities, in the forms that the sampler can run in."""
 
 from __future__ import annotations
 
-import timeit
-from collections.abc import Callable, Mapping
-from statistics import median
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from repro.experiment import Cost, Experiment
 from repro.papers.sbm_vae.settings import sbm_spec
 from repro.records import Metric, RunSpec, of_profile
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from repro.datasets import Dataset
     from repro.model import TrainableModel
-    from repro.papers.sbm_vae.score import LatentScore
 
-__all__ = [
-    "ARTIFACT",
-    "FORMS",
-    "PROFILES",
-    "GraphedScore",
-    "build_model",
-    "compiled_score",
-    "estimate",
-    "is_timing",
-    "load_data",
-    "measure",
-    "plan",
-    "sampler",
-    "timing_spec",
-]
+__all__ = ["FORMS", "PROFILES", "Timing", "timing_spec"]
 
-ARTIFACT = "fig27"
+METHOD = "timing"
 # Form to the row's label. All take the released sampler's steps: a score for the corrector, one for the predictor.
 FORMS = {
     "eager": "SBM-VAE, as released",
@@ -94,236 +73,53 @@ def timing_spec(profile: str) -> RunSpec:
         "evaluation": {"sampling": {"sampler": "predictor_corrector", "num_steps": timing["num_steps"]}},
         "timing": timing,
     }
-    return RunSpec("sbm_vae", "extended_polymnist", "timing", 0, profile, params)
+    return RunSpec("sbm_vae", "extended_polymnist", METHOD, 0, profile, params)
 
 
-def is_timing(spec: RunSpec) -> bool:
-    """Whether a run is of figure 27, not of the comparison."""
-    return "timing" in spec.params
+class Timing(Experiment):
+    """The comparison's networks on a clock."""
 
+    datasets = ("extended_polymnist",)
 
-def plan(profile: str) -> dict[str, list[RunSpec]]:
-    """The run, by its row."""
-    return {"seconds": [timing_spec(profile)]}
+    def owns(self, spec: RunSpec) -> bool:
+        """The timed runs, not the comparison's."""
+        return spec.method == METHOD
 
+    def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
+        """The one run of a profile, as :func:`timing_spec`; its method is ``"timing"``, its seed 0.
 
-def estimate(spec: RunSpec) -> tuple[float, float]:
-    """Seconds on one core, without a GPU, and peak megabytes."""
-    t, wide = spec.params["timing"], WIDER if spec.profile == "paper" else 1.0
-    each, batch, counts = 1 + t["repetitions"], t["batch_size"], t["modalities"]
-    steps = t["timed_steps"] * each * (len(counts) + len(t["compiled"])) + t["num_steps"] * len(t["whole"])
-    images = (2 * sum(counts) * each + 3 * max(counts)) * batch  # decoded, encoded by MoPoE, and trained on
-    seconds = wide * (2 * steps * batch * SECONDS_EVALUATION + images * SECONDS_IMAGE)
-    return seconds + SECONDS_COMPILING * len(t["compiled"]) + 20.0, 2500.0 * (4.0 if spec.profile == "paper" else 1.0)
+        Raises:
+            ValueError: If another one is asked for.
+        """
+        if method != METHOD or seed != 0 or changes:
+            raise ValueError(f"a profile has one timed run, {METHOD!r} of seed 0, without changes")
+        return timing_spec(profile)
 
+    def load(self, spec: RunSpec) -> dict[str, Dataset]:
+        """The first images of the training and of the test split, a batch of each."""
+        from repro.papers.sbm_vae.timing.evaluation import load_batches
 
-def load_data(spec: RunSpec) -> dict[str, Dataset]:
-    """The first images of the training and of the test split, a batch of each."""
-    from repro.datasets import load_dataset
-    from repro.papers.sbm_vae.building import first_modalities
+        return load_batches(spec)
 
-    data = spec.params["data"]
-    parts = {split: load_dataset(spec.dataset, split=split) for split in ("train", "test")}
-    return {s: first_modalities(d.first(min(data["samples"], len(d))), data["modalities"]) for s, d in parts.items()}
+    def build(self, spec: RunSpec) -> TrainableModel:
+        """The model of the largest number of modalities."""
+        from repro.papers.sbm_vae.timing.evaluation import build_largest
 
+        return build_largest(spec)
 
-def build_model(spec: RunSpec) -> TrainableModel:
-    """The model of the largest number of modalities."""
-    from repro.datasets.base import specs
-    from repro.datasets.card import load_card
-    from repro.papers.sbm_vae.building import build_sbm
+    def evaluate(
+        self, model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
+    ) -> Sequence[Metric]:
+        from repro.papers.sbm_vae.timing.evaluation import measure
 
-    modalities = list(specs(load_card(spec.dataset)).items())[: spec.params["data"]["modalities"]]
-    return build_sbm(dict(modalities), spec.params["model"], spec.params["evaluation"]["sampling"])
+        return measure(model, data, spec, device)
 
-
-def compiled_score(score: LatentScore, backend: str = "inductor") -> Callable[[Tensor, Tensor], Tensor]:
-    """The score in one compiled graph; it is compiled when it is first called.
-
-    What was compiled before is let go: the compiler keeps only some variants of one function.
-
-    Arguments:
-        score: The score model, in evaluation mode.
-        backend: Which of PyTorch's compilers.
-    """
-    import torch
-
-    from repro.model import checked_distributions
-
-    with checked_distributions():
-        torch.compiler.reset()
-        return torch.compile(lambda z, t: score(z, t), backend=backend, dynamic=False, fullgraph=True)
-
-
-class GraphedScore:
-    """The score as a CUDA graph: kernels of an evaluation are recorded once and started at once.
-
-    A result stands until the next call. Points and times are copied into where the graph reads them.
-
-    Arguments:
-        score: The score model on a GPU, in evaluation mode.
-        z: Points of the shape that all calls have.
-        t: A 0-dimensional time.
-
-    Raises:
-        ValueError: If the points are not on a GPU.
-    """
-
-    def __init__(self, score: LatentScore, z: Tensor, t: Tensor) -> None:
-        import torch
-
-        if not z.is_cuda:
-            raise ValueError(f"a CUDA graph needs points on a GPU, these are on {z.device}")
-        self.z, self.t = z.clone(), t.clone()
-        stream = torch.cuda.Stream(z.device)
-        stream.wait_stream(torch.cuda.current_stream(z.device))
-        with torch.cuda.stream(stream), torch.no_grad():
-            for _ in range(3):  # libraries choose and allocate in the first calls, which a graph must not hold
-                score(self.z, self.t)
-        torch.cuda.current_stream(z.device).wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph), torch.no_grad():
-            self.found = score(self.z, self.t)
-
-    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
-        self.z.copy_(z)
-        self.t.copy_(t)
-        self.graph.replay()
-        return self.found
-
-
-def sampler(
-    score: LatentScore, number: int, num_steps: int, function: Callable[[Tensor, Tensor], Tensor] | None = None
-) -> Callable[[], Tensor]:
-    """A call that draws joint latents ``(number, M, D)`` by the predictor-corrector, each time the same ones.
-
-    Arguments:
-        score: The score model, in evaluation mode.
-        number: How many.
-        num_steps: Steps N, of two evaluations each.
-        function: What evaluates the score; the model itself if None.
-    """
-    import torch
-
-    from repro.papers.sbm_vae.sampling import SamplingSettings
-
-    run = SamplingSettings(num_steps=num_steps).function()
-    device = score.location.device
-    start = torch.randn(
-        number, score.num_modalities, score.latent_dim, generator=torch.Generator(device).manual_seed(0), device=device
-    )
-
-    def draw() -> Tensor:
-        generator = torch.Generator(device).manual_seed(1)
-        return run(function or (lambda z, t: score(z, t)), score.sde, start, generator=generator)
-
-    return draw
-
-
-def _seconds(call: Callable[[], object], device: str) -> float:
-    import torch
-
-    def whole() -> None:
-        call()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-
-    return timeit.timeit(whole, number=1)
-
-
-def _in_turn(calls: Mapping[int, Callable[[], object]], repetitions: int, device: str) -> dict[int, float]:
-    """Median seconds of each call after one that warms it up; in turn, so that a busy machine slows all alike."""
-    for call in calls.values():
-        _seconds(call, device)
-    times: dict[int, list[float]] = {m: [] for m in calls}
-    for _ in range(repetitions):
-        for m, call in calls.items():
-            times[m].append(_seconds(call, device))
-    return {m: median(t) for m, t in times.items()}
-
-
-def _models(spec: RunSpec, device: str) -> tuple[dict[int, Any], dict[int, Any]]:
-    """SBM-VAE and MoPoE by the number of modalities."""
-    from repro.datasets.base import specs
-    from repro.datasets.card import load_card
-    from repro.model import isolated_rng
-    from repro.papers.sbm_vae.building import build, build_sbm
-
-    every, counts = list(specs(load_card(spec.dataset)).items()), spec.params["timing"]["modalities"]
-    sampling = spec.params["evaluation"]["sampling"]
-    with isolated_rng(spec.seed):
-        own = {m: build_sbm(dict(every[:m]), spec.params["model"], sampling).to(device).eval() for m in counts}
-        other = {m: build(sbm_spec("mopoe", 0, spec.profile, modalities=m)).to(device).eval() for m in counts}
-    return own, other
-
-
-def measure(model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu") -> list[Metric]:
-    """Seconds of a batch by form and number of modalities, ``timing/<form>/<what>/<M>``.
-
-    ``batch`` is the batch, ``evaluation`` one evaluation of the score with its share of the sampler's arithmetic, and
-    ``whole`` all steps at once where ``batch`` is put together from evaluations. ``timing/<form>/available`` is 0, with
-    the reason, where a form was not measured.
-
-    Source: SBM-VAE, figure 27 and appendix A.7.
-    """
-    import torch
-
-    t = spec.params["timing"]
-    batch, repeat, gpu = t["batch_size"], t["repetitions"], device.startswith("cuda")
-    steps = t["num_steps"] if gpu else t["timed_steps"]
-    own, other = _models(spec, device)
-    found: list[Metric] = []
-
-    def note(form: str, measured: Mapping[int, float]) -> None:
-        """Metrics of a form of the sampler, of which ``steps`` steps were timed."""
-        for m, value in measured.items():
-            each = value / (2 * steps)
-            text = f"median of {repeat} after a warm-up, {steps} of {t['num_steps']} steps of the predictor-corrector"
-            how = "all steps timed" if gpu else f"{2 * t['num_steps']} evaluations x seconds of one"
-            found.append(Metric(f"timing/{form}/evaluation/{m}", each, "s", batch, f"{text}, for one evaluation"))
-            value = each * 2 * t["num_steps"]
-            found.append(Metric(f"timing/{form}/batch/{m}", value, "s", batch, f"latents of a batch; {how}; {text}"))
-
-    def simple(form: str, calls: Mapping[int, Callable[[], object]], text: str) -> None:
-        for m, value in _in_turn(calls, repeat, device).items():
-            name = f"timing/{form}/batch/{m}"
-            found.append(Metric(name, value, "s", batch, f"{text}; median of {repeat} after a warm-up"))
-
-    def missing(form: str, reason: str) -> None:
-        found.append(Metric(f"timing/{form}/available", 0.0, "1", 0, reason))
-
-    with torch.no_grad():
-        note("eager", _in_turn({m: sampler(n.score, batch, steps) for m, n in own.items()}, repeat, device))
-        for m in [] if gpu else t["whole"]:
-            value = _seconds(sampler(own[m].score, batch, t["num_steps"]), device)
-            text = f"latents of a batch, all {t['num_steps']} steps timed once"
-            found.append(Metric(f"timing/eager/whole/{m}", value, "s", batch, text))
-        if not t["compiled"]:
-            missing("compiled", "not measured in this profile")
-        for m in t["compiled"]:
-            score = own[m].score
-            call = sampler(score, batch, steps, compiled_score(score))
-            try:
-                note("compiled", _in_turn({m: call}, repeat, device))
-            except RuntimeError as error:  # such as no C++ compiler
-                missing("compiled", f"does not compile here: {str(error).strip().splitlines()[0]}")
-                break
-        if gpu:
-            graphs = {}
-            for m, n in own.items():
-                start = torch.randn(batch, m, n.score.latent_dim, device=device)
-                graphs[m] = sampler(n.score, batch, steps, GraphedScore(n.score, start, torch.ones((), device=device)))
-            note("graph", _in_turn(graphs, repeat, device))
-        else:
-            missing("graph", "no CUDA device")
-        drawn = {m: torch.zeros(batch, m, n.score.latent_dim, device=device) for m, n in own.items()}
-        simple(
-            "decoding", {m: lambda m=m: own[m].decode(drawn[m]) for m in own}, "images of a batch from their latents"
-        )
-        test = data["test"].to(device)
-        rows = {m: x[:batch] for m, x in next(test.batches(batch, shuffle=False)).items()}
-        names = list(rows)
-        given = {m: {n: rows[n] for n in names[: m - 1]} for m in other}
-        text = "the last modality given all others, a batch of test images"
-        simple("mopoe", {m: lambda m=m: other[m].generate(1, given=given[m]) for m in other}, text)
-    return found
+    def cost(self, spec: RunSpec) -> Cost:
+        """Seconds on one core, without a GPU."""
+        t, wide = spec.params["timing"], WIDER if spec.profile == "paper" else 1.0
+        each, batch, counts = 1 + t["repetitions"], t["batch_size"], t["modalities"]
+        steps = t["timed_steps"] * each * (len(counts) + len(t["compiled"])) + t["num_steps"] * len(t["whole"])
+        images = (2 * sum(counts) * each + 3 * max(counts)) * batch  # decoded, encoded by MoPoE, and trained on
+        seconds = wide * (2 * steps * batch * SECONDS_EVALUATION + images * SECONDS_IMAGE)
+        seconds += SECONDS_COMPILING * len(t["compiled"]) + 20.0
+        return Cost(seconds, 2500.0 * (4.0 if spec.profile == "paper" else 1.0))

@@ -1,23 +1,15 @@
-"""Figure 27 from its record: seconds of a batch by form and number of modalities, their slope, a table and curves."""
+"""The table beside Figure 27: seconds of a batch by form and number of modalities, and their slope."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from repro.papers.sbm_vae.timing.experiment import FORMS
 from repro.records import Record, provenance
 from repro.report.plain_tables import NONE, PlainTable
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["draw_timing", "points", "slope", "timing_table"]
-
-# The curves' names, in the panel of the sampler and in that of what needs none.
-SAMPLED = {"eager": "SBM-VAE, released", "compiled": "SBM-VAE, compiled", "graph": "SBM-VAE, CUDA graph"}
-FAST = {"decoding": "decoding", "mopoe": "MoPoE"}
+__all__ = ["only", "points", "slope", "timing_table"]
 
 
 def slope(seconds: Mapping[int, float]) -> float:
@@ -42,7 +34,12 @@ def points(record: Record, what: str = "batch") -> dict[str, dict[int, float]]:
     return found
 
 
-def _only(records: Sequence[Record]) -> Record:
+def only(records: Sequence[Record]) -> Record:
+    """The one record.
+
+    Raises:
+        ValueError: If there is not one.
+    """
     if len(records) != 1:
         raise ValueError(f"figure 27 is drawn from one record, not from {len(records)}")
     return records[0]
@@ -56,7 +53,7 @@ def timing_table(records: Sequence[Record]) -> PlainTable:
 
     Source: SBM-VAE, figure 27 and appendix A.7.
     """
-    record = _only(records)
+    record = only(records)
     t, found = record.spec.params["timing"], points(record)
     reasons = {m.name.split("/")[1]: m.protocol for m in record.metrics if m.name.endswith("/available")}
     rows = []
@@ -87,23 +84,3 @@ def timing_table(records: Sequence[Record]) -> PlainTable:
     columns = ("Form", *(f"M = {m} (s)" for m in t["modalities"]), "Slope (s a modality)", "Slope / mean")
     title = f"Seconds for a batch of {t['batch_size']} by the number of modalities"
     return PlainTable(title, columns, tuple(rows), (*notes, provenance(records)))
-
-
-def draw_timing(records: Sequence[Record]) -> Figure:
-    """Seconds over the number of modalities, the sampler's forms beside what is fast.
-
-    Raises:
-        ValueError: If there is not one record.
-
-    Source: SBM-VAE, figure 27.
-    """
-    from repro.papers.sbm_vae.polymnist.figures import curves
-
-    found = points(_only(records))
-    batch = records[0].spec.params["timing"]["batch_size"]
-    labels = {f"seconds, latents of {batch}": SAMPLED, f"seconds, images of {batch}": FAST}
-    panels = {
-        label: {title: {float(m): [s] for m, s in found[form].items()} for form, title in forms.items()}
-        for label, forms in labels.items()
-    }
-    return curves(panels, horizontal="number of modalities", from_zero=True)

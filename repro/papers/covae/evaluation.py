@@ -1,0 +1,107 @@
+"""What is measured of every run of CoVAE's experiments: likelihoods, and CoVAE's prior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from repro.baselines import Baseline
+from repro.baselines.joint import JointBaseline, multivae_joint_nll
+from repro.datasets import Dataset
+from repro.metrics.correlation import canonical_correlations, participation_ratio
+from repro.model import MultimodalModel
+from repro.papers.covae.likelihoods import posterior_predictive_log_likelihood
+from repro.papers.covae.model import CoVAE
+from repro.records import Metric
+
+__all__ = ["likelihood_metrics", "null_correlation", "prior_metrics", "whole"]
+
+
+def whole(data: Dataset, device: str) -> dict[str, Tensor]:
+    """All of a split as one batch."""
+    return next(iter(data.to(device).batches(len(data), shuffle=False)))
+
+
+def null_correlation(samples: int, first: int, second: int) -> float:
+    """Mean sample canonical correlation of independent standard normal features: the bias at no correlation."""
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(samples, d, generator=g) for d in (first, second))
+    return float(canonical_correlations(x, y).mean())
+
+
+def prior_metrics(model: CoVAE, train_samples: int) -> list[Metric]:
+    """The prior's correlations, what Deep CCA found and with what bias, and the effective dimension."""
+    sizes = list(model.block_sizes.values())
+    held_out = round(model.held_out * train_samples)
+    fit = train_samples - held_out
+    text = "mean over canonical pairs of the encoders' means"
+    values = {
+        "prior/correlation": (float(model.prior.correlations().mean()), fit, "mean correlation of the trained prior"),
+        "prior/participation-ratio": (
+            float(participation_ratio(model.prior().covariance_matrix)),
+            1,
+            f"(sum of eigenvalues)^2 / sum of their squares, of {sum(sizes)} latents",
+        ),
+    }
+    if model.pretraining != "none":
+        values |= {
+            "deep-cca/fitted": (float(model.fitted_correlations.mean()), fit, f"{text}, on the samples of the fit"),
+            "deep-cca/held-out": (float(model.held_out_correlations.mean()), held_out, f"{text}, on held-out samples"),
+            "deep-cca/bias": (
+                null_correlation(fit, *sizes[:2]),
+                fit,
+                "mean sample canonical correlation of as many independent normal features and samples as in the fit",
+            ),
+        }
+    return [Metric(name, value, "1", max(1, n), protocol) for name, (value, n, protocol) in values.items()]
+
+
+def likelihood_metrics(
+    model: MultimodalModel, batch: Mapping[str, Tensor], number: int, device: str, seed: int
+) -> list[Metric]:
+    """Joint and conditional negative log-likelihoods of two modalities, each under the name of its definition.
+
+    Arguments:
+        model: A CoVAE or a baseline.
+        batch: Both modalities.
+        number: Importance samples.
+        device: Where the model is.
+        seed: Seed of the samples.
+    """
+
+    def generator(stream: int) -> torch.Generator:
+        return torch.Generator(device).manual_seed(1000 * seed + stream)
+
+    size = len(next(iter(batch.values())))
+    text = f"importance-weighted, {number} samples a point, mean over points"
+    joint = -model.log_likelihood(batch, num_importance_samples=number, generator=generator(50)).mean()
+    found = [Metric("test/nll/joint", float(joint), "nats", size, f"-ln p(x), {text}")]
+    if isinstance(model, Baseline | JointBaseline):
+        few = {m: x[:100] for m, x in batch.items()}
+        own = multivae_joint_nll(model, few, num_importance_samples=100, generator=torch.Generator().manual_seed(seed))
+        found.append(
+            Metric("test/nll/joint-multivae", own, "nats", len(next(iter(few.values()))), "multivae's own, 100 samples")
+        )
+        same = -model.log_likelihood(few, num_importance_samples=100, generator=generator(51)).mean()
+        found.append(
+            Metric(
+                "test/nll/joint-of-those-points", float(same), "nats", len(few[next(iter(few))]), f"-ln p(x), {text}"
+            )
+        )
+    first, second = model.modalities
+    for index, (missing, observed) in enumerate(((second, first), (first, second))):
+        x, given = {missing: batch[missing]}, {observed: batch[observed]}
+        ratio = -model.log_likelihood(
+            x, given=given, num_importance_samples=number, generator=generator(60 + index)
+        ).mean()
+        predictive = -posterior_predictive_log_likelihood(
+            model, x, given, num_samples=number, generator=generator(70 + index)
+        ).mean()
+        name = f"test/nll/{missing}-given-{observed}"
+        ratio_text = f"-ln p(x, x_o) + ln p(x_o), each {text}"
+        predictive_text = f"-ln of the mean of p(x_m | z) over {number} samples of what is inferred from x_o alone"
+        found.append(Metric(f"{name}/ratio", float(ratio), "nats", size, ratio_text))
+        found.append(Metric(f"{name}/posterior-predictive", float(predictive), "nats", size, predictive_text))
+    return found

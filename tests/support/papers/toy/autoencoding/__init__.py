@@ -1,0 +1,1 @@
+"""The toy paper's one experiment."""

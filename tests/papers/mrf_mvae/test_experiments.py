@@ -208,6 +208,8 @@ def test_the_sweep_trains_on_none_of_what_it_measures(bars: None) -> None:
 class Copy(torch.nn.Module):
     """Generates what it is given, and true triples: a perfect model."""
 
+    generation_options = ()
+
     def __init__(self, data: Dataset) -> None:
         super().__init__()
         self.samples = dict(data.floats().data)

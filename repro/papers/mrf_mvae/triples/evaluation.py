@@ -26,8 +26,6 @@ from repro.metrics.frechet import (
 )
 from repro.metrics.inception import InceptionUnavailableError, load_inception
 from repro.model import MultimodalModel
-from repro.papers.mrf_mvae.almrf import ALMRFMVAE
-from repro.papers.mrf_mvae.nnmrf import NNMRFMVAE
 from repro.papers.mrf_mvae.triples.readings import reading
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
@@ -174,8 +172,7 @@ def _conditional(t: _Triples, name: str, protocol: str, options: Mapping[str, An
 
 def _chains(model: MultimodalModel, prefix: str, number: int) -> list[Metric]:
     """What the Markov chains of the sampling before say about themselves."""
-    found = model.diagnostics if isinstance(model, NNMRFMVAE) else None
-    if found is None:
+    if (found := getattr(model, "diagnostics", None)) is None:
         return []
     rate = float(found.acceptance_rate.mean())
     metrics = [Metric(f"{prefix}/acceptance_rate", rate, "1", number, "accepted share of proposals after burn-in")]
@@ -193,7 +190,7 @@ def _from_posteriors(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
     Chains from either start have one law once they have mixed. Where they have not, these show what the prior holds
     around the posteriors, and their split R-hat says that they stay there.
     """
-    if not isinstance(t.model, NNMRFMVAE):
+    if "start" not in t.model.generation_options:
         return []
     train = data["train"].first(min(t.number, len(data["train"]))).to(t.device).floats().data
     start = t.model.posterior(train).rsample(generator=t.generator(7))
@@ -243,7 +240,7 @@ def _neighbours(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
 def _variants(model: MultimodalModel) -> list[tuple[str, str, dict[str, Any]]]:
     """Protocols of conditional generation of a variant: name in a metric, words, options; the paper's first."""
     text = "given each of the first two modalities of every true triple, one sample, decoder means clipped to [0, 1]"
-    if isinstance(model, ALMRFMVAE):
+    if "conditional" in model.generation_options:
         return [
             (
                 "conditional",

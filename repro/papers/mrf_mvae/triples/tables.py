@@ -228,7 +228,7 @@ def _epochs(training: Mapping[str, Any]) -> str:
     if training.get("patience") is None:
         return f"{training['epochs']} epochs"
     return (
-        f"until the held-out loss has not improved by {training['min_improvement']:.2%} for {training['patience']} "
+        f"until the held-out loss has not improved by {100 * training['min_improvement']:g}% for {training['patience']} "
         f"epochs, at most {training['epochs']}"
     )
 

@@ -22,6 +22,7 @@ from repro.baselines.inference import DecoderDensity, ExpertMixtureModel, Poster
 from repro.baselines.models import LIKELIHOODS, METHODS, Baseline, BaselineDecoder, BaselineEncoder, multivae_fields
 from repro.datasets.base import ModalitySpec, check_name
 from repro.model import Loss, Stage, isolated_rng
+from repro.networks.construction import rebuildable
 from repro.networks.mlp import MLP, GaussianMLPEncoder
 
 __all__ = [
@@ -137,6 +138,7 @@ class _JointEncoder(BaseJointEncoder):
         return ModelOutput(embedding=mean, log_covariance=log_variance)
 
 
+@rebuildable
 class _ConcatenatedEncoder(nn.Module):
     """All modalities, flattened and joined in order, through one fully connected network."""
 

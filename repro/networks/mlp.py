@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.networks.construction import rebuildable
+
 __all__ = ["MLP", "GaussianMLPEncoder", "HiddenLayers", "output_linear"]
 
 
+@rebuildable
 class HiddenLayers(nn.Module):
     r"""A stack of fully connected layers, each followed by the activation.
 
@@ -83,6 +86,7 @@ def output_linear(features: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     return _OutputLinear.apply(features, weight, bias).split([layer.out_features for layer in layers], -1)
 
 
+@rebuildable
 class MLP(nn.Module):
     """Hidden layers and one linear output layer, optionally through a sigmoid.
 
@@ -123,6 +127,7 @@ class MLP(nn.Module):
         return torch.sigmoid(y) if self.output == "sigmoid" else y
 
 
+@rebuildable
 class GaussianMLPEncoder(nn.Module):
     r"""Table IV's encoder: two hidden layers of 256, then one linear head for the mean and one for the log-variance.
 

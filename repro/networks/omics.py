@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from repro.networks.construction import rebuildable
+
 __all__ = ["OmicsDecoder", "OmicsEncoder"]
 
 
@@ -18,6 +20,7 @@ def _stack(sizes: Sequence[int], dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+@rebuildable
 class OmicsEncoder(nn.Module):
     """Fully connected layers with batch normalisation, ReLU and dropout, then a head for mean and log-variance each.
 
@@ -49,6 +52,7 @@ class OmicsEncoder(nn.Module):
         return self.mean(h), self.log_variance(h)
 
 
+@rebuildable
 class OmicsDecoder(nn.Module):
     """Fully connected layers with batch normalisation, ReLU and dropout, then a linear layer.
 

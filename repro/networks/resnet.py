@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from repro.networks.construction import rebuildable
 from repro.networks.mlp import output_linear
 
 __all__ = [
@@ -85,6 +86,7 @@ def _widths(shape: Sequence[int], start_size: int, channels: int, max_channels: 
     return [min(channels * 2**k, max_channels) for k in range(halvings + 1)]
 
 
+@rebuildable
 class ResNetEncoder(nn.Module):
     r"""Residual encoder of an image, with linear heads for the mean and the log-variance.
 
@@ -167,6 +169,7 @@ class ResNetEncoder(nn.Module):
         return self.heads(self.features(x))
 
 
+@rebuildable
 class ResNetDecoder(nn.Module):
     r"""Residual decoder from a latent vector to an image, with a linear output.
 

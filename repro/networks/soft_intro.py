@@ -8,6 +8,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.networks.construction import rebuildable
+
 __all__ = ["NormalisedResidualBlock", "SoftIntroDecoder", "SoftIntroEncoder"]
 
 NEGATIVE_SLOPE = 0.2
@@ -55,6 +57,7 @@ def _padded_size(shape: Sequence[int], widths: Sequence[int]) -> tuple[int, int]
     return -(-shape[1] // unit) * unit, -(-shape[2] // unit) * unit
 
 
+@rebuildable
 class SoftIntroEncoder(nn.Module):
     r"""Encoder of an image to a vector.
 
@@ -101,6 +104,7 @@ class SoftIntroEncoder(nn.Module):
         return self.linear(self.blocks(x).flatten(1))
 
 
+@rebuildable
 class SoftIntroDecoder(nn.Module):
     """Decoder of a vector to an image, with a linear output.
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.networks.construction import rebuildable
+
 __all__ = ["Decoder", "Discriminator", "Encoder", "ResidualBlock"]
 
 IMAGE = (1, 28, 28)
@@ -33,6 +35,7 @@ class ResidualBlock(nn.Module):
         return x + self.projection(F.relu(self.convolution(F.relu(x))))
 
 
+@rebuildable
 class Encoder(nn.Module):
     """Three strided convolutions without activations between them, two residual blocks, two linear heads.
 
@@ -58,6 +61,7 @@ class Encoder(nn.Module):
         return self.mean(h), self.log_variance(h)
 
 
+@rebuildable
 class Decoder(nn.Module):
     """A linear layer to 128 x 4 x 4, three transposed convolutions, two residual blocks after the first, a sigmoid.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from repro.datasets.base import ModalitySpec
 from repro.distributions.diffusion import VPSDE
 from repro.model import MultimodalModel
+from repro.networks.construction import rebuildable
 from repro.papers.covae.building import build as build_covae
 from repro.papers.covae.networks import build_networks
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
@@ -22,6 +23,7 @@ from repro.papers.sbm_vae.score import LatentScore
 __all__ = ["build", "decoders"]
 
 
+@rebuildable
 class _Heads(nn.Module):
     """An encoder of CoVAE's as GMRF MCVAE takes one: its last hidden layer, and mean and log-variance from that."""
 
@@ -39,6 +41,7 @@ class _Heads(nn.Module):
         return self.heads(self.features(x))
 
 
+@rebuildable
 class _Joined(nn.Module):
     """An encoder of CoVAE's as SBM-VAE's autoencoders take one: mean and log-variance in one vector."""
 
@@ -50,6 +53,7 @@ class _Joined(nn.Module):
         return torch.cat(self.encoder(x), -1)
 
 
+@rebuildable
 class _Rows(nn.Module):
     """A decoder for latents of any leading shape."""
 
@@ -68,10 +72,14 @@ def _score_model(
     settings: Mapping[str, Any],
     sampling: Mapping[str, Any],
 ) -> SBMVAE:
-    with torch.device("meta"):  # its own networks, which the common ones replace
-        autoencoders = Autoencoders(modalities, kind="vae", latent_dim=settings["latent_dim"], beta=settings["beta"])
-    autoencoders.encoders = nn.ModuleDict({m: _Joined(e) for m, e in encoders.items()})
-    autoencoders.decoders = nn.ModuleDict(dict(parts))
+    autoencoders = Autoencoders(
+        modalities,
+        kind="vae",
+        latent_dim=settings["latent_dim"],
+        beta=settings["beta"],
+        encoders={m: _Joined(e) for m, e in encoders.items()},
+        decoders=parts,
+    )
     sde = VPSDE(*settings["sde"])
     score = LatentScore(len(modalities), settings["latent_dim"], sde=sde, **settings["score"])
     return SBMVAE(modalities, autoencoders, score, sampling=SamplingSettings(**sampling), latents=settings["latents"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.datasets.base import ModalitySpec, check_name
+from repro.networks.construction import rebuildable
 from repro.networks.mlp import MLP, GaussianMLPEncoder
 from repro.networks.omics import OmicsDecoder, OmicsEncoder
 from repro.networks.vaegan import Decoder, Encoder
@@ -36,6 +37,7 @@ class _Flat(GaussianMLPEncoder):
         return self.heads(self.features(x.flatten(1)))
 
 
+@rebuildable
 class JointEncoder(nn.Module):
     """Encoders of their own for all modalities, whose last hidden layers are joined by one more layer.
 
@@ -43,13 +45,17 @@ class JointEncoder(nn.Module):
         bodies: Modality to a network with ``features`` and ``feature_dim``; their own heads are not used.
         hidden: Size of the joining layer.
         outputs: Numbers that it gives.
+        headless: Whether the bodies, which nothing else uses then, lose their heads ``mean`` and ``log_variance``.
 
     Source: CoVAE, section 2.2, "a joint encoder parameterizes μ and w"; the paper does not print it.
     """
 
-    def __init__(self, bodies: Mapping[str, nn.Module], hidden: int, outputs: int) -> None:
+    def __init__(self, bodies: Mapping[str, nn.Module], hidden: int, outputs: int, *, headless: bool = False) -> None:
         super().__init__()
         self.bodies = nn.ModuleDict(bodies)
+        for body in bodies.values() if headless else ():
+            for head in ("mean", "log_variance"):
+                delattr(body, head)
         self.head = MLP(sum(b.feature_dim for b in bodies.values()), (hidden,), outputs)
         # The first posteriors are then near the prior, whatever the size of the hidden layer.
         with torch.no_grad():
@@ -137,8 +143,5 @@ def build_networks(
     joint = None
     if joint_outputs:
         bodies = {m: _encoder(kind, s, 1, options) for m, s in modalities.items()}
-        for body in bodies.values():
-            for head in ("mean", "log_variance"):
-                delattr(body, head)
-        joint = JointEncoder(bodies, joint_hidden, joint_outputs)
+        joint = JointEncoder(bodies, joint_hidden, joint_outputs, headless=True)
     return Networks(encoders, decoders, joint)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from repro.datasets.base import ModalitySpec, check_name
 from repro.metrics.likelihood import gaussian_log_prob
 from repro.model import Loss
+from repro.networks.construction import rebuildable
 from repro.networks.mlp import MLP
 from repro.networks.soft_intro import SoftIntroDecoder, SoftIntroEncoder
 
@@ -30,6 +31,7 @@ def feature_network(spec: ModalitySpec, outputs: int, widths: Sequence[int], hid
     return nn.Sequential(nn.Flatten(), MLP(spec.numel, tuple(hidden), outputs))
 
 
+@rebuildable
 class Autoencoders(nn.Module):
     r"""Unimodal VAEs, or regularised autoencoders, of the same latent size.
 
@@ -51,6 +53,9 @@ class Autoencoders(nn.Module):
         widths: Channels of the residual networks of images.
         hidden: Widths of the fully connected networks of everything else.
         compute_dtype: ``"float32"`` or ``"bfloat16"``, what the networks compute in while training.
+        encoders: Modality to a network that gives mean and log-variance of a VAE, ``(batch, 2 D)``, or the latents of a
+            RAE, ``(batch, D)``; those of appendix A.9 if None.
+        decoders: Modality to a network from ``(*batch, D)`` to the flattened modality; those of appendix A.9 if None.
 
     Raises:
         ValueError: If an option is unknown, a number is not positive, or a mapping has other modalities.
@@ -71,6 +76,8 @@ class Autoencoders(nn.Module):
         widths: Sequence[int] = (64, 128, 256),
         hidden: Sequence[int] = (256, 256),
         compute_dtype: str = "float32",
+        encoders: Mapping[str, nn.Module] | None = None,
+        decoders: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         for m in modalities:
@@ -95,8 +102,15 @@ class Autoencoders(nn.Module):
                 raise ValueError(f"modality {m!r} has the range {bounds}; a Bernoulli likelihood needs one in [0, 1]")
         self.compute_dtype = compute_dtype
         outputs = 2 * latent_dim if kind == "vae" else latent_dim
-        self.encoders = nn.ModuleDict({m: feature_network(s, outputs, widths, hidden) for m, s in modalities.items()})
-        self.decoders = nn.ModuleDict({m: _decoder(s, latent_dim, widths, hidden) for m, s in modalities.items()})
+        if encoders is None:
+            encoders = {m: feature_network(s, outputs, widths, hidden) for m, s in modalities.items()}
+        if decoders is None:
+            decoders = {m: _decoder(s, latent_dim, widths, hidden) for m, s in modalities.items()}
+        for name, networks in {"encoders": encoders, "decoders": decoders}.items():
+            if set(networks) != set(modalities):
+                raise ValueError(f"{name} are for {sorted(networks)}, the modalities are {sorted(modalities)}")
+        self.encoders = nn.ModuleDict({m: encoders[m] for m in modalities})
+        self.decoders = nn.ModuleDict({m: decoders[m] for m in modalities})
 
     def _each(self, name: str, value: float | Mapping[str, float]) -> dict[str, float]:
         found = dict(value) if isinstance(value, Mapping) else dict.fromkeys(self.modalities, value)

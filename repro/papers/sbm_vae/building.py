@@ -14,6 +14,7 @@ from repro.datasets.base import Dataset, ModalitySpec, fingerprint, specs
 from repro.datasets.card import load_card
 from repro.distributions.diffusion import VPSDE
 from repro.model import MultimodalModel
+from repro.networks.construction import rebuildable
 from repro.networks.soft_intro import SoftIntroDecoder, SoftIntroEncoder
 from repro.papers.sbm_vae.autoencoders import Autoencoders
 from repro.papers.sbm_vae.guidance import ContrastiveEncoders, PairEnergy
@@ -26,6 +27,7 @@ from repro.records import RunSpec
 __all__ = ["build", "build_sbm", "first_modalities", "load"]
 
 
+@rebuildable
 class _GaussianHeads(nn.Module):
     """The paper's encoder as the baselines take one: mean and log-variance, in a lower precision where asked."""
 
@@ -40,6 +42,7 @@ class _GaussianHeads(nn.Module):
         return mean, log_variance
 
 
+@rebuildable
 class _Decoder(nn.Module):
     """The paper's decoder, in a lower precision where asked."""
 

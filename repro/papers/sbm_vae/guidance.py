@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from repro.datasets.base import ModalitySpec
 from repro.distributions.diffusion import VPSDE, Score, draw_noise, draw_times
+from repro.networks.construction import rebuildable
 from repro.networks.mlp import MLP
 from repro.networks.unet import time_embedding
 from repro.papers.sbm_vae.autoencoders import feature_network
@@ -20,6 +21,7 @@ __all__ = ["ContrastiveEncoders", "PairEnergy", "guided_score", "info_nce"]
 TIME_FEATURES = 32
 
 
+@rebuildable
 class PairEnergy(nn.Module):
     r"""Energy of the latents of two modalities: low where they belong together.
 
@@ -168,6 +170,7 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor | float) -> Tensor:
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
+@rebuildable
 class ContrastiveEncoders(nn.Module):
     """Encoders of all modalities into one space, trained as CLIP's are, whose embeddings condition the score.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.distributions.diffusion import VPSDE, WEIGHTINGS, denoising_loss, draw_noise, draw_times
+from repro.networks.construction import rebuildable
 from repro.networks.unet import ScoreUNet
 
 __all__ = ["LatentScore"]
@@ -18,6 +19,7 @@ __all__ = ["LatentScore"]
 LEAST_SCALE = 1e-4
 
 
+@rebuildable
 class LatentScore(nn.Module):
     r"""The score of diffused standardised latents, a U-Net on images with one channel a modality.
 

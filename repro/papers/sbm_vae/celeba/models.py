@@ -16,6 +16,7 @@ from repro.datasets import load_dataset
 from repro.datasets.base import Dataset, ModalitySpec, specs
 from repro.datasets.card import load_card
 from repro.model import Loss, Stage, TrainableModel
+from repro.networks.construction import rebuildable
 from repro.networks.mlp import MLP
 from repro.networks.soft_intro import SoftIntroDecoder
 from repro.papers.sbm_vae.autoencoders import feature_network
@@ -28,6 +29,7 @@ from repro.records import RunSpec
 __all__ = ["FaceBaseline", "FaceJointBaseline", "build_face_baseline", "build_faces", "load_faces"]
 
 
+@rebuildable
 class _Encoder(nn.Module):
     """A network of a vector as the baselines take one: mean and log-variance, in a lower precision where asked."""
 
@@ -42,6 +44,7 @@ class _Encoder(nn.Module):
         return mean, log_variance
 
 
+@rebuildable
 class _Decoder(nn.Module):
     """A network to a modality, in a lower precision where asked."""
 
@@ -72,18 +75,25 @@ class _Mixed:
     library's masks: a missing modality is in no expert and no reconstruction.
     """
 
-    bernoulli: tuple[str, ...]
-    missing: float
     multivae: Any
     modalities: dict[str, ModalitySpec]
 
-    def mix(self, bernoulli: Sequence[str], missing: float) -> None:
+    def __init__(
+        self,
+        settings: BaselineSettings | JointBaselineSettings,
+        encoders: Mapping[str, nn.Module],
+        decoders: Mapping[str, nn.Module],
+        *,
+        bernoulli: Sequence[str] = (),
+        missing: float = 0.0,
+    ) -> None:
+        super().__init__(settings, encoders, decoders)  # type: ignore[call-arg]
         if unknown := [m for m in bernoulli if m not in self.modalities]:
             raise ValueError(f"unknown modalities {unknown} of Bernoulli likelihood; there are {list(self.modalities)}")
         if not 0 <= missing < 1:
             raise ValueError(f"missing is {missing}, must be at least 0 and under 1")
-        if missing and self.settings.method not in ("mopoe", "mvtcae"):  # type: ignore[attr-defined]
-            raise ValueError(f"{self.settings.method} does not train with missing modalities")  # type: ignore[attr-defined]
+        if missing and settings.method not in ("mopoe", "mvtcae"):
+            raise ValueError(f"{settings.method} does not train with missing modalities")
         self.bernoulli, self.missing = tuple(bernoulli), missing
         for m in bernoulli:
             self.multivae.recon_log_probs[m] = _bernoulli
@@ -180,13 +190,10 @@ def build_face_baseline(
         decoder = SoftIntroDecoder(s.shape, size, widths=widths) if images else MLP(size, tuple(hidden), s.numel)
         decoders[m] = _Decoder(decoder, low)
     common = (method, modalities, latent_dim, specific_dim, float(beta), likelihood)
-    model: FaceBaseline | FaceJointBaseline
+    mixed: dict[str, Any] = {"bernoulli": tuple(bernoulli), "missing": missing}
     if method in JOINT_METHODS:
-        model = FaceJointBaseline(JointBaselineSettings(*common, ALPHAS[method]), encoders, decoders)
-    else:
-        model = FaceBaseline(BaselineSettings(*common, False), encoders, decoders)
-    model.mix(bernoulli, missing)
-    return model
+        return FaceJointBaseline(JointBaselineSettings(*common, ALPHAS[method]), encoders, decoders, **mixed)
+    return FaceBaseline(BaselineSettings(*common, False), encoders, decoders, **mixed)
 
 
 def load_faces(spec: RunSpec) -> dict[str, Dataset]:

@@ -27,6 +27,8 @@ _LAZY = {
     "CoVAE": "repro.papers.covae.model",
     "build_baseline": "repro.baselines",
     "build_joint_baseline": "repro.baselines.joint",
+    # For a network of one's own, so that a saved model can be built with it again.
+    "rebuildable": "repro.networks.construction",
 }
 
 __all__ = ["__version__", *_LAZY]

@@ -9,13 +9,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from repro.datasets.base import Dataset, ModalitySpec, as_tensor, as_type, check_name, unit_values
+from repro.networks.construction import recording
+from repro.weights.card import saved_card
+from repro.weights.folder import check_repo
+from repro.weights.saved import contents_of, restore, write
+from repro.weights.shared import contents_from, push_files
 
 __all__ = [
     "Loss",
@@ -144,6 +150,12 @@ class TrainableModel(nn.Module, ABC):
             (:func:`~repro.datasets.base.check_name`).
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Models keep the arguments that they are built with, so that what is saved can be built again."""
+        super().__init_subclass__(**options)
+        if not getattr(cls.__init__, "records", False):
+            cls.__init__ = recording(cls.__init__)  # type: ignore[method-assign]
+
     def __init__(self, modalities: Mapping[str, ModalitySpec]) -> None:
         super().__init__()
         if not modalities:
@@ -248,6 +260,90 @@ class MultimodalModel(TrainableModel):
         super().__init__(modalities)
         if len(modalities) < 2:
             raise ValueError(f"a multimodal model needs at least two modalities, got {list(modalities)}")
+
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
+        """Saves the model: weights as safetensors, a config.json that builds the same model again, and a card.
+
+        A README that is there stays. Networks of classes from outside the package are named in the file; see
+        :meth:`from_pretrained` for what loading them takes.
+
+        Arguments:
+            folder: The folder, which is made where there is none.
+            license: For the card, such as ``"mit"``; the Hub shows none if None.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: If an argument of the model cannot be written down, the model was changed after it was built,
+                or the folder cannot be written to; nothing is saved then.
+        """
+        with isolated_rng(0):
+            contents = contents_of(self, saved_card(self, license))
+        return write(Path(folder), contents)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "cpu",
+        trust_classes: bool = False,
+        **networks: Any,
+    ) -> Self:
+        """A saved model, in evaluation mode: its draws are bit-equal to those of the model that was saved.
+
+        Files are checked against their hashes at every load. Nothing is unpickled, and nothing is executed but classes
+        of this package and of torch's layers. A network of another class is built only if it is given here, or if its
+        class is decorated with :func:`repro.rebuildable`, lies in your own environment, and ``trust_classes`` says so.
+        No code is ever downloaded.
+
+        Arguments:
+            source: A folder, or else a repository of the Hub, ``"user/name"``.
+            revision: Of the repository: a branch, tag or commit.
+            device: Where the model is to live.
+            trust_classes: Whether classes from outside the package, which the file names, may be imported from your
+                environment. The class that this method is called on needs no such consent.
+            networks: Arguments of the model to take instead of the saved ones, such as ``encoders``.
+
+        Raises:
+            ValueError: If there is no such folder or repository's name, a file is not as it was saved, or the model
+                cannot be built; in one line.
+            HubError: If the repository cannot be had.
+        """
+        contents = contents_from(source, revision)
+        with isolated_rng(0):
+            model = restore(contents, str(source), own=cls, trusted=trust_classes, given=networks)
+        if not isinstance(model, cls):
+            raise ValueError(f"{source} is of class {type(model).__name__}, not {cls.__name__}")
+        return model.to(device)
+
+    def push_to_hub(
+        self, repo: str, *, message: str = "", private: bool | None = None, license: str | None = None
+    ) -> str:
+        """Saves the model in a repository of the Hub, in one commit.
+
+        The token is that of ``HF_TOKEN`` or ``hf auth login``, the server that of ``HF_ENDPOINT``. A README that is
+        there stays; if somebody else pushes meanwhile, nothing is overwritten.
+
+        Arguments:
+            repo: ``"user/name"``; it is made where there is none.
+            message: Of the commit.
+            private: Whether a new repository is; the account's default if None.
+            license: As of :meth:`save_pretrained`.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            ValueError: If the name is none, or as :meth:`save_pretrained`.
+            HubError: If there is no token, or the upload fails.
+        """
+        check_repo(repo, "push")
+        with isolated_rng(0):
+            contents = contents_of(self, saved_card(self, license, repo))
+        return push_files(repo, contents, message=message or f"Upload {type(self).__name__}", private=private)
 
     def generate(
         self,

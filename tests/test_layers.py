@@ -181,6 +181,7 @@ def lower(*, loaders: bool) -> list[str]:
     """Modules under the engine that have no leave to reach out; with or without the loaders of data."""
     free = DATA_IO | {"repro.training.checkpoints", "repro", "repro.metrics.inception", "repro.weights.folder"}
     free |= {"repro.papers"}  # reads what paper packages state
+    free |= {"repro.weights.saved", "repro.weights.shared"}  # save_pretrained, from_pretrained and push_to_hub
     below = [m for m in MODULES if m not in free and layer(m) < ENGINE]
     return [m for m in below if loaders or package(m) != "datasets"]
 

@@ -142,8 +142,8 @@ def _ship(options: argparse.Namespace) -> None:
 
 def _push(options: argparse.Namespace) -> None:
     from repro.engine.store import RunStore, default_runs_root
-    from repro.hub.config import check_repo
     from repro.hub.push import collect, push
+    from repro.weights.folder import check_repo
 
     try:
         check_repo(options.repo, "push")

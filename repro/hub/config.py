@@ -13,12 +13,12 @@ from typing import Any
 from repro.datasets.places import offline as own_offline
 from repro.errors import RecordError
 from repro.records import RunSpec
+from repro.weights.folder import check_pickles
 
-__all__ = ["FILES", "FORMAT", "Config", "check_files", "check_name", "check_repo", "offline", "parse_config"]
+__all__ = ["FILES", "FORMAT", "Config", "check_files", "check_name", "offline", "parse_config"]
 
 FORMAT = "repro-weights/1"
 FILES = ("config.json", "weights.safetensors", "record.json", "README.md")
-PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".dill", ".npy", ".npz"}
 WORD = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
 CLASS = re.compile(r"(repro(?:\.[a-z_][a-z0-9_]*)+)\.([A-Za-z][A-Za-z0-9]*)")
 FIELDS = {"format", "class", "modalities", "arguments", "spec"}
@@ -103,18 +103,6 @@ def check_name(name: Any, where: str = "weights") -> str:
     return name
 
 
-def check_repo(repo: Any, where: str = "weights") -> str:
-    """The repository's name itself, ``user/name``.
-
-    Raises:
-        ValueError: If it is no such name.
-    """
-    word = r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.))*"
-    if not isinstance(repo, str) or not re.fullmatch(f"{word}/{word}", repo):
-        raise ValueError(f"{where}: the repository is {repo!r}, must be such as user/name")
-    return repo
-
-
 def check_files(files: Iterable[str], where: str) -> None:
     """Refuses files that are none of a model's four; one that could be unpickled is never opened.
 
@@ -126,8 +114,7 @@ def check_files(files: Iterable[str], where: str) -> None:
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts or "\\" in file:
             raise ValueError(f"{where}: the path {file!r} leaves the model's folder")
-        if path.suffix.lower() in PICKLES:
-            raise ValueError(f"{where}: {file!r} may hold a pickle, which is never opened; weights are safetensors")
+        check_pickles([file], where)
         if file not in FILES:
             raise ValueError(f"{where}: unknown file {file!r}; a model has {', '.join(FILES)}")
     if missing := [file for file in FILES if file not in found]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from repro.engine.store import write_atomically
 from repro.errors import UsageError
-from repro.hub.config import FILES, check_files, check_name, check_repo
-from repro.weights.folder import package_folder
+from repro.hub.config import FILES, check_files, check_name
+from repro.weights.folder import check_repo, package_folder
 
 __all__ = [
     "Entry",

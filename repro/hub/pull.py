@@ -22,8 +22,9 @@ from repro.engine.store import file_sha256, write_atomically
 from repro.errors import HubError
 from repro.hub.config import FILES, check_files, offline
 from repro.hub.manifest import Entry
+from repro.weights.shared import endpoint, one_line
 
-__all__ = ["POLICY", "cached", "endpoint", "one_line", "problems", "pull"]
+__all__ = ["POLICY", "cached", "problems", "pull"]
 
 POLICY = Policy(timeout=20.0, attempts=3, backoff=0.5)
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
@@ -37,22 +38,6 @@ class _Wanted:
     commit: str
     bytes: Mapping[str, int]
     hashes: Mapping[str, str]
-
-
-def endpoint() -> str:
-    """Address of the Hub: that of ``HF_ENDPOINT``, or the client's own."""
-    from huggingface_hub import constants
-
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message, and its cause's, in one line without the token."""
-    from huggingface_hub import get_token
-
-    cause = f" ({error.__cause__})" if isinstance(error, RuntimeError) and error.__cause__ else ""
-    text = " ".join(f"{str(error) or type(error).__name__}{cause}".split())
-    return text.replace(token, "***") if (token := get_token()) else text
 
 
 def _folder(entry: Entry, commit: str) -> Path:

@@ -12,13 +12,12 @@ from repro import __version__
 from repro.engine.store import RunStore, file_sha256, read_record
 from repro.errors import HubError, RunError
 from repro.hub.card import check_card, collection_card
-from repro.hub.config import check_repo
 from repro.hub.manifest import Entry, find_entry, manifest_path, packaged_files, read_manifest, write_manifest
 from repro.hub.package import contents_of, new_entry
-from repro.hub.pull import endpoint, one_line
 from repro.hub.registry import Model, models
 from repro.records import Record
-from repro.weights.folder import package_folder
+from repro.weights.folder import check_repo, package_folder
+from repro.weights.shared import endpoint, one_line
 
 __all__ = ["Bundle", "collect", "push"]
 

@@ -17,11 +17,11 @@ from repro.artifacts.inventory import find
 from repro.engine.store import file_sha256, read_record
 from repro.errors import UsageError
 from repro.hub.card import check_card, collection_card, model_card
-from repro.hub.config import FILES, Config, check_files, check_name, check_repo, parse_config
+from repro.hub.config import FILES, Config, check_files, check_name, parse_config
 from repro.hub.manifest import Entry, entries, find_entry, manifest_path, packaged_files, read_manifest, write_manifest
 from repro.hub.registry import model_of, models, published_value
 from repro.records import Record
-from repro.weights.folder import package_folder
+from repro.weights.folder import check_repo, package_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = Entry(

@@ -174,12 +174,17 @@ class ModelHub:
 
     Arguments:
         large: Files of at least so many bytes, and all safetensors, are kept by the protocol of large files.
+
+    Attributes:
+        cards_of_users: Whether cards may lack a licence and results, as the Hub allows; those of published models must
+            have both.
     """
 
     token = TOKEN
 
     def __init__(self, large: int = 10_000_000) -> None:
         self.large_from = large
+        self.cards_of_users = False
         self.repos: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.calls: list[str] = []
@@ -226,7 +231,8 @@ class ModelHub:
             return status, {"url": f"{self.url}/{name}"}, {}
         if path == "/api/validate-yaml":
             header = yaml.safe_load(json.loads(body)["content"].split("---\n")[1])
-            bad = not isinstance(header.get("license"), str) or not isinstance(header.get("model-index"), list)
+            bad = not isinstance(header.get("license", "mit" if self.cards_of_users else None), str)
+            bad |= not isinstance(header.get("model-index", [] if self.cards_of_users else None), list)
             return (400 if bad else 200), {"errors": [{"message": "bad metadata"}] if bad else [], "warnings": []}, {}
         match = re.fullmatch(r"(?:/api/models)?/([^/]+/[^/]+?)(?:\.git)?(?:/(.*))?", path)
         repo = self.repos.get(match[1]) if match else None
@@ -269,8 +275,9 @@ class ModelHub:
         if action in ("GET revision", "GET "):
             return 200, {"id": name, "sha": found[0], "siblings": [{"rfilename": p} for p in found[1]]}, {}
         if action == "GET tree":
-            listed = [self._listed(p, c) for p, c in sorted(found[1].items()) if p.startswith(f"{folder}/")]
-            if not listed:
+            prefix = f"{folder}/" if folder else ""
+            listed = [self._listed(p, c) for p, c in sorted(found[1].items()) if p.startswith(prefix)]
+            if folder and not listed:
                 return 404, {"error": f"{folder} does not exist"}, {"X-Error-Code": "EntryNotFound"}
             return 200, listed, {}
         return 404, {"error": f"no {action}"}, {}
@@ -289,6 +296,8 @@ class ModelHub:
         return found
 
     def _commit(self, repo: Repository, name: str, lines: list[dict[str, Any]]) -> tuple[int, Any, dict[str, str]]:
+        if (parent := lines[0]["value"].get("parentCommit")) not in (None, repo.commits[-1][0]):
+            return 412, {"error": f"A commit has happened since {parent}. Please refresh and try again."}, {}
         files = dict(repo.commits[-1][1])
         for line in lines[1:]:
             value = line["value"]
@@ -392,6 +401,8 @@ class ModelHub:
                 self.send_header("ETag", f'"{git_blob(content)}"')
                 self.send_header("X-Repo-Commit", found[0])
                 self.end_headers()
+                if self.command == "HEAD":
+                    return
                 limit = number if fault in ("cut", "stall") else len(body)
                 for begin in range(0, limit, 1 << 20):
                     self.wfile.write(body[begin : min(limit, begin + (1 << 20))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
@@ -12,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import Tensor, nn
+from torch import nn
 
 from repro.datasets.base import ModalitySpec
 from repro.errors import HubError
 from repro.hub.config import Config, parse_config
-from repro.hub.manifest import Entry, find_entry, packaged_files
-from repro.model import isolated_rng
-from repro.weights.folder import package_folder
+from repro.hub.manifest import Entry, entries, find_entry, packaged_files
+from repro.hub.registry import block_config
+from repro.model import MultimodalModel, isolated_rng
+from repro.papers import experiment_of, papers
+from repro.records import Record
+from repro.weights.folder import check_pickles, is_repo, package_folder
+from repro.weights.saved import load_weights
 
 __all__ = ["build", "load_model", "load_weights"]
 
@@ -38,17 +41,26 @@ MOVED = {
 FACTORIES = {"repro.baselines.Baseline": "build_baseline"}
 
 
-def load_model(name: str, *, device: str | torch.device = "cpu", revision: str | None = None) -> Any:
-    """A trained model of the package, in evaluation mode.
+def load_model(
+    name: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    trust_classes: bool = False,
+) -> Any:
+    """A trained model, in evaluation mode: one of the package's by name, or one that a user saved.
 
-    It is looked for in the package, which small ones ship with, then in the cache, then on the Hub, at the commit that
-    the manifest (``repro/weights.toml``) pins. Every file's SHA-256 is checked at every call, and names and shapes of
-    all tensors must be the model's. The global random state stays untouched.
+    A published model is looked for in the package, which small ones ship with, then in the cache, then on the Hub, at
+    the commit that the manifest (``repro/weights.toml``) pins. Every file's SHA-256 is checked at every call, and names
+    and shapes of all tensors must be the model's. The global random state stays untouched. For a folder, or a
+    repository of the Hub, it is :meth:`~repro.model.MultimodalModel.from_pretrained`.
 
     Arguments:
-        name: Such as ``"gmrf_mcvae/copula"`` or ``"vaegan-decoder"``; ``repro weights list`` shows all.
+        name: Such as ``"gmrf_mcvae/copula"`` or ``"vaegan-decoder"``; ``repro weights list`` shows all. Or a folder, or
+            else a repository of the Hub, ``"user/name"``.
         device: Where it is to live.
-        revision: A tag, branch or commit of the Hub's repository instead of the pinned one.
+        revision: A tag, branch or commit of the Hub's repository; None for the pinned one, or that of ``main``.
+        trust_classes: Of a user's model: whether classes from outside the package may be imported.
 
     Returns:
         The model: a :class:`~repro.model.MultimodalModel`, or a network for the building blocks.
@@ -57,16 +69,40 @@ def load_model(name: str, *, device: str | torch.device = "cpu", revision: str |
         ValueError: If the name or the device is unknown, or a file is not what the manifest states or cannot be loaded.
         HubError: If it lies neither in the package nor in the cache and cannot be fetched; it says what to run.
     """
-    entry = find_entry(name)
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {str(device)!r}: {' '.join(str(error).split())}") from None
+    published = not isinstance(name, Path) and name in entries()
+    # A name of a paper's model that there is none of is a mistake, not a user's repository.
+    if not published and (Path(name).is_dir() or (is_repo(name) and str(name).partition("/")[0] not in papers())):
+        if (Path(name) / "weights.safetensors").is_file():
+            return _from_folder(Path(name)).to(place)
+        return MultimodalModel.from_pretrained(name, revision=revision, device=place, trust_classes=trust_classes)
+    entry = find_entry(str(name))
     config, content = _contents(entry, revision)
-    model = build(config, name)
-    load_weights(model, content, name)
+    model = build(config, entry.name)
+    load_weights(model, content, entry.name, file="weights.safetensors")
     return model.to(place).eval()
+
+
+def _from_folder(folder: Path) -> nn.Module:
+    """A published model that was copied somewhere, held to the record that lies beside it."""
+    check_pickles(sorted(p.name for p in folder.iterdir()), str(folder))
+    try:
+        text, content, record = (folder / f for f in ("config.json", "weights.safetensors", "record.json"))
+        config, weights = parse_config(text.read_bytes(), f"{folder}: config.json"), content.read_bytes()
+        stated = Record.from_json(record.read_text(encoding="utf-8"), str(record)).weights_sha256
+    except OSError as error:
+        raise ValueError(
+            f"{folder} is no published model: {error.filename} cannot be read ({error.strerror})"
+        ) from None
+    if (found := hashlib.sha256(weights).hexdigest()) != stated:
+        raise ValueError(f"{folder}: weights.safetensors has sha256 {found}, its record says {stated}")
+    model = build(config, str(folder))
+    load_weights(model, weights, str(folder), file="weights.safetensors")
+    return model.eval()
 
 
 def _contents(entry: Entry, revision: str | None) -> tuple[Config, bytes]:
@@ -106,10 +142,6 @@ def _read(folder: Path, hashes: Mapping[str, str], where: str, advice: str, file
 
 def _block(name: str, text: bytes) -> Config:
     """The configuration of a building block, whose file inside the package holds the arguments alone."""
-    import json
-
-    from repro.hub.registry import block_config
-
     return block_config(name, json.loads(text))
 
 
@@ -161,8 +193,6 @@ def build(config: Config, where: str) -> nn.Module:
 
 
 def _from_run(config: Config, where: str) -> nn.Module:
-    from repro.papers import experiment_of, papers
-
     assert config.spec is not None
     if config.spec.paper not in papers():
         raise ValueError(f"{where}: unknown paper {config.spec.paper!r}; one of {', '.join(papers())}")
@@ -197,40 +227,3 @@ def _modality(fields: Mapping[str, Any], where: str) -> ModalitySpec:
     limits = fields.get("range")
     values = {k: v for k, v in fields.items() if k not in ("shape", "range")}
     return ModalitySpec(tuple(fields["shape"]), range=None if limits is None else tuple(limits), **values)
-
-
-def load_weights(model: nn.Module, content: bytes, where: str) -> None:
-    """Loads every tensor of a module, and no other, from the content of a safetensors file.
-
-    Arguments:
-        model: The module; half-precision values become its own type.
-        content: The file's content.
-        where: What it belongs to, for messages.
-
-    Raises:
-        ValueError: If it is no safetensors file, or names, shapes or kinds of tensors are not the module's.
-    """
-    try:
-        tensors: dict[str, Tensor] = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"{where}: weights.safetensors is no safetensors file ({error})") from None
-    state = model.state_dict()
-    missing, extra = sorted(set(state) - set(tensors)), sorted(set(tensors) - set(state))
-    if missing or extra:
-        sides = {"lack": missing, "have unknown": extra}
-        parts = [f"{w} {', '.join(names[:3])}{' ...' * (len(names) > 3)}" for w, names in sides.items() if names]
-        raise ValueError(f"{where}: the weights {' and '.join(parts)}; they are not those of {type(model).__name__}")
-    for key, value in tensors.items():
-        if value.shape != state[key].shape or not _fits(value, state[key].dtype):
-            raise ValueError(
-                f"{where}: {key} is {value.dtype} of shape {tuple(value.shape)}, {type(model).__name__} needs "
-                f"{state[key].dtype} of shape {tuple(state[key].shape)}"
-            )
-    model.load_state_dict(tensors, strict=True)
-
-
-def _fits(value: Tensor, dtype: torch.dtype) -> bool:
-    """Whether values become another type as meant: precisions of floats, and what other types hold exactly."""
-    if dtype.is_floating_point:
-        return value.is_floating_point()
-    return torch.equal(value.to(dtype).to(value.dtype), value)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save
 
 import repro
@@ -19,11 +22,13 @@ from repro.hub.config import FILES, Config
 from repro.hub.load import build, load_model, load_weights
 from repro.hub.manifest import read_manifest, write_manifest
 from repro.weights import shipped
+from tests.support.models import make, same_tensors
 from tests.support.weights import NAME, REPO, pinned, untrained
 
 if TYPE_CHECKING:
     from tests.support.hub import ModelHub
-    from tests.support.weights import Shelf
+    from tests.support.models import make, same_tensors
+from tests.support.weights import Shelf
 
 pytest_plugins = ["tests.support.hub"]
 
@@ -241,3 +246,45 @@ def test_a_pickle_is_never_read(shelf: Shelf) -> None:
     load_model(NAME)
     assert not target.exists()
     assert {p.name for p in (shelf.weights / NAME).iterdir()} == {*FILES, "pytorch_model.bin"}
+
+
+def test_a_folder_of_a_published_model(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.ship()
+    folder = shutil.copytree(shelf.weights / NAME, tmp_path / "copy")
+    model = load_model(NAME)
+    for where in (folder, str(folder)):
+        again = load_model(where)
+        assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+    path = folder / WEIGHTS
+    content = path.read_bytes()
+    for damaged in (content[:-1] + bytes([content[-1] ^ 1]), content[:-5], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"weights.safetensors has sha256 .*, its record says"):
+            load_model(folder)
+    path.write_bytes(content)
+    (folder / "record.json").unlink()
+    with pytest.raises(ValueError, match=r"record.json cannot be read"):
+        load_model(folder)
+    (folder / "extra.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="may hold a pickle"):
+        load_model(folder)
+
+
+def test_a_user_s_model_by_folder_and_by_repository(
+    model_hub: ModelHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    model_hub.cards_of_users = True
+    model = make("sbm")
+    model.save_pretrained(tmp_path / "saved")
+    model.push_to_hub("somebody/sbm")
+    before = model.generate(3, generator=torch.Generator().manual_seed(0))
+    for name in (tmp_path / "saved", str(tmp_path / "saved"), "somebody/sbm"):
+        again = repro.load_model(name)
+        assert type(again) is type(model)
+        assert same_tensors(again.generate(3, generator=torch.Generator().manual_seed(0)), before)
+    with pytest.raises(HubError, match="somebody/none at revision main cannot be fetched"):
+        load_model("somebody/none")
+    for name in ("no-such-folder", str(tmp_path / "none"), "mrf_mvae/none", "a/b/c"):
+        with pytest.raises(ValueError, match="unknown weights"):
+            load_model(name)

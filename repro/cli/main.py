@@ -103,10 +103,10 @@ def _run(options: argparse.Namespace) -> None:
     if options.key is not None:
         run_key(options)
         return
-    if options.all:
+    if options.all and not options.from_weights:
         run_everything(options)
         return
-    if options.id is None:
+    if options.id is None and not options.all:
         raise a.UsageError("which table or figure? `repro list` shows all")
     if options.from_weights:
         run_from_weights(options)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repro.errors import UsageError
+
+if TYPE_CHECKING:
+    from repro.hub.reevaluate import Comparison
+    from repro.hub.registry import Model
 
 __all__ = ["add_weights_commands", "run_from_weights", "run_weights"]
 
@@ -35,6 +39,7 @@ def add_weights_commands(commands: Any) -> None:
     sub.add_argument("name")
     sub = add("ship", "for maintainers: copy a recorded run's weights into the package and note their hashes")
     sub.add_argument("name", help="such as gmrf_mcvae/copula or classifier-mnist")
+    sub.add_argument("--half", action="store_true", help="in half precision, if its headline metric measured so allows")
     sub.add_argument("--runs", type=Path, metavar="DIR", help="run directories (REPRO_RUNS, or runs)")
     sub.add_argument("--figures", type=Path, metavar="DIR", help="committed records (REPRO_FIGURES, or figures)")
     sub = add("push", "for maintainers: models with their cards to the Hub; without --yes only what would go up")
@@ -61,17 +66,43 @@ def run_weights(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     from repro.hub.manifest import entries, packaged_files
     from repro.hub.pull import cached
+    from repro.hub.registry import models
 
-    rows = [("weights", "size", "metric", "value", "record", "where")]
+    rows = [("weights", "size", "profile", "metric", "value", "record", "where")]
     for name, entry in entries().items():
         size = f"{entry.size / 1e6:.1f} MB"
         places = [place for place, there in (("package", packaged_files(entry)), ("cache", cached(entry))) if there]
         if entry.repo:
             places.append(f"{entry.repo}@{entry.revision[:7]}")
-        rows.append((name, size, entry.metric, f"{entry.value:.4g}", entry.record, ", ".join(places) or "nowhere yet"))
+        where = ", ".join(places) or "nowhere yet"
+        rows.append((name, size, entry.profile, entry.metric, f"{entry.value:.4g}", entry.record, where))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if absent := [m for n, m in models().items() if n not in entries()]:
+        groups: dict[str, list[str]] = {}
+        for model in absent:
+            groups.setdefault(_absence(model), []).append(model.name)
+        print(f"\nweights of {len(absent)} further models are not here:")
+        for state, names in groups.items():
+            print(f"  {state}: {', '.join(names)}")
+
+
+def _absence(model: Model) -> str:
+    """Why a model does not ship, and what changes that."""
+    from repro.artifacts.render import record_path
+    from repro.engine.execute import sound_record
+    from repro.engine.store import RunStore, default_runs_root, figures_root
+    from repro.errors import RecordError, RunError
+    from repro.hub.registry import training_command
+
+    spec = model.spec()
+    try:
+        sound_record(spec, RunStore(default_runs_root()))
+    except (RunError, RecordError):
+        recorded = record_path(spec, figures_root()).is_file()
+        return f"{'recorded, its weights are gone' if recorded else 'not recorded'}; `{training_command(model)}` trains"
+    return "trained, in the run directories; `repro weights ship NAME` packs"
 
 
 def _pull(options: argparse.Namespace) -> None:
@@ -137,7 +168,8 @@ def _ship(options: argparse.Namespace) -> None:
     from repro.hub.package import ship
 
     _known([options.name])
-    print(ship(options.name, RunStore(options.runs or default_runs_root()), figures=options.figures))
+    store = RunStore(options.runs or default_runs_root())
+    print(ship(options.name, store, figures=options.figures, half=options.half))
 
 
 def _push(options: argparse.Namespace) -> None:
@@ -157,22 +189,36 @@ def _push(options: argparse.Namespace) -> None:
 def run_from_weights(options: argparse.Namespace) -> None:
     """Runs ``repro run ID --from-weights``: measures anew, prints the table, and says what equals its record.
 
+    With ``--all``, every artifact that published models are rows of, each with the profile of these.
+
     Raises:
         UsageError: If an option has no meaning where nothing is trained.
         RunError: If a metric is not its record's within the tolerance, or as :func:`repro.hub.reevaluate.reevaluate`.
     """
-    import sys
-
     from repro.artifacts.render import check_profile
     from repro.errors import RunError
-    from repro.hub.reevaluate import reevaluate
+    from repro.hub.reevaluate import published_artifacts
 
     for name in ("precision", "force", "dry_run", "long"):
         if getattr(options, name):
             raise UsageError(f"--{name.replace('_', '-')} has no meaning with --from-weights, which trains nothing")
+    if options.all and options.id is not None:
+        raise UsageError(f"--all or {options.id}, not both")
+    wanted = published_artifacts() if options.all else [(options.id, check_profile(options.profile))]
+    compared = [comparison for name, profile in wanted for comparison in _measured_anew(name, profile, options)]
+    if unequal := [c.name for c in compared if not c.equal]:
+        raise RunError(f"{len(unequal)} of {len(compared)} models differ from their records: {', '.join(unequal)}")
+
+
+def _measured_anew(name: str, profile: str, options: argparse.Namespace) -> list[Comparison]:
+    """Prints an artifact measured anew, and gives how its models compare with their records."""
+    import sys
+
+    from repro.hub.reevaluate import reevaluate
+
     paths, compared, left = reevaluate(
-        options.id,
-        profile=check_profile(options.profile),
+        name,
+        profile=profile,
         seeds=options.seeds,
         workers=1 if options.executor == "inline" else options.workers,
         device=options.device,
@@ -186,6 +232,5 @@ def run_from_weights(options: argparse.Namespace) -> None:
         print(comparison)
     for spec in left:
         print(f"{spec.label}: its weights are not published, its record was taken over")
-    print("\n".join(str(p) for p in paths), file=sys.stderr)
-    if unequal := [c.name for c in compared if not c.equal]:
-        raise RunError(f"{len(unequal)} of {len(compared)} models differ from their records: {', '.join(unequal)}")
+    print("\n".join(str(p) for p in paths), file=sys.stderr, flush=True)
+    return compared

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -11,9 +14,11 @@ import yaml
 from repro import __version__
 from repro.artifacts.citation import bibtex
 from repro.artifacts.inventory import find
+from repro.artifacts.render import record_path
 from repro.datasets.card import card_names, load_card
-from repro.hub.registry import Model, models, published_value
-from repro.records import Record
+from repro.engine.store import figures_root, read_record
+from repro.hub.registry import Model, models, published_value, training_command
+from repro.records import Record, RunSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -73,31 +78,78 @@ def _number(value: float | None) -> str:
     return "not published" if value is None else f"{value:.4g}"
 
 
-def model_card(model: Model, record: Record, committed: Mapping[str, Any] | None = None) -> str:
+PROFILES = {
+    "paper": "The settings are the paper's.",
+    "overnight": "The networks are narrower than the paper's, for a night on two cores; the data are whole.",
+    "quick": "The networks, the data and the training are reduced to minutes on two cores: not the paper's settings, "
+    "and no evidence on its numbers.",
+    "smoke": "Nothing is trained to any use: this profile is for tests alone.",
+}
+CONVERGED = {
+    True: "Training had converged by its own rule.",
+    False: "Training ended before it had converged by its own rule.",
+    None: "Training had a fixed length; whether it had converged was not measured.",
+}
+
+
+def _seeds(spec: RunSpec, metric: str, figures: Path) -> str:
+    """Mean and standard deviation of a metric over the recorded seeds of a run."""
+    seeds = [replace(spec, seed=k) for k in range(10)]
+    found = [r.metric(metric).value for s in seeds if (r := read_record(record_path(s, figures), s)) is not None]
+    if len(found) < 2:
+        return "one seed" if found else "none"
+    return f"{statistics.mean(found):.4g} ± {statistics.stdev(found):.2g} ({len(found)})"
+
+
+def _weights_note(committed: Mapping[str, Any], rounded: Mapping[str, Any]) -> str:
+    note = ""
+    if committed and committed["weights"] == "other":
+        note += (
+            "\nThe tables rest on another training of this run, on another type of processor, with other weights.\n"
+            f"There the first of these metrics is {_number(committed['value'])}.\n"
+        )
+    if rounded:
+        note += (
+            f"\nThe weights are stored in {rounded['dtype']}, and all metrics here were measured with them so. With\n"
+            f"those in float32, which training ended with, the first is {_number(rounded['exact'])}; a change of up\n"
+            f"to {rounded['tolerance']:.2g} was allowed (its deviation between seeds, or 0.5%).\n"
+        )
+    return note
+
+
+def model_card(
+    model: Model,
+    record: Record,
+    committed: Mapping[str, Any] | None = None,
+    rounded: Mapping[str, Any] | None = None,
+    figures: Path | None = None,
+) -> str:
     """The README of one model: metadata, results beside the published ones, how it was made, how it is used.
 
     Arguments:
         model: What it is.
         record: The record that its weights were measured with.
         committed: Of a record of the same run beside the figures, as :class:`~repro.hub.manifest.Entry` has it.
+        rounded: Of weights in half precision, as :class:`~repro.hub.manifest.Entry` has it.
+        figures: Where committed records lie; the package's own if None.
     """
     spec, place = record.spec, record.environment
-    artifact, data = find(model.artifact), load_card(spec.dataset)
-    profile = "" if spec.profile == "paper" else f" --profile {spec.profile}"
+    artifact, data, figures = find(model.artifact), load_card(spec.dataset), figures or figures_root()
     values = {m: record.metric(m).value for m in model.results}
-    rows = [f"| {model.results[m]} | {_number(v)} | {_number(published_value(model, m))} |" for m, v in values.items()]
-    note = ""
-    if committed and committed["weights"] == "other":
-        note = (
-            "\nThe tables rest on another training of this run, on another type of processor, with other weights.\n"
-            f"There the first of these metrics is {_number(committed['value'])}.\n"
-        )
+    rows = [
+        f"| {model.results[m]} | {_number(v)} | {_seeds(spec, m, figures)} | {_number(published_value(model, m))} |"
+        for m, v in values.items()
+    ]
+    note = _weights_note(committed or {}, rounded or {})
     commit = place["training"]["commit"] if "training" in place else place["commit"]
     use = f'model = repro.load_model("{model.name}")'
     if not model.block:
         use += "\njoint = model.generate(1000)  # modality to tensor\n"
         first = next(iter(data.modalities))
         use += f'rest = model.generate(5, given={{"{first}": joint["{first}"][:8]}})  # the others given one'
+    terms = (
+        "may be passed on" if data.redistributable else "may not be passed on, and these weights are under its terms"
+    )
     return f"""---
 {_metadata(model.name, {model.name: (model, values)})}---
 
@@ -106,8 +158,8 @@ def model_card(model: Model, record: Record, committed: Mapping[str, Any] | None
 {artifact.title} of {artifact.name}: {data.pretty_name}, method `{spec.method}`, seed {spec.seed}, profile
 `{spec.profile}`. One seed; the tables of the package average over several.
 
-| metric | obtained | published |
-|:--|--:|--:|
+| metric | obtained | mean ± deviation (recorded seeds) | published |
+|:--|--:|--:|--:|
 {chr(10).join(rows)}
 {note}
 ## How to use it
@@ -121,11 +173,21 @@ import repro
 The package rebuilds the model from `config.json` with its own classes, checks the SHA-256 of every file, and loads
 `weights.safetensors` strictly. Nothing in this folder is executed or unpickled.
 
+## Limits
+
+- {PROFILES[spec.profile]}
+- {CONVERGED[record.converged]}
+- It is for the study of these methods on this dataset; samples and likelihoods elsewhere mean nothing.
+
 ## How it was made
 
-`repro run {model.artifact}{profile} --seeds 1` at commit `{commit}`
+`{training_command(model)}` at commit `{commit}`
 on {place["device_name"]} ({place["device"]}) with torch {place["versions"].get("torch", "?")}. `record.json` holds
 every hyper-parameter, the hashes of the data, and all metrics with their protocols; its key is `{spec.key}`.
+
+## Licence
+
+The package and what it trains are under the MIT licence. The data of {data.pretty_name} ({data.license}) {terms}.
 
 ## Citation
 
@@ -146,7 +208,8 @@ def collection_card(headlines: Mapping[str, float]) -> str:
     for name, model in listed.items():
         label, printed = model.results[model.headline], published_value(model, model.headline)
         values = f"{_number(headlines[name])} | {_number(printed)}"
-        rows.append(f"| [{name}]({name}/README.md) | {model.title} | {label} | {values} |")
+        profile = model.spec().profile
+        rows.append(f"| [{name}]({name}/README.md) | {model.title} | {profile} | {label} | {values} |")
     specs = [model.spec() for model in listed.values()]
     entries = bibtex(sorted({s.paper for s in specs}), sorted({s.dataset for s in specs}), "").strip()
     return f"""---
@@ -158,8 +221,8 @@ Trained multimodal VAEs of four papers on structured latent spaces, and the netw
 given, each with the record that it was measured with. Version {__version__} of the package pins every file by its
 SHA-256; `repro.load_model(name)` fetches, verifies and loads one.
 
-| name | model | metric | obtained | published |
-|:--|:--|:--|--:|--:|
+| name | model | profile | metric | obtained | published |
+|:--|:--|:--|:--|--:|--:|
 {chr(10).join(rows)}
 
 ## Citation

@@ -18,6 +18,7 @@ from repro.weights.folder import check_pickles
 __all__ = ["FILES", "FORMAT", "Config", "check_files", "check_name", "offline", "parse_config"]
 
 FORMAT = "repro-weights/1"
+ENCODED = "repro-weights/2"
 FILES = ("config.json", "weights.safetensors", "record.json", "README.md")
 WORD = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
 CLASS = re.compile(r"(repro(?:\.[a-z_][a-z0-9_]*)+)\.([A-Za-z][A-Za-z0-9]*)")
@@ -26,24 +27,28 @@ FIELDS = {"format", "class", "modalities", "arguments", "spec"}
 
 @dataclass(frozen=True)
 class Config:
-    """How a module is rebuilt: a class with plain arguments, or a run whose paper builds it.
+    """How a module is rebuilt: from an encoding, or a class with plain arguments, or a run whose paper builds it.
 
     Arguments:
-        module: The module of the class, within this package.
+        module: The module of the class, within this package; empty where there is an encoding.
         name: The name of the class.
         modalities: Name to shape, kind, range and unit, None where the class takes none.
         arguments: Plain keyword arguments.
         spec: The run, None where the arguments say it all.
+        encoding: As :func:`repro.networks.construction.encode` gives it, which names classes by the package's registry.
     """
 
-    module: str
-    name: str
+    module: str = ""
+    name: str = ""
     modalities: Mapping[str, Mapping[str, Any]] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     spec: RunSpec | None = None
+    encoding: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         """The content of config.json."""
+        if self.encoding is not None:
+            return json.dumps({"format": ENCODED, "model": self.encoding}, indent=1, allow_nan=False) + "\n"
         value: dict[str, Any] = {"format": FORMAT, "class": f"{self.module}.{self.name}"}
         if self.spec is not None:
             value["spec"] = self.spec.to_dict()
@@ -68,6 +73,10 @@ def parse_config(text: str | bytes, where: str) -> Config:
         value = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{where}: not JSON ({error})") from None
+    if isinstance(value, dict) and value.get("format") == ENCODED:
+        if set(value) != {"format", "model"} or not isinstance(value["model"], dict):
+            raise ValueError(f"{where}: a {ENCODED} configuration has a model and nothing else")
+        return Config(encoding=value["model"])
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise ValueError(f"{where}: not a {FORMAT} configuration")
     if unknown := sorted(set(value) - FIELDS):

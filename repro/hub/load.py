@@ -21,6 +21,7 @@ from repro.hub.config import Config, parse_config
 from repro.hub.manifest import Entry, entries, find_entry, packaged_files
 from repro.hub.registry import block_config
 from repro.model import MultimodalModel, isolated_rng
+from repro.networks.construction import decode
 from repro.papers import experiment_of, papers
 from repro.records import Record
 from repro.weights.folder import check_pickles, is_repo, package_folder
@@ -175,6 +176,8 @@ def build(config: Config, where: str) -> nn.Module:
     Raises:
         ValueError: If the class is no module of this package, or does not take the arguments.
     """
+    if config.encoding is not None:
+        return _decoded(config.encoding, where)
     cls, factory = _class(config, where)
     try:
         with isolated_rng(0):
@@ -189,6 +192,17 @@ def build(config: Config, where: str) -> nn.Module:
         raise ValueError(text if known else f"{where}: {config.name} cannot be built ({text})") from None
     if type(model) is not cls:
         raise ValueError(f"{where}: the configuration names {config.name}, its run builds {type(model).__name__}")
+    return model
+
+
+def _decoded(encoding: Mapping[str, Any], where: str) -> nn.Module:
+    try:
+        with isolated_rng(0):
+            model = decode(encoding)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: {' '.join(str(error).split())}") from None
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{where}: the configuration describes no model")
     return model
 
 

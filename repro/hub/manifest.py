@@ -35,6 +35,8 @@ COMMENT = """\
 # commit. `committed` compares with the record beside the figures: a repeated training of the same specification gives
 # the same weights on one type of processor only; on another, weights = "other" and both headline values are stated."""
 TEXTS = {"record": r"[0-9a-f]{16}", "metric": r".+", "repo": r".*", "revision": r"(?:[0-9a-f]{40})?"}
+TEXTS |= {"profile": r"[a-z]*"}
+OPTIONAL = {"repo", "revision", "committed", "profile", "rounded"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class Entry:
         repo: Repository on the Hub, empty where it has not been pushed.
         revision: The pinned commit, 40 hexadecimal digits.
         committed: Where a record of the same run was committed beside the figures: whether it was measured with the
-            ``"same"`` or with ``"other"`` weights, and its own headline value.
+            ``"same"`` or with ``"other"`` weights, or the same before these were ``"rounded"``, and its own headline
+            value.
+        profile: The profile of the run.
+        rounded: Of weights in half precision: their type, the headline value before, and how far it might have moved.
     """
 
     name: str
@@ -63,6 +68,8 @@ class Entry:
     repo: str = ""
     revision: str = ""
     committed: Mapping[str, Any] = field(default_factory=dict)
+    profile: str = ""
+    rounded: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -71,7 +78,8 @@ class Entry:
 
     def fields(self) -> dict[str, Any]:
         """What the manifest states under the name; what is empty is left out."""
-        value = {k: getattr(self, k) for k in ("record", "metric", "value", "committed", "repo", "revision")}
+        names = ("record", "profile", "metric", "value", "rounded", "committed", "repo", "revision")
+        value = {k: getattr(self, k) for k in names}
         return {k: v for k, v in value.items() if v not in ("", {})} | {
             "bytes": dict(self.bytes),
             "sha256": dict(self.sha256),
@@ -105,9 +113,9 @@ def read_manifest(path: Path | None = None) -> dict[str, Entry]:
 def _entry(name: str, fields: Any, where: str) -> Entry:
     check_name(name, where.partition(":")[0])
     known = {"record", "metric", "value", "bytes", "sha256"}
-    if not isinstance(fields, dict) or not known <= set(fields) <= known | {"repo", "revision", "committed"}:
+    if not isinstance(fields, dict) or not known <= set(fields) <= known | OPTIONAL:
         got = sorted(fields) if isinstance(fields, dict) else fields
-        raise ValueError(f"{where}: fields {got}, expected {sorted(known)} and perhaps repo, revision, committed")
+        raise ValueError(f"{where}: fields {got}, expected {sorted(known)} and perhaps {', '.join(OPTIONAL)}")
     for key, pattern in TEXTS.items():
         text = fields.get(key, "")
         if not isinstance(text, str) or not re.fullmatch(pattern, text):
@@ -154,6 +162,11 @@ def find_entry(name: str) -> Entry:
     """
     known = entries()
     if name not in known:
+        from repro.hub.registry import models, training_command
+
+        if name in models():
+            command = training_command(models()[name])
+            raise UsageError(f"the weights of {name} are not published yet; `{command}` trains the model")
         close = get_close_matches(str(name), known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(known) or 'none'}"
         raise UsageError(f"unknown weights {name!r}; {hint}")

@@ -22,11 +22,11 @@ from repro.engine.store import (
 )
 from repro.errors import RunError
 from repro.hub.manifest import entries, find_entry, packaged_files
-from repro.hub.registry import Model, model_of
+from repro.hub.registry import Model, model_of, models
 from repro.records import Record, RunSpec
 from repro.weights.folder import package_folder
 
-__all__ = ["ABSOLUTE", "RELATIVE", "Comparison", "compare", "reevaluate"]
+__all__ = ["ABSOLUTE", "RELATIVE", "Comparison", "compare", "published_artifacts", "reevaluate"]
 
 # On one device type the draws of an evaluation are the same, and what is left is the rounding of float32 sums in
 # another order, which moves single samples across the edges of a histogram's cells.
@@ -137,6 +137,12 @@ def _place(model: Model, store: RunStore) -> Record:
     return record
 
 
+def published_artifacts() -> list[tuple[str, str]]:
+    """Every artifact that published models are rows of, with the profile of these; in the models' order."""
+    chosen = (models()[name] for name in entries() if name in models())
+    return list(dict.fromkeys((m.artifact, m.spec().profile) for m in chosen if not m.block))
+
+
 def reevaluate(
     name: str,
     *,
@@ -178,7 +184,9 @@ def reevaluate(
     known = entries()
     found = {spec: model for spec in specs if (model := model_of(spec)) is not None and model.name in known}
     if not found:
-        raise RunError(f"no weights of {artifact.name} ({profile}) are published; `repro weights list` shows which are")
+        others = sorted({p for name, p in published_artifacts() if name == artifact.name})
+        hint = f"there are of --profile {others[0]}" if others else "`repro weights list` shows which are"
+        raise RunError(f"no weights of {artifact.name} ({profile}) are published; {hint}")
     store = RunStore((runs or default_runs_root()) / FOLDER)
     into = (results or default_results_root()) / FOLDER
     check_results(artifact, profile, specs, into)

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+from repro.artifacts.inventory import find
+from repro.artifacts.render import plan, record_path
 from repro.datasets.card import load_card
+from repro.engine.store import figures_root
+from repro.errors import NotOfferedError, RunError
 from repro.hub.config import Config
+from repro.papers import experiment_of
 from repro.papers import paper as paper_of
 from repro.records import RunSpec
 
-__all__ = ["SHIPMENTS", "Model", "Shipment", "block_config", "card_modalities", "model_of", "models", "published_value"]
+__all__ = [
+    "SHIPMENTS",
+    "Model",
+    "Shipment",
+    "block_config",
+    "card_modalities",
+    "model_of",
+    "models",
+    "published_value",
+    "training_command",
+]
+
+PROFILES = ("paper", "overnight", "quick")
 
 BLOCKS = {
     "vaegan-decoder": ("repro.networks.vaegan", "Decoder", "Decoder of the VAEGAN of correlated MNIST"),
@@ -186,16 +206,79 @@ def _copula() -> list[Model]:
     return found
 
 
+def _encoded(spec: RunSpec) -> Config:
+    """How the model of a run is built, without its paper's experiments."""
+    from repro.model import isolated_rng
+    from repro.networks.construction import encode
+
+    with isolated_rng(spec.seed):
+        return Config(encoding=encode(experiment_of(spec).build(spec)))
+
+
+def _row(artifact: str, label: str) -> RunSpec:
+    """The run of a table's row with the first seed: of the best profile that is recorded, or else that is offered.
+
+    Raises:
+        RunError: If no profile has the row.
+    """
+    return _best(artifact, label, figures_root())
+
+
+@cache
+def _best(artifact: str, label: str, figures: Path) -> RunSpec:
+    offered = []
+    for profile in PROFILES:
+        try:
+            rows = plan(find(artifact), profile, 1)
+        except NotOfferedError:
+            continue
+        offered += rows.get(label, [])[:1]
+    recorded = [spec for spec in offered if record_path(spec, figures).is_file()]
+    if not offered:
+        raise RunError(f"{artifact} has no row {label!r}")
+    return (recorded or offered)[0]
+
+
+def _tables() -> list[Model]:
+    """The rows of models.toml."""
+    found = []
+    for key, table in tomllib.loads((files("repro.hub") / "models.toml").read_text()).items():
+        artifact, name = table["artifact"], table.get("name", key)
+        for suffix, (label, title) in table["rows"].items():
+            found.append(
+                Model(
+                    f"{name}-{suffix}" if suffix else name,
+                    f"{title} {table['title']}",
+                    partial(_row, artifact, label),
+                    artifact,
+                    table["results"],
+                    table["measure"],
+                    _encoded,
+                    title,
+                    table.get("columns", {}),
+                )
+            )
+    return found
+
+
 @cache
 def models() -> Mapping[str, Model]:
     """Every model that is published, by name: the papers' and the building blocks."""
-    found = [*_copula(), *(_block(s) for s in SHIPMENTS.values())]
+    found = [*_copula(), *_tables(), *(_block(s) for s in SHIPMENTS.values())]
     return {m.name: m for m in sorted(found, key=lambda m: m.name)}
 
 
 def model_of(spec: RunSpec) -> Model | None:
     """The papers' model whose weights a run makes, None where that run's are not published."""
-    return next((m for m in models().values() if not m.block and m.spec() == spec), None)
+    near = (m for m in models().values() if not m.block and m.name.startswith(f"{spec.paper}/"))
+    return next((m for m in near if spec.seed == 0 and m.spec() == spec), None)
+
+
+def training_command(model: Model) -> str:
+    """What trains a model, of one seed."""
+    spec = model.spec()
+    profile = "" if spec.profile == "paper" else f" --profile {spec.profile}"
+    return f"repro run {model.artifact}{profile} --seeds 1"
 
 
 def published_value(model: Model, metric: str) -> float | None:
@@ -205,4 +288,7 @@ def published_value(model: Model, metric: str) -> float | None:
     paper, _, artifact = model.artifact.partition("/")
     table = paper_of(paper).published[artifact]
     values = table["rows"].get(model.row)
-    return None if values is None else float(values[table["columns"].index(model.columns[metric])])
+    if values is None:
+        return None
+    value = values[table["columns"].index(model.columns[metric])]
+    return float(value[0] if isinstance(value, list) else value)  # a mean with its deviation

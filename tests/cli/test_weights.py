@@ -12,6 +12,7 @@ import pytest
 from repro.cli.main import main
 from repro.hub.config import FILES
 from repro.hub.manifest import read_manifest, write_manifest
+from repro.hub.registry import models
 from repro.weights.folder import package_folder
 from repro.weights.shipped import manifest
 from tests.support.weights import NAME, REPO, pinned
@@ -53,10 +54,15 @@ def failed(capsys: Capture, code: int, *arguments: str) -> str:
 
 def test_list_and_verify(capsys: Capture) -> None:
     code, out, _ = call(capsys, "list")
-    lines = out.splitlines()
+    listed, _, absent = out.partition("\n\n")
+    lines = listed.splitlines()
     assert code == 0
-    assert lines[0].split() == ["weights", "size", "metric", "value", "record", "where"]
+    assert lines[0].split() == ["weights", "size", "profile", "metric", "value", "record", "where"]
     assert {line.split()[0] for line in lines[1:]} == set(manifest()) | set(read_manifest())
+    missing = set(models()) - set(manifest()) - set(read_manifest())
+    states = [line.rpartition(": ") for line in absent.splitlines()[1:]]
+    assert {name for _, _, names in states for name in names.split(", ")} == missing
+    assert all("its weights are gone; `repro run " in state for state, _, _ in states)
     code, out, _ = call(capsys, "verify")
     assert code == 0
     for name in manifest():

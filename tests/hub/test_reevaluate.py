@@ -121,3 +121,20 @@ def test_the_tolerance() -> None:
         assert not found.equal
         assert "metrics in one of them only" in str(found)
     assert "recorded on cpu, whose draws are others" in str(compare("x", record({"a": 2.0, "b": 0.0}, "cuda:0"), old))
+
+
+@pytest.mark.slow
+def test_all_that_ship_are_measured_anew(
+    smoke: Record, monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REPRO_RESULTS", str(tmp_path / "results"))
+    own = replace(hub_models.models()[NAME], artifact="gmrf_mcvae/fig2")
+    monkeypatch.setattr(reevaluation, "models", lambda: {NAME: own})
+    assert reevaluation.published_artifacts() == [("gmrf_mcvae/fig2", "smoke")]
+    command = ["run", "--from-weights", "--all", "--executor", "inline", "--device", "cpu"]
+    assert main(command) == 0
+    assert f"{NAME}: {len(smoke.metrics)} metrics equal to their record" in capsys.readouterr().out
+    assert main([*command[:3], "gmrf-fig2"]) == 2
+    assert "--all or gmrf-fig2, not both" in capsys.readouterr().err
+    assert main(["run", "gmrf-table2", "--from-weights"]) == 1
+    assert "no weights of gmrf_mcvae/table2 (paper) are published; `repro weights list`" in capsys.readouterr().err

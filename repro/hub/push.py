@@ -208,7 +208,8 @@ class _Upload:
         before = self.api.repo_info(self.repo).sha
         operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=file) for path, file in files.items()]
         message = f"Weights of repro {__version__}"
-        done: Any = self.api.create_commit(self.repo, operations, commit_message=message)
+        # On top of what was there: another maintainer's push in between is refused, not overwritten.
+        done: Any = self.api.create_commit(self.repo, operations, commit_message=message, parent_commit=before)
         changed = done.oid != before
         print(f"{done.commit_url}  {'uploaded' if changed else 'unchanged'}")
         self._tag(done.oid)

@@ -172,6 +172,57 @@ def test_a_cut_push_continues(model_hub: ModelHub, shelf: Shelf) -> None:
     assert model_hub.count("^PUT /store/") == 3  # each once, and the refused one again
 
 
+def test_many_models_go_up_in_one_commit_and_none_twice(model_hub: ModelHub, shelf: Shelf) -> None:
+    names = [name for name in models() if name.startswith(("gmrf_mcvae/copula", "covae/tcga_brca"))]
+    assert len(names) == 15
+    for i, name in enumerate(names):
+        shelf.record(name)  # in run directories; some ship in the package too
+        if i < 3:
+            ship(name, shelf.store, figures=shelf.figures)
+    weights = {shelf.store.record(models()[name].spec()).weights_sha256 for name in names}
+    model_hub.faults = {"^PUT /store/": [*["ok"] * 6, "drop", "403"]}
+    with pytest.raises(HubError, match="what was sent is kept; the same command continues"):
+        pushed(shelf)
+    stored = set(model_hub.objects)
+    assert 6 <= len(stored) < len(weights)
+    model_hub.faults, model_hub.calls = {}, []
+    pushed(shelf)
+    repo = model_hub.repos[REPO]
+    assert {c.rpartition("/")[2] for c in model_hub.calls if c.startswith("PUT /store/")} == weights - stored
+    assert len(repo.commits) == 2
+    assert set(repo.commits[-1][1]) == {".gitattributes", "README.md", *(f"{n}/{f}" for n in names for f in FILES)}
+    assert repo.tags == {TAG: repo.commits[-1][0]}
+    assert {n: e.revision for n, e in read_manifest().items()} == dict.fromkeys(names, repo.commits[-1][0])
+    readme = repo.commits[-1][1]["README.md"].decode()
+    assert all(f"[{name}]({name}/README.md)" in readme for name in names)
+    model_hub.calls = []
+    pushed(shelf)
+    assert model_hub.count("^PUT /store/") == 0
+    assert len(repo.commits) == 2
+
+
+def test_another_maintainer_s_push_in_between_is_refused(
+    model_hub: ModelHub, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.ship()
+    pushed(shelf)
+    shelf.ship(OTHER)
+    manifest, repo, store = shelf.manifest.read_bytes(), model_hub.repos[REPO], model_hub.store
+
+    def meanwhile(path: str, body: bytes) -> tuple[int, object]:
+        if len(repo.commits) == 2:
+            repo.add(repo.commits[-1][1] | {f"{OTHER}/README.md": b"theirs"})
+        return store(path, body)
+
+    monkeypatch.setattr(model_hub, "store", meanwhile)
+    with pytest.raises(HubError, match=r"failed: .*A commit has happened since .*the same command continues"):
+        pushed(shelf)
+    assert repo.commits[-1][1][f"{OTHER}/README.md"] == b"theirs"
+    assert len(repo.commits) == 3
+    assert repo.tags == {TAG: repo.commits[1][0]}
+    assert shelf.manifest.read_bytes() == manifest
+
+
 def failed(capsys: Capture, *arguments: str, code: int = 1) -> str:
     """The one line of a failed command."""
     capsys.readouterr()

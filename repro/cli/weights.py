@@ -29,6 +29,7 @@ def add_weights_commands(commands: Any) -> None:
         return actions.add_parser(name, help=text, description=text)
 
     add("list", "names, sizes, headline metrics, the records' keys, and where they lie")
+    add("missing", "recorded models without weights: where these are, or what trains them again")
     sub = add("pull", "fetch models from the Hub into the cache, verified; a pull that was cut continues")
     sub.add_argument("names", nargs="*", metavar="NAME", help="such as gmrf_mcvae/copula")
     sub.add_argument("--all", action="store_true", help="every model that is on the Hub")
@@ -59,7 +60,15 @@ def run_weights(options: argparse.Namespace) -> None:
         RunError: If a run that is to ship or to go up has no sound record.
         HubError: If the Hub does not give or take what it is asked for.
     """
-    actions = {"list": _list, "pull": _pull, "verify": _verify, "path": _path, "ship": _ship, "push": _push}
+    actions = {
+        "list": _list,
+        "missing": _missing,
+        "pull": _pull,
+        "verify": _verify,
+        "path": _path,
+        "ship": _ship,
+        "push": _push,
+    }
     actions[options.action](options)
 
 
@@ -79,13 +88,22 @@ def _list(options: argparse.Namespace) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if absent := [m for n, m in models().items() if n not in entries()]:
-        groups: dict[str, list[str]] = {}
-        for model in absent:
-            groups.setdefault(_absence(model), []).append(model.name)
-        print(f"\nweights of {len(absent)} further models are not here:")
-        for state, names in groups.items():
-            print(f"  {state}: {', '.join(names)}")
+    if absent := [name for name in models() if name not in entries()]:
+        print(
+            f"\n{len(absent)} further models have no weights here; `repro weights missing` says why and what trains them"
+        )
+
+
+def _missing(options: argparse.Namespace) -> None:
+    from repro.hub.manifest import entries
+    from repro.hub.registry import models
+
+    groups: dict[str, list[str]] = {}
+    for name, model in models().items():
+        if name not in entries():
+            groups.setdefault(_absence(model), []).append(name)
+    for state, names in groups.items():
+        print(f"{state}: {', '.join(names)}")
 
 
 def _absence(model: Model) -> str:

@@ -60,7 +60,9 @@ def test_list_and_verify(capsys: Capture) -> None:
     assert lines[0].split() == ["weights", "size", "profile", "metric", "value", "record", "where"]
     assert {line.split()[0] for line in lines[1:]} == set(manifest()) | set(read_manifest())
     missing = set(models()) - set(manifest()) - set(read_manifest())
-    states = [line.rpartition(": ") for line in absent.splitlines()[1:]]
+    assert absent.startswith(f"{len(missing)} further models have no weights here; `repro weights missing`")
+    code, out, _ = call(capsys, "missing")
+    states = [line.rpartition(": ") for line in out.splitlines()]
     assert {name for _, _, names in states for name in names.split(", ")} == missing
     assert all("its weights are gone; `repro run " in state for state, _, _ in states)
     code, out, _ = call(capsys, "verify")

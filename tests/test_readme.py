@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from huggingface_hub import constants
 
 from repro.artifacts.gallery import readme, targets_page
 from repro.papers import papers
+from tests.support.models import same_tensors
+
+if TYPE_CHECKING:
+    from tests.support.hub import ModelHub
+
+pytest_plugins = ["tests.support.hub"]
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()
 
 
-def test_python_code_runs_in_order():
+def test_python_code_runs_in_order(model_hub: ModelHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a Hub of this machine, which the models of the last block are shared on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    model_hub.cards_of_users = True
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert len(blocks) >= 2
     space: dict[str, object] = {}
@@ -22,6 +37,9 @@ def test_python_code_runs_in_order():
     assert space["conditional"]["m0"].shape == (5, 8, 2)
     assert space["nats"].shape == (8,)
     assert space["protein"].shape == (3, 4, 5)
+    draws = [space[k].generate(3, generator=torch.Generator().manual_seed(0)) for k in ("model", "again", "shared")]
+    assert same_tensors(draws[0], draws[1])
+    assert same_tensors(draws[0], draws[2])
 
 
 def test_table_is_rendered_from_the_committed_records():

@@ -89,9 +89,7 @@ def _list(options: argparse.Namespace) -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if absent := [name for name in models() if name not in entries()]:
-        print(
-            f"\n{len(absent)} further models have no weights here; `repro weights missing` says why and what trains them"
-        )
+        print(f"\n{len(absent)} further models have no weights here; `repro weights missing` says what trains them")
 
 
 def _missing(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -414,3 +415,11 @@ def test_saving_again_keeps_the_reader_s_card(tmp_path: Path) -> None:
 def test_a_description_alone_builds_an_untrained_model() -> None:
     first, again = make("sbm"), decode(json.loads(json.dumps(encode(make("sbm")))))
     assert {k: v.shape for k, v in first.state_dict().items()} == {k: v.shape for k, v in again.state_dict().items()}
+
+
+def test_the_card_is_one_of_the_hub(tmp_path: Path) -> None:
+    make("gmrf").save_pretrained(tmp_path, license="mit")
+    card = ModelCard((tmp_path / "README.md").read_text(), ignore_metadata_errors=False)
+    assert (card.data.license, card.data.library_name) == ("mit", "repro")
+    assert "multimodal" in card.data.tags
+    assert "| a | 3 | continuous |" in card.text

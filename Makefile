@@ -7,7 +7,7 @@ REPRO := $(VENV)/bin/repro
 STAMP := $(VENV)/.installed
 PAPERS := gmrf mrf sbm covae pretrained compare
 
-.PHONY: help setup table1 overnight report push-weights test test-all lint bench faults list clean force
+.PHONY: help setup table1 overnight report docs push-weights test test-all lint bench faults list clean force
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 	@echo "<paper>-table<N>, <paper>-fig<N>   any table or figure; papers: gmrf mrf sbm covae; see '$(REPRO) list'"
@@ -37,6 +37,10 @@ overnight: $(STAMP) ## The runs of repro/artifacts/overnight.toml, in order, for
 report: $(STAMP) ## Redraw every table and figure from the committed records
 	$(REPRO) report
 
+docs: $(STAMP) ## The documentation site from the committed records, to docs/_build/html
+	$(VENV)/bin/python -m sphinx -W --keep-going -q -j auto -b html -d docs/_build/doctrees docs docs/_build/html $(ARGS)
+	@echo "docs/_build/html/index.html"
+
 list: $(STAMP) ## Every table and figure, with data, cost and state
 	$(REPRO) list
 
@@ -61,4 +65,4 @@ faults: $(STAMP) ## Kills, full disks, damaged files, second machines: faults tr
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.benchmarks.faults $(ARGS)
 
 clean: ## Remove run directories and caches, keep .venv, figures and results
-	rm -rf runs .pytest_cache .ruff_cache
+	rm -rf runs docs/_build docs/generated .pytest_cache .ruff_cache

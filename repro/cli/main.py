@@ -28,7 +28,7 @@ from repro.cli.run import (
 )
 from repro.cli.weights import add_weights_commands, run_from_weights, run_weights
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 # No default paper run longer than this starts without a GPU; PROFILE=quick does.
 MOST_CPU_SECONDS = 3600.0
@@ -48,10 +48,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="repro", description=(repro.__doc__ or "").splitlines()[0])
-    parser.add_argument("--version", action="version", version=f"repro {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line, with every command and option."""
+    main = _Parser(prog="repro", description=(repro.__doc__ or "").splitlines()[0])
+    main.add_argument("--version", action="version", version=f"repro {__version__}")
+    commands = main.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text)
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add_overnight_command(add("overnight", "run what two cores can in some nights, in order, and resumable"))
     add_data_commands(commands)
     add_weights_commands(commands)
-    return parser
+    return main
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -242,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a failed run, 2 for a wrong call, 75 when stopped as asked, 130 by Ctrl-C."""
     from repro.errors import RecordError, RunError, UsageError
 
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if options.command is None:
         welcome()
         return 0

@@ -203,7 +203,7 @@ class Table:
             if title:
                 lines.append(f"| *{_markdown(title)}* |" + " |" * (len(self.columns) + 1))
             lines += [line(texts) for texts in block]
-        lines += [part for note in self._all_notes() for part in ("", _markdown(note))]
+        lines += [part for note in self.all_notes() for part in ("", _markdown(note))]
         return "\n".join(lines) + "\n"
 
     def to_latex(self, label: str | None = None) -> str:
@@ -236,14 +236,14 @@ class Table:
                 lines.append(rf"\multicolumn{{{len(self.columns) + 2}}}{{l}}{{\textit{{{_latex(title)}}}}} \\")
             lines += [line(texts) for texts in block]
         lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-        lines += [_latex(note) + r"\par" for note in self._all_notes()]
+        lines += [_latex(note) + r"\par" for note in self.all_notes()]
         return "\n".join([*lines, r"\end{minipage}", r"\end{table}"]) + "\n"
 
     def _all_cells(self) -> list[Cell]:
         return [row.cells[key] for row in self._all_rows() for key in self._keys]
 
-    def _reasons(self) -> dict[str, int]:
-        """Numbers the distinct reasons in the order in which they appear."""
+    def reasons(self) -> dict[str, int]:
+        """The distinct reasons and caveats of its cells, numbered in the order in which they appear."""
         distinct = dict.fromkeys(text for cell in self._all_cells() if (text := cell.reason or cell.caveat))
         return {reason: number for number, reason in enumerate(distinct, 1)}
 
@@ -283,14 +283,14 @@ class Table:
         for column in self.columns:
             cell, digits = row.cells[column.key], column.decimals
             if cell.mean is None:
-                text = f"— [{self._reasons()[cell.reason]}]"
+                text = f"— [{self.reasons()[cell.reason]}]"
             else:
                 text = _number(cell.mean, digits)
                 if cell.std is not None:
                     tiny = 0 < cell.std < 0.5 * 10**-digits
                     text += f" ± {'<' if tiny else ''}{_number(10**-digits if tiny else cell.std, digits)}"
                 text += "" if cell.n == self._common_n() else f" (n = {cell.n})"
-                text += f" [{self._reasons()[cell.caveat]}]" if cell.caveat else ""
+                text += f" [{self.reasons()[cell.caveat]}]" if cell.caveat else ""
             obtained.append((text, row.label in best.get(column.key, ())))
             text = "—" if cell.published is None else str(cell.published).replace("-", "−")
             if cell.difference is not None:
@@ -300,8 +300,8 @@ class Table:
         has_published = any(cell.published is not None for cell in row.cells.values())
         return [obtained, published] if has_published else [obtained]
 
-    def _all_notes(self) -> list[str]:
-        """Returns how to read the table, the reasons of what is missing, and the table's own notes."""
+    def all_notes(self) -> list[str]:
+        """How to read the table, the reasons of what is missing, and the table's own notes."""
         cells, n, notes = self._all_cells(), self._common_n(), []
         if n:
             spread = "mean ± standard deviation over" if n > 1 else "the value of"
@@ -313,7 +313,7 @@ class Table:
             if any(cell.agrees(m) is not None for cell in cells) and not self.no_verdict:
                 note += f"; † it is within two standard errors, 2 {error} with s the standard deviation over seeds"
             notes.append(note + ".")
-        notes += [f"[{number}] {reason}" for reason, number in self._reasons().items()]
+        notes += [f"[{number}] {reason}" for reason, number in self.reasons().items()]
         if self.no_verdict:
             return [*notes, *(n for n in self.notes if not isinstance(n, Claim)), self.no_verdict]
         if self.unsettled and any(c.same_winner is not None for c in self.verdict().columns):

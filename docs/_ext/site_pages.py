@@ -1,0 +1,50 @@
+"""Pages that are made when the site is built: results, records, samples, errata, datasets, commands and the API."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import reference
+import results
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _pages() -> Iterator[tuple[str, str]]:
+    yield from reference.pages(ROOT)
+    yield from results.pages(ROOT)
+
+
+def _generate(app: Sphinx) -> None:
+    """Writes the pages below ``generated/``, each only where it changed, and removes those that are no more."""
+    folder = Path(app.srcdir) / "generated"
+    wanted = {}
+    for name, text in _pages():
+        wanted[folder / f"{name}.md"] = text
+    for path, text in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    for path in folder.rglob("*.md"):
+        if path not in wanted:
+            path.unlink()
+
+
+def _copy(app: Sphinx, error: Exception | None) -> None:
+    """Puts figures, records and the files of the tables beside the pages."""
+    if error is not None or app.builder.name != "html":
+        return
+    out = Path(app.outdir)
+    shutil.copytree(ROOT / "repro" / "report" / "assets", out / "_static", dirs_exist_ok=True)
+    results.copy_files(ROOT, out)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Registers the extension."""
+    app.connect("builder-inited", _generate)
+    app.connect("build-finished", _copy)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,176 @@
+"""What pages of results are made of: each artifact's tables, and the records behind every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from repro.artifacts.gallery import recorded_seeds
+from repro.artifacts.inventory import PACKAGES, Artifact, artifacts
+from repro.artifacts.render import Sources, output_folder, plan, tables, unique
+from repro.engine.store import RunStore
+from repro.errors import NotOfferedError, RunError
+from repro.records import PROFILES, Metric, Record, RunSpec, digest
+from repro.report.html import Place, inline, page, places, table_html
+from repro.report.plain_tables import PlainTable
+from repro.report.tables import Table
+
+__all__ = ["TITLES", "Entry", "entries", "group_of", "own_page", "records_behind"]
+
+TITLES = {
+    "gmrf_mcvae": "GMRF MCVAE",
+    "mrf_mvae": "MRF MVAE",
+    "sbm_vae": "SBM-VAE",
+    "covae": "CoVAE",
+    "pretrained": "Pretrained networks",
+    "compare": "The papers' models beside each other",
+}
+FACTOR = 0.93  # of a record's values, to see which cells follow; towards zero, where shares and correlations stay valid
+INSTEAD_OF_ZERO = 0.01
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An artifact in one profile, as far as it is recorded.
+
+    Arguments:
+        artifact: The table or figure.
+        profile: Of its runs.
+        tables: Its tables; none for a figure alone.
+        records: The records of all its runs, and those of other runs that its tables show.
+        sources: Where they lie.
+        seeds: Number of seeds, the profile's if None.
+        files: What was rendered of it, by suffix.
+    """
+
+    artifact: Artifact
+    profile: str
+    tables: Sequence[Table | PlainTable]
+    records: Sequence[Record]
+    sources: Sources
+    seeds: int | None
+    files: Mapping[str, Path]
+
+
+class _Known(Sources):
+    """Records that are read once, and one of which may be changed.
+
+    Arguments:
+        sources: Where they lie.
+    """
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__(sources.store, sources.figures, sources.precision)
+        self.known: dict[str, Record | None] = {}
+        self.asked: dict[str, Record] = {}
+        self.changed: frozenset[str] = frozenset()
+
+    def record(self, spec: RunSpec) -> Record | None:
+        if spec.key not in self.known:
+            self.known[spec.key] = super().record(spec)
+        found = self.known[spec.key]
+        if found is not None:
+            self.asked[found.spec.key] = found
+        return _changed(found) if found is not None and found.spec.key in self.changed else found
+
+
+def _changed(record: Record) -> Record:
+    def other(value: float) -> float:
+        return value * FACTOR if value else INSTEAD_OF_ZERO
+
+    metrics = [Metric(m.name, other(m.value), m.unit, m.num_samples, m.protocol) for m in record.metrics]
+    seconds = other(record.training_seconds), other(record.evaluation_seconds)
+    return replace(record, metrics=metrics, training_seconds=seconds[0], evaluation_seconds=seconds[1])
+
+
+def entries(sources: Sources, profiles: Sequence[str] = PROFILES[:-1]) -> Iterator[Entry]:
+    """Every artifact and profile that has something to show, in the order of the papers.
+
+    Arguments:
+        sources: Where records and rendered files lie.
+        profiles: Those to look for.
+    """
+    known = _Known(sources)
+    for artifact in artifacts().values():
+        if not artifact.built:
+            continue
+        for profile in profiles:
+            folder = output_folder(artifact, profile, sources.figures)
+            files = {p.suffix[1:]: p for p in folder.glob(f"{artifact.id}.*")}
+            if not files:
+                continue
+            with suppress(NotOfferedError, RunError):
+                seeds = recorded_seeds(artifact, profile, known)
+                specs = unique(plan(artifact, profile, seeds))
+                known.asked = {}
+                for spec in specs:
+                    known.record(spec)
+                shown = tables(artifact, profile, known, seeds)
+                yield Entry(artifact, profile, shown, [*known.asked.values()], known, seeds, files)
+
+
+def group_of(record: Record) -> str:
+    """A name that is the same for records which differ in their seeds alone."""
+    spec = record.spec.to_dict()
+    del spec["seed"]
+    return digest(spec)[:12]
+
+
+def records_behind(entry: Entry) -> dict[Place, list[Record]]:
+    """The records that every cell follows from: those that change it when their values change, with all their seeds.
+
+    It asks the tables themselves, so that no list of what a cell is made of has to be kept beside them. A cell that no
+    record changes, such as one of a count, is not among the keys.
+    """
+    assert isinstance(entry.sources, _Known)
+    before = [places(t) for t in entry.tables]
+    found: dict[Place, list[Record]] = {}
+    groups: dict[str, list[Record]] = {}
+    for record in entry.records if entry.tables else ():
+        groups.setdefault(group_of(record), []).append(record)
+    for group in groups.values():
+        entry.sources.changed = frozenset(r.spec.key for r in group)
+        try:
+            after = [places(t) for t in tables(entry.artifact, entry.profile, entry.sources, entry.seeds)]
+        except (ValueError, RunError, ArithmeticError):  # values that a table refuses: nothing is known of this group
+            continue
+        finally:
+            entry.sources.changed = frozenset()
+        for old, new in zip(before, after, strict=False):
+            for place, shown in old.items():
+                if place in new and new[place] != shown:
+                    found.setdefault(place, []).extend(group)
+    return found
+
+
+def own_page(results: Path, store: RunStore) -> str:
+    """A page of a reader's own results: every table and figure that was rendered, without another file.
+
+    Arguments:
+        results: The folder of the results.
+        store: The run directories.
+
+    Raises:
+        RunError: If nothing was rendered there.
+    """
+    import base64
+
+    found = [*entries(Sources(store, results), PROFILES)]
+    if not found:
+        raise RunError(f"no results in {results}; `repro run gmrf-table1` makes some, --results names another folder")
+    parts = ["<h1>Your results</h1>", f"<p>Of {inline(str(results))}, written by <code>repro run</code>.</p>"]
+    for paper in PACKAGES:
+        own = [e for e in found if e.artifact.paper == paper]
+        parts += [f"<h2>{inline(TITLES[paper])}</h2>"] if own else []
+        for entry in own:
+            command = inline(f"`{entry.artifact.command(entry.profile)}`")
+            parts.append(f"<h3>{inline(entry.artifact.id)}: {inline(entry.artifact.title)}</h3>")
+            parts.append(f"<p>Profile {entry.profile}; {len(entry.records)} runs; {command}.</p>")
+            parts += [table_html(t) for t in entry.tables]
+            if "png" in entry.files:
+                data = base64.b64encode(entry.files["png"].read_bytes()).decode()
+                title = inline(entry.artifact.title)
+                parts.append(f'<p><img alt="{title}" src="data:image/png;base64,{data}"></p>')
+    return page("Your results", "\n".join(parts))

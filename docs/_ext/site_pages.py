@@ -9,6 +9,7 @@ from typing import Any
 
 import reference
 import results
+import samples
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,7 @@ def _copy(app: Sphinx, error: Exception | None) -> None:
     out = Path(app.outdir)
     shutil.copytree(ROOT / "repro" / "report" / "assets", out / "_static", dirs_exist_ok=True)
     results.copy_files(ROOT, out)
+    samples.write(ROOT, out)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

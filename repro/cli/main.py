@@ -1,4 +1,4 @@
-"""The command ``repro``: list, run, overnight, status, show, record, report, cite, doctor, data, weights."""
+"""The command ``repro``: list, run, overnight, status, show, open, record, report, cite, doctor, data, weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from repro import __version__
 from repro.cli.claims import add_claims_options, print_claims
 from repro.cli.data import add_data_commands, run_data
 from repro.cli.list import add_list_options, list_artifacts, welcome
+from repro.cli.open import add_open_options, open_pages
 from repro.cli.overnight import add_overnight_command, run_overnight
 from repro.cli.results import add_folder_options, add_record_options, add_show_options, print_outcome, record_runs, show
 from repro.cli.run import (
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     add_run_options(sub)
     add_folder_options(sub, "runs", "results")
     add_show_options(add("show", "a table: yours, recorded, published; or where a figure lies"))
+    add_open_options(add("open", "this package's site, or a page of your own results, in a browser"))
     add_record_options(add("record", "for maintainers: put runs on record, and redraw what they feed"))
     sub = add("report", "for maintainers: redraw every artifact from the recorded runs, without training")
     add_folder_options(sub, "figures")
@@ -180,6 +182,10 @@ def _show(options: argparse.Namespace) -> None:
 
     with refusing_damaged_records():
         show(options)
+
+
+def _open(options: argparse.Namespace) -> None:
+    open_pages(options)
 
 
 def _record(options: argparse.Namespace) -> None:

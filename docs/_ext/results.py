@@ -18,7 +18,7 @@ from repro.artifacts.inventory import PACKAGES, PAPERS, Artifact, artifacts
 from repro.artifacts.pages import TITLES, Entry, entries, group_of, records_behind
 from repro.artifacts.render import Sources, state
 from repro.records import Record
-from repro.report.html import Place, badge, inline, table_html
+from repro.report.html import Place, badge, inline, page, table_html
 
 LINES = {
     "gmrf_mcvae": "A Gaussian Markov random field as prior and posterior over the components' latents.",
@@ -54,7 +54,7 @@ def _anchor(artifact: Artifact) -> str:
     return f"{PACKAGES[artifact.paper]}-{artifact.id}".lower()
 
 
-class _Records:
+class Records:
     """The pages of records, and which of them a set of records is shown on."""
 
     def __init__(self) -> None:
@@ -78,27 +78,34 @@ class _Records:
         return f"records/{key}.html"
 
 
-def pages(root: Path) -> Iterator[tuple[str, str]]:
-    """Every page's name and text."""
+def pages(root: Path, records: Records) -> Iterator[tuple[str, str]]:
+    """The name and the text of every page but those of records, which are collected on the way."""
     figures = root / "figures"
     found = [*entries(Sources(None, figures))]
     verdicts = all_verdicts(figures)
     errata = errata_rows(root)
-    records = _Records()
     for paper in PACKAGES:
         own = [e for e in found if e.artifact.paper == paper]
         yield f"results/{paper}", _paper_page(paper, own, verdicts, records, errata, figures)
     yield "results/index", _index(verdicts)
     yield "results/claims", _claims_page(verdicts, errata)
     yield "_claims", _glance(verdicts)
-    for name, group in records.groups.items():
-        yield f"results/records/{name}", _group_page(group, sorted(records.commands[name]))
-    for name, names in records.sets.items():
-        yield f"results/records/{name}", _set_page([records.groups[n] for n in names], names)
 
 
-def copy_files(root: Path, out: Path) -> None:
-    """Copies figures with their PDFs, and the records as they are committed, into the built site."""
+def write_files(root: Path, out: Path, records: Records) -> None:
+    """Writes the pages of records into the built site, and copies figures, PDFs and records as they are committed.
+
+    The pages of records are many and alike, and stand outside the theme: it would take most of the time of a build.
+    """
+    folder = out / "generated" / "results" / "records"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {f"{n}.html": _group_page(g, sorted(records.commands[n])) for n, g in records.groups.items()}
+    wanted |= {f"{n}.html": _set_page([records.groups[x] for x in names], names) for n, names in records.sets.items()}
+    for path in folder.glob("*.html"):
+        if path.name not in wanted:
+            path.unlink()
+    for name, text in wanted.items():
+        (folder / name).write_text(text, encoding="utf-8")
     figures = root / "figures"
     for path in figures.rglob("*"):
         if path.suffix in (".png", ".pdf") or (path.suffix == ".json" and path.parent.name == "records"):
@@ -185,7 +192,7 @@ def _paper_page(
     paper: str,
     own: Sequence[Entry],
     verdicts: Sequence[Verdict],
-    records: _Records,
+    records: Records,
     errata: Sequence[tuple[str, str, str]],
     figures: Path,
 ) -> str:
@@ -219,7 +226,7 @@ def _paper_page(
     return "\n".join(lines) + "\n"
 
 
-def _result(entry: Entry, records: _Records, errata: Sequence[tuple[str, str, str]]) -> str:
+def _result(entry: Entry, records: Records, errata: Sequence[tuple[str, str, str]]) -> str:
     behind = records_behind(entry)
     measured = {n.place for t in entry.tables for n in t.numbers() if n.cell.n}
 
@@ -312,21 +319,27 @@ def _group_page(group: dict[str, Record], commands: Sequence[str]) -> str:
         measured[-1].append(escape(first.protocol))
     columns = ["metric", *(f"seed {r.spec.seed}" for r in ordered), "unit", "samples", "protocol"]
     data = sorted({(k, v) for r in ordered for k, v in r.data.items()})
-    lines = ["---", "orphan: true", "nosearch: true", "---", "", f"# {_title(group)}".replace("_", r"\_"), ""]
+    hashes = "".join(f"<li>{escape(name)}: <code>{value}</code></li>" for name, value in data) or "<li>none</li>"
     them = "it" if len(ordered) == 1 else "them"
-    lines += [f"Of [{TITLES[spec.paper]}](../{spec.paper}.md). What repeats {them}:", ""]
-    lines += ["```sh", *commands, "```", "", "## Runs", "", raw(_table(head, runs, "Runs")), "## Data", ""]
-    lines += [f"- {name}: `{value}`" for name, value in data] or ["None."]
-    settings = json.dumps(spec.to_dict()["params"], indent=1)
-    lines += ["", "## Settings", "", "```json", settings, "```", "", "## What was measured", ""]
-    lines += [raw(_table(columns, measured, "Metrics"))]
-    return "\n".join(lines)
+    said = "\n".join(escape(command) for command in commands)
+    return _page(
+        spec.paper,
+        _title(group),
+        f'<p>What repeats {them}:</p><pre tabindex="0">{said}</pre><h2>Runs</h2>{_table(head, runs, "Runs")}'
+        f"<h2>Data</h2><ul>{hashes}</ul>"
+        f'<h2>Settings</h2><pre tabindex="0">{escape(json.dumps(spec.to_dict()["params"], indent=1))}</pre>'
+        f"<h2>What was measured</h2>{_table(columns, measured, 'Metrics')}",
+    )
+
+
+def _page(paper: str, title: str, body: str) -> str:
+    nav = '<a href="../../../index.html">repro</a> › <a href="../index.html">Results</a> › '
+    nav += f'<a href="../{paper}.html">{TITLES[paper]}</a>'
+    return page(title, f'<nav aria-label="Where this is">{nav}</nav><h1>{escape(title)}</h1>{body}')
 
 
 def _set_page(groups: Sequence[dict[str, Record]], names: Sequence[str]) -> str:
     paper = next(iter(groups[0].values())).spec.paper
-    lines = ["---", "orphan: true", "nosearch: true", "---", "", "# Records behind a value", ""]
-    lines += [f"Of [{TITLES[paper]}](../{paper}.md): it follows from the runs of {len(groups)} settings.", ""]
     rows = []
     for group, name in zip(groups, names, strict=True):
         ordered = sorted(group.values(), key=lambda r: r.spec.seed)
@@ -345,4 +358,5 @@ def _set_page(groups: Sequence[dict[str, Record]], names: Sequence[str]) -> str:
             ]
         )
     head = ["method", "dataset", "profile", "seeds", "commit", "keys", "model's settings"]
-    return "\n".join([*lines, raw(_table(head, rows, "Groups of records"))])
+    said = f"<p>The value follows from the runs of {len(groups)} settings.</p>"
+    return _page(paper, "Records behind a value", said + _table(head, rows, "Groups of records"))

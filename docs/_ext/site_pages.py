@@ -15,16 +15,17 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _pages() -> Iterator[tuple[str, str]]:
+def _pages(records: results.Records) -> Iterator[tuple[str, str]]:
     yield from reference.pages(ROOT)
-    yield from results.pages(ROOT)
+    yield from results.pages(ROOT, records)
 
 
 def _generate(app: Sphinx) -> None:
     """Writes the pages below ``generated/``, each only where it changed, and removes those that are no more."""
     folder = Path(app.srcdir) / "generated"
     wanted = {}
-    for name, text in _pages():
+    records = app.records = results.Records()  # type: ignore[attr-defined]  # written when the build has finished
+    for name, text in _pages(records):
         wanted[folder / f"{name}.md"] = text
     for path, text in wanted.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ def _copy(app: Sphinx, error: Exception | None) -> None:
         return
     out = Path(app.outdir)
     shutil.copytree(ROOT / "repro" / "report" / "assets", out / "_static", dirs_exist_ok=True)
-    results.copy_files(ROOT, out)
+    results.write_files(ROOT, out, app.records)  # type: ignore[attr-defined]
     samples.write(ROOT, out)
 
 

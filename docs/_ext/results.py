@@ -220,9 +220,11 @@ def _paper_page(
         lines += [raw("\n".join(_result(e, records, errata) for e in shown[artifact.id]))]
     left = [a for a in artifacts().values() if a.paper == paper and a.id not in shown]
     if left:
-        lines += ["## Not shown", ""]
-        for artifact in left:
-            lines.append(f"- {_label(artifact)}, {artifact.title}: {state(artifact, figures)}.")
+        items = "".join(
+            f'<li id="{_anchor(x)}">{inline(_label(x))}, {inline(x.title)}: {inline(state(x, figures))}.</li>'
+            for x in left
+        )
+        lines += ["## Not shown", "", raw(f"<ul>{items}</ul>")]
     return "\n".join(lines) + "\n"
 
 

@@ -228,8 +228,8 @@ def _epochs(training: Mapping[str, Any]) -> str:
     if training.get("patience") is None:
         return f"{training['epochs']} epochs"
     return (
-        f"until the held-out loss has not improved by {100 * training['min_improvement']:g}% for {training['patience']} "
-        f"epochs, at most {training['epochs']}"
+        f"until the held-out loss has not improved by {100 * training['min_improvement']:g}% for "
+        f"{training['patience']} epochs, at most {training['epochs']}"
     )
 
 

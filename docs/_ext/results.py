@@ -14,9 +14,10 @@ from errata import rows as errata_rows
 from PIL import Image
 
 from repro.artifacts.claims import Verdict, all_verdicts, counts
-from repro.artifacts.inventory import PACKAGES, PAPERS, Artifact, artifacts
-from repro.artifacts.pages import TITLES, Entry, entries, group_of, records_behind
+from repro.artifacts.inventory import Artifact, artifacts
+from repro.artifacts.pages import Entry, entries, group_of, records_behind, titled
 from repro.artifacts.render import Sources, state
+from repro.papers import papers
 from repro.records import Record
 from repro.report.html import Place, badge, inline, page, table_html
 
@@ -51,7 +52,7 @@ def _label(artifact: Artifact) -> str:
 
 
 def _anchor(artifact: Artifact) -> str:
-    return f"{PACKAGES[artifact.paper]}-{artifact.id}".lower()
+    return f"{papers()[artifact.paper].prefix}-{artifact.id}".lower()
 
 
 class Records:
@@ -84,7 +85,7 @@ def pages(root: Path, records: Records) -> Iterator[tuple[str, str]]:
     found = [*entries(Sources(None, figures))]
     verdicts = all_verdicts(figures)
     errata = errata_rows(root)
-    for paper in PACKAGES:
+    for paper in papers():
         own = [e for e in found if e.artifact.paper == paper]
         yield f"results/{paper}", _paper_page(paper, own, verdicts, records, errata, figures)
     yield "results/index", _index(verdicts)
@@ -117,17 +118,17 @@ def write_files(root: Path, out: Path, records: Records) -> None:
 
 def _index(verdicts: Sequence[Verdict]) -> str:
     lines = ["# Results", "", "Everything here is made from the committed records when the site is built.", ""]
-    for paper in PACKAGES:
-        lines.append(f"- [{TITLES[paper]}]({paper}.md). {LINES[paper]}")
+    for paper in papers():
+        lines.append(f"- [{titled(paper)}]({paper}.md). {LINES.get(paper, papers()[paper].title)}")
     lines += ["- [All claims](claims.md), with their evidence and their verdicts.", ""]
-    lines += ["```{toctree}", ":hidden:", "", *PACKAGES, "claims", "```"]
+    lines += ["```{toctree}", ":hidden:", "", *papers(), "claims", "```"]
     return "\n".join(lines) + "\n"
 
 
 def _related(artifact: str, errata: Sequence[tuple[str, str, str]]) -> list[str]:
     """The errata that name an artifact's table or figure, or its target."""
     found = artifacts()[artifact]
-    paper = re.escape(TITLES[found.paper])
+    paper = re.escape(titled(found.paper))
     label = re.escape(_label(found))
     target = re.compile(rf"`{re.escape(found.target)}`")
     place = re.compile(rf"{paper}[^;]*?{label}\b") if " " in _label(found) else None
@@ -170,9 +171,9 @@ def _claims_page(verdicts: Sequence[Verdict], errata: Sequence[tuple[str, str, s
     lines += ["A verdict is computed from records: *reproduced* and *contradicted* need runs of the paper profile, or"]
     lines += ["of the overnight profile that have converged; a reduced run never contradicts a claim that the size of"]
     lines += ["networks could decide.", ""]
-    for paper in PAPERS:
+    for paper in (name for name, p in papers().items() if p.title):
         own = [v for v in verdicts if v.claim.paper == paper]
-        lines += [f"## {TITLES[paper]}", "", f"{counts(own)}.", "", raw(_claim_rows(own, errata))]
+        lines += [f"## {titled(paper)}", "", f"{counts(own)}.", "", raw(_claim_rows(own, errata))]
     return "\n".join(lines)
 
 
@@ -183,7 +184,7 @@ def _glance(verdicts: Sequence[Verdict]) -> str:
         address = f"generated/results/{v.claim.paper}.html#claim-{v.claim.name.replace('/', '-')}"
         lines.append(
             f'<li>{badge(v.verdict, KINDS[v.verdict])} <a href="{address}">{inline(v.claim.text)}</a> '
-            f'<span class="of">{TITLES[v.claim.paper]}</span></li>'
+            f'<span class="of">{titled(v.claim.paper)}</span></li>'
         )
     return f"{counts(verdicts)}. The main ones:\n\n" + raw(f'<ul class="glance">{"".join(lines)}</ul>')
 
@@ -196,7 +197,7 @@ def _paper_page(
     errata: Sequence[tuple[str, str, str]],
     figures: Path,
 ) -> str:
-    lines = [f"# {TITLES[paper]}", "", LINES[paper], ""]
+    lines = [f"# {titled(paper)}", "", LINES.get(paper, papers()[paper].title), ""]
     claimed = [v for v in verdicts if v.claim.paper == paper]
     if claimed:
         lines += ["## Claims", "", f"{counts(claimed)}.", "", raw(_claim_rows(claimed, errata))]
@@ -336,7 +337,7 @@ def _group_page(group: dict[str, Record], commands: Sequence[str]) -> str:
 
 def _page(paper: str, title: str, body: str) -> str:
     nav = '<a href="../../../index.html">repro</a> › <a href="../index.html">Results</a> › '
-    nav += f'<a href="../{paper}.html">{TITLES[paper]}</a>'
+    nav += f'<a href="../{paper}.html">{titled(paper)}</a>'
     return page(title, f'<nav aria-label="Where this is">{nav}</nav><h1>{escape(title)}</h1>{body}')
 
 

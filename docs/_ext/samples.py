@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
-from repro.artifacts.pages import TITLES
+from repro.artifacts.pages import titled
 from repro.artifacts.planning import distinguished
 from repro.records import Record
 
@@ -118,7 +118,7 @@ def _images(root: Path, out: Path) -> dict[str, Any]:
                 place = f"{record.spec.key}-{condition.split(':')[0].replace(' ', '-')}-{i}.png"
                 size = _strip(pictures, out / "_files" / "samples" / place)
                 shown.append({"role": role, "name": name, "src": place, "size": size})
-            dataset = f"{record.spec.dataset} ({TITLES[record.spec.paper]}, profile {record.spec.profile})"
+            dataset = f"{record.spec.dataset} ({titled(record.spec.paper)}, profile {record.spec.profile})"
             data.setdefault(dataset, {}).setdefault(condition, {})[label] = shown
     return data
 

@@ -36,6 +36,13 @@ def _generate(app: Sphinx) -> None:
             path.unlink()
 
 
+def _relink(app: Sphinx, name: str, source: list[str]) -> None:
+    """Makes a page's links to files of the repository's root lead to the site's pages of them."""
+    up = "../" * name.count("/")
+    for file, page in reference.ROOT_PAGES.items():
+        source[0] = source[0].replace(f"]({up}../{file}.md)", f"]({up}generated/{page}.md)")
+
+
 def _copy(app: Sphinx, error: Exception | None) -> None:
     """Puts figures, records and the files of the tables beside the pages."""
     if error is not None or app.builder.name != "html":
@@ -49,5 +56,6 @@ def _copy(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Registers the extension."""
     app.connect("builder-inited", _generate)
+    app.connect("source-read", _relink)
     app.connect("build-finished", _copy)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

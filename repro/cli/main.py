@@ -1,4 +1,4 @@
-"""The command ``repro``: list, run, overnight, status, show, open, record, report, cite, doctor, data, weights."""
+"""The command ``repro``: list, run, new, overnight, status, show, open, record, report, cite, doctor, data, weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from repro import __version__
 from repro.cli.claims import add_claims_options, print_claims
 from repro.cli.data import add_data_commands, run_data
 from repro.cli.list import add_list_options, list_artifacts, welcome
+from repro.cli.methods import add_method_options, add_new_command, new_method, run_methods
 from repro.cli.open import add_open_options, open_pages
 from repro.cli.overnight import add_overnight_command, run_overnight
 from repro.cli.results import add_folder_options, add_record_options, add_show_options, print_outcome, record_runs, show
@@ -72,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--long", action="store_true", help="start on the CPU what would take over an hour")
     sub.add_argument("--from-weights", action="store_true", help="measure published weights anew, train nothing")
     add_run_options(sub)
+    add_method_options(sub)
     add_folder_options(sub, "runs", "results")
+    add_new_command(add("new", "a file to begin with: your own method for a table"))
     add_show_options(add("show", "a table: yours, recorded, published; or where a figure lies"))
     add_open_options(add("open", "this package's site, or a page of your own results, in a browser"))
     add_record_options(add("record", "for maintainers: put runs on record, and redraw what they feed"))
@@ -103,6 +106,12 @@ def _run(options: argparse.Namespace) -> None:
     from repro.engine.store import RunStore, default_results_root, default_runs_root
 
     check_options(options)
+    if (options.set or options.only_methods) and not options.method:
+        raise a.UsageError("--set and --only-methods are for --method")
+    if options.method and options.id is not None:
+        bounded = options.long or options.max_minutes is not None or _on_gpu(options.device)
+        run_methods(options, most_seconds=None if bounded else MOST_CPU_SECONDS)
+        return
     if options.key is not None:
         run_key(options)
         return
@@ -159,6 +168,10 @@ def _run(options: argparse.Namespace) -> None:
     with refusing_damaged_records():
         paths = write_results(artifact, options.profile, specs, results, store=store, **choices)
         print_outcome(artifact, options, paths)
+
+
+def _new(options: argparse.Namespace) -> None:
+    new_method(options)
 
 
 def _overnight(options: argparse.Namespace) -> None:

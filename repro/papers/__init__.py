@@ -154,12 +154,14 @@ def paper(name: str) -> Paper:
 
 
 def experiment_of(spec: RunSpec) -> Experiment:
-    """The experiment that a run belongs to.
+    """The experiment that a run belongs to; a method's of a reader's own is that of its table, with another model.
 
     Raises:
         UsageError: If its paper is unknown or has no such experiment.
     """
+    from repro.methods.experiment import MethodExperiment, is_method, measured_as
+
     for experiment in paper(spec.paper).experiments:
-        if experiment.owns(spec):
-            return experiment
+        if experiment.owns(measured_as(spec)):
+            return MethodExperiment(experiment) if is_method(spec) else experiment
     raise UsageError(f"{spec.paper} has no experiment on {spec.dataset!r}")

@@ -152,7 +152,10 @@ def test_dry_run_rows_can_be_told_apart(name: str, capsys: Capture, tmp_path: Pa
     [
         (["lst"], "unknown command 'lst'; did you mean list?"),
         (["rnu", "gmrf-table1"], "unknown command 'rnu'; did you mean run?"),
-        (["qqqq"], "unknown command 'qqqq'; one of list, run, show, record, report, cite, claims, doctor, status"),
+        (
+            ["qqqq"],
+            "unknown command 'qqqq'; one of list, run, new, show, open, record, report, cite, claims, doctor, status",
+        ),
         (["list", "gmrf_mcvea"], "unknown paper 'gmrf_mcvea'; did you mean gmrf_mcvae"),
         (["run", "gmrf_mcvae/tabel1"], "gmrf_mcvae has no artifact 'tabel1'; did you mean gmrf_mcvae/table1 or "),
         (

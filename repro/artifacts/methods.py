@@ -1,0 +1,313 @@
+"""A reader's own methods in a table: their runs, and their rows under the table's own.
+
+A table's function knows how its cells are made from a run's metrics. So it is asked for the table twice, once as it is
+and once with the records of one of its rows exchanged for the method's: what differs is the method's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from repro.artifacts import render as a
+from repro.artifacts.inventory import Artifact
+from repro.engine.store import RunStore, write_atomically
+from repro.errors import RunError, UsageError
+from repro.methods.experiment import derived, differences, measured_as, protocol, protocol_rows
+from repro.methods.source import Source
+from repro.records import Metric, Record, RunSpec, provenance
+from repro.report.cells import Cell, Claim, Shown
+from repro.report.plain_tables import PlainTable
+from repro.report.tables import Column, Row, RowGroup, Table, join_tables
+
+__all__ = ["Chosen", "method_runs", "method_tables", "own_folder", "write_methods"]
+
+Lookup = Callable[[RunSpec], Record | None]
+Chosen = Mapping[str, Sequence[RunSpec]]  # method's name to its runs
+NUDGE = 1.0 + 1e-6  # a change of every value that tells a row's cells from all others
+
+
+def method_runs(
+    artifact: Artifact,
+    profile: str,
+    seeds: int | None,
+    name: str,
+    source: Source,
+    changes: Mapping[str, object],
+    *,
+    precision: str | None = "auto",
+    device: str | None = None,
+) -> list[RunSpec]:
+    """The runs of a method that stand for a row of a table: one for each data and seed that a row of it has.
+
+    Arguments:
+        artifact: The table.
+        profile: Its profile.
+        seeds: Number of seeds; the profile's if None.
+        name: The method's name.
+        source: What builds it.
+        changes: Settings that differ, by name.
+        precision: As :func:`repro.artifacts.render.plan` takes it.
+        device: As there.
+
+    Raises:
+        UsageError: If the artifact is no table of trained models, or one of its own methods has the name.
+    """
+    specs = a.unique(a.plan(artifact, profile, seeds, precision, device))
+    if artifact.kind != "T":
+        raise UsageError(f"--method adds rows to tables; {artifact.name} is none")
+    if not any(s.params.get("training", {}).get("epochs") for s in specs):
+        raise UsageError(f"{artifact.name} trains no models, so no method can be added")
+    if name in {s.method for s in specs}:
+        raise UsageError(f"{artifact.name} has a method {name!r}; --method other_name=... gives yours another name")
+    return [derived(s, name, source, changes) for s in protocol_rows(specs)]
+
+
+def own_folder(results: Path, name: str) -> Path:
+    """Where a method's table and records lie."""
+    return results / "own" / name
+
+
+class _Filler(Record):
+    """Stands for a record that a table cannot be drawn without, in a row that is not shown."""
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name, or some metric under that name."""
+        return next((m for m in self.metrics if m.name == name), replace(self.metrics[0], name=name))
+
+
+def _filler(record: Record, spec: RunSpec) -> Record:
+    return _Filler(**{f.name: getattr(record, f.name) for f in fields(record)} | {"spec": spec})
+
+
+def _exchanged(lookup: Lookup, runs: Sequence[RunSpec], records: Mapping[str, Record], *, everywhere: bool) -> Lookup:
+    """Records in which a method's stand for those of the row that it is measured as.
+
+    Arguments:
+        lookup: The table's own records.
+        runs: The method's.
+        records: Key of a run of the method to its record.
+        everywhere: Whether they also stand for the missing records of all other rows.
+    """
+    stand_ins = {protocol(s): records[s.key] for s in runs}
+
+    def found(spec: RunSpec) -> Record | None:
+        if (own := stand_ins.get(protocol(spec))) is not None:
+            return replace(own, spec=spec)
+        known = lookup(spec)
+        if known is None and everywhere:
+            alike = [s for s in runs if (s.dataset, s.seed) == (spec.dataset, spec.seed)]
+            alike = [s for s in alike if s.params.get("data") == spec.params.get("data")] or alike
+            return _filler(records[alike[0].key], spec) if alike else None
+        return known
+
+    return found
+
+
+def _drawn(artifact: Artifact, profile: str, lookup: Lookup, seeds: int | None) -> list[Table | PlainTable]:
+    class _Records(a.Sources):
+        def record(self, spec: RunSpec) -> Record | None:
+            return lookup(spec)
+
+    return a.tables(artifact, profile, _Records(None, Path()), seeds)
+
+
+def method_tables(
+    artifact: Artifact, profile: str, chosen: Chosen, lookup: Lookup, seeds: int | None = None
+) -> list[Table | PlainTable]:
+    """The artifact's tables with a row for each method under their own.
+
+    A table whose own runs have no records has the methods' rows alone, and says so.
+
+    Arguments:
+        artifact: The table.
+        profile: Its profile.
+        chosen: Method's name to its runs.
+        lookup: A run's record, the methods' and the table's own; None if there is none.
+        seeds: Number of seeds; the profile's if None.
+
+    Raises:
+        RunError: If a run of a method has no record, or the table cannot be made of the method's metrics.
+    """
+    specs = a.unique(a.plan(artifact, profile, seeds, "auto"))
+    absent = [s for s in specs if lookup(s) is None]
+    whole = not absent or (artifact.partial and len(absent) < len(specs))
+    found: list[Table | PlainTable] | None = None
+    for name, runs in chosen.items():
+        records: dict[str, Record] = {}
+        for s in runs:
+            if (record := lookup(s)) is None:
+                raise RunError(f"{s.label} has no record")
+            records[s.key] = record
+        theirs = _exchanged(lookup, runs, records, everywhere=not whole)
+        nudged = {
+            k: replace(r, metrics=[replace(m, value=m.value * NUDGE) for m in r.metrics]) for k, r in records.items()
+        }
+        other = lookup if whole else _exchanged(theirs, runs, nudged, everywhere=False)
+        try:
+            ours, before = _drawn(artifact, profile, theirs, seeds), _drawn(artifact, profile, other, seeds)
+        except KeyError as error:
+            reason = str(error.args[0] if error.args else error).split("; it has")[0]
+            raise RunError(f"{artifact.name} cannot show {name}: {reason}") from None
+        first = found is None and not whole
+        note = _note(name, runs, list(records.values()))
+        missing = "" if whole else f"The table's own rows are not recorded: `{artifact.command(profile)}` makes them."
+        if found is None:
+            found = before if whole else [_emptied(t) for t in ours]
+        found = [
+            _with_row(f, b, o, name, note, missing, first=first) for f, b, o in zip(found, before, ours, strict=True)
+        ]
+    return [t for t in found or [] if t.rows]
+
+
+def _note(name: str, runs: Sequence[RunSpec], records: Sequence[Record]) -> str:
+    model = runs[0].params["model"]
+    version = f", version {model['version']}" if model["version"] else ""
+    settings = "".join(f", {k} {v}" for k, v in model["settings"].items())
+    changed = "".join(f"; {k} {new} instead of {old}" for k, (old, new) in differences(runs[0]).items())
+    origin = f"{model['module']}:{model['function']}{version}, source {model['sha256'][:12]}{settings}"
+    like = f"data, seeds, training and evaluation of {measured_as(runs[0]).method}'s row{changed}"
+    return f"{name}: {origin}; {like}. {provenance(records)}"
+
+
+def _emptied(table: Table | PlainTable) -> Table | PlainTable:
+    """A table drawn from stand-ins, without what is said of rows that have no records."""
+    if isinstance(table, PlainTable):
+        return replace(table, rows=(), notes=())
+    return replace(table, groups=(), notes=(), provenance="Own rows alone.")
+
+
+def _with_row(
+    table: Table | PlainTable,
+    before: Table | PlainTable,
+    ours: Table | PlainTable,
+    name: str,
+    note: str,
+    missing: str,
+    *,
+    first: bool,
+) -> Table | PlainTable:
+    """A table with a method's rows added; where it is ``first`` in a table of stand-ins, its rows alone."""
+    if isinstance(table, PlainTable):
+        assert isinstance(before, PlainTable)
+        assert isinstance(ours, PlainTable)
+        return _with_plain_row(table, before, ours, name, [note, missing] if missing else [note])
+    assert isinstance(before, Table)
+    assert isinstance(ours, Table)
+    former = {row.label: _numbers(row) for row in before.rows}
+    changed = [row for row in ours.rows if former.get(row.label) != _numbers(row)]
+    rows = [
+        Row(
+            name if len(changed) == 1 else f"{name}, as {row.label}", {k: _unpublished(c) for k, c in row.cells.items()}
+        )
+        for row in changed
+    ]
+    if not rows:
+        if first:
+            raise RunError(f"table {table.caption!r} shows nothing of {name}")
+        return table
+    if missing:
+        known = [] if missing in table.notes else [missing]
+        return replace(table, rows=[*(() if first else table.rows), *rows], notes=[*table.notes, note, *known])
+    best = [Row(f"{r.label} − best of the table's rows", _differences(r, table.columns, before)) for r in rows]
+    lines = [line for pair in zip(rows, best, strict=True) for line in pair]
+    ranks = [Claim(_ranks(r, before)) for r in rows if not ours.no_verdict]
+    return replace(
+        table, groups=[*table.groups, RowGroup(f"Your method {name}", lines)], notes=[*table.notes, note, *ranks]
+    )
+
+
+def _numbers(row: Row) -> list[object]:
+    return [(k, c.obtained, c.reason) for k, c in row.cells.items()]
+
+
+def _unpublished(cell: Cell) -> Cell:
+    return replace(cell, published=None)
+
+
+def _others(column: Column, table: Table) -> list[float]:
+    cells = [row.cells[column.key] for row in table.rows]
+    return [c.mean for c in cells if c.mean is not None and not c.caveat]
+
+
+def _differences(row: Row, columns: Sequence[Column], table: Table) -> dict[str, Cell]:
+    """Each seed's value minus the best mean of the table's own rows."""
+    found = {}
+    for column in columns:
+        cell, others = row.cells[column.key], _others(column, table)
+        if cell.obtained and others and column.better:
+            best = min(others) if column.better == "lower" else max(others)
+            found[column.key] = Cell(None, [x - best for x in cell.obtained])
+        else:
+            why = cell.reason or ("no value of the table's own" if not others else "neither direction is better")
+            found[column.key] = Cell(None, (), why)
+    return found
+
+
+def _ranks(row: Row, table: Table) -> str:
+    """Its place among the table's rows in each column, by means over seeds; 1 is the best."""
+    places = []
+    for column in table.columns:
+        mean, others = row.cells[column.key].mean, _others(column, table)
+        if mean is not None and others and column.better:
+            ahead = sum(x < mean if column.better == "lower" else x > mean for x in others)
+            places.append(f"{f'{column.group} {column.label}'.strip()} {1 + ahead} of {1 + len(others)}")
+    return f"Rank of {row.label} by its mean, with the table's rows: {'; '.join(places) or 'none'}."
+
+
+def _with_plain_row(
+    table: PlainTable, before: PlainTable, ours: PlainTable, name: str, notes: Sequence[str]
+) -> PlainTable:
+    """Under a table of text: what differs, with the method's name where the row has its label."""
+    changed = [new for old, new in zip(before.rows, ours.rows, strict=False) if _shown(old) != _shown(new)]
+    if not changed:
+        return table
+    rows = [(f"{name}, as {row[0]}" if len(changed) > 1 else name, *row[1:]) for row in changed]
+    last = table.notes[-1:]  # what it was measured with stays last
+    new = [n for n in notes if n not in table.notes]
+    return replace(table, rows=(*table.rows, *rows), notes=(*table.notes[:-1], *new, *last))
+
+
+def _shown(row: Sequence[str]) -> list[object]:
+    return [(x.cell.obtained, x.cell.reason) if isinstance(x, Shown) else x for x in row]
+
+
+def write_methods(
+    artifact: Artifact,
+    profile: str,
+    chosen: Chosen,
+    lookup: Lookup,
+    results: Path,
+    *,
+    store: RunStore,
+    seeds: int | None = None,
+) -> list[Path]:
+    """Writes each method's records, and the table with its row, into a folder of its own.
+
+    Arguments:
+        artifact: The table.
+        profile: Its profile.
+        chosen: Method's name to its runs, all recorded.
+        lookup: As :func:`method_tables` takes it.
+        results: The reader's folder of results.
+        store: The run directories.
+        seeds: Number of seeds; the profile's if None.
+
+    Returns:
+        The tables' files.
+    """
+    contents = {
+        name: join_tables(
+            method_tables(artifact, profile, {name: runs}, lookup, seeds), f"tab:{artifact.target}-{name}"
+        )
+        for name, runs in chosen.items()
+    }
+    paths = []
+    for name, runs in chosen.items():
+        folder = own_folder(results, name)
+        a.export_records(runs, store, folder)
+        for suffix, content in contents[name].items():
+            paths.append(a.output_folder(artifact, profile, folder) / f"{artifact.id}.{suffix}")
+            write_atomically(paths[-1], content)
+    return paths

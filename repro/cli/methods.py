@@ -1,0 +1,203 @@
+"""``repro run ID --method``: a reader's own methods as rows of a table; and ``repro new method``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_method_options", "add_new_command", "new_method", "run_methods"]
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
+
+
+def add_method_options(sub: argparse.ArgumentParser) -> None:
+    """Adds the options of ``repro run`` for methods of a reader's own."""
+    group = sub.add_argument_group("your own methods, as rows under a table's own")
+    group.add_argument(
+        "--method",
+        action="append",
+        default=[],
+        metavar="[NAME=]SOURCE",
+        help="my_package.my_model:build, my_model.py:build, multivae:MODEL or an installed package's; several times",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SETTING=VALUE",
+        help="of training, such as epochs=50, or an argument of the function; NAME.SETTING=VALUE for one of several",
+    )
+    group.add_argument("--only-methods", action="store_true", help="do not run what the table's own rows lack")
+
+
+def add_new_command(sub: argparse.ArgumentParser) -> None:
+    """Adds the options of ``repro new``."""
+    sub.add_argument("what", choices=("method",), help="method: one file with a model that runs at once")
+    sub.add_argument("name", metavar="NAME")
+
+
+def new_method(options: argparse.Namespace) -> None:
+    """Writes ``NAME.py``, a commented model that runs at once: the command ``repro new method``.
+
+    Raises:
+        UsageError: If it is no name, or there is such a file.
+    """
+    from repro.errors import UsageError
+
+    name = options.name.removesuffix(".py")
+    if not name.isidentifier():
+        raise UsageError(f"{options.name!r} is no name of a Python module")
+    path = Path(f"{name}.py")
+    text = (files("repro.methods") / "template.py").read_text(encoding="utf-8")
+    try:
+        with open(path, "x", encoding="utf-8") as handle:
+            handle.write(text.replace("FILE", path.name).replace("NAME", name))
+    except FileExistsError:
+        raise UsageError(f"{path} is there already; nothing was written") from None
+    print(f"{path}\nrepro run gmrf-table1 --profile quick --method {name}={path}:build")
+
+
+def _settings(words: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
+    """Method's name to its settings.
+
+    Raises:
+        UsageError: If a word has no ``=``, or names no method of these.
+    """
+    from repro.errors import UsageError
+
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for word in words:
+        key, equals, text = word.partition("=")
+        method, dot, setting = key.rpartition(".")
+        if not equals or not setting.isidentifier():
+            raise UsageError(f"--set {word!r}: such as --set epochs=50, or --set NAME.epochs=50 for one of the methods")
+        if dot and method not in found:
+            raise UsageError(f"--set {word!r}: no --method has the name {method!r}; one of {', '.join(names)}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        for name in [method] if dot else names:
+            found[name][setting] = value
+    return found
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, Any]:
+    """Method's name to its source."""
+    from repro.errors import UsageError
+    from repro.methods.source import source_of
+
+    found: dict[str, Any] = {}
+    for word in options.method:
+        given, equals, text = word.partition("=")
+        default, source = source_of(text if equals else word)
+        name = given if equals else default
+        if not NAME.fullmatch(name):
+            raise UsageError(f"--method {word!r}: {name!r} is no name; letters, digits, '_', '+' and '-'")
+        if name in found:
+            raise UsageError(f"two methods have the name {name!r}; --method NAME=... tells them apart")
+        found[name] = source
+    return found
+
+
+def _check(name: str, runs: list[Any]) -> None:
+    from repro.errors import UsageError
+    from repro.methods.models import check_method
+    from repro.model import isolated_rng
+    from repro.papers import experiment_of
+
+    experiment = experiment_of(runs[0])
+    try:
+        experiment.training(runs[0])
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"method {name}: {' '.join(str(error).split())}") from None
+    with isolated_rng(runs[0].seed):
+        model = experiment.build(runs[0])
+    if missing := check_method(name, model):
+        print(f"{name} does not offer {' or '.join(missing)}, which some tables ask for", file=sys.stderr)
+
+
+def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> None:
+    """Runs methods of a reader's own, and what the table's own rows lack, and renders the table with all.
+
+    Arguments:
+        options: What the command line says.
+        most_seconds: What is refused beyond this; None for no limit.
+
+    Raises:
+        UsageError: If a method or a setting is wrong; before anything is trained.
+        RunError, StoppedError: As :func:`repro.cli.run.run_specs`.
+    """
+    from repro.artifacts import methods as m
+    from repro.artifacts import render as a
+    from repro.artifacts.results import refusing_damaged_records
+    from repro.cli.run import run_specs, submit_array
+    from repro.engine.devices import available_cores
+    from repro.engine.progress import duration
+    from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
+    from repro.errors import UsageError
+
+    for name in ("all", "from_weights", "key"):
+        if getattr(options, name):
+            raise UsageError(f"--method and --{name.replace('_', '-')} do not go together")
+    artifact = a.find(options.id)
+    profile = a.check_profile(options.profile)
+    sources = _chosen(options)
+    settings = _settings(options.set, list(sources))
+    choices = {"precision": options.precision or "auto", "device": options.device}
+    chosen = {
+        name: m.method_runs(artifact, profile, options.seeds, name, source, settings[name], **choices)
+        for name, source in sources.items()
+    }
+    store = RunStore(options.runs or default_runs_root())
+    results = options.results or default_results_root()
+    yours, recorded = a.Sources(store, results, "auto"), a.Sources(None, figures_root(), "auto")
+
+    def lookup(spec: Any) -> Any:
+        return yours.record(spec) or recorded.record(spec)
+
+    table = a.unique(a.plan(artifact, profile, options.seeds, choices["precision"], options.device))
+    own = [s for runs in chosen.values() for s in runs]
+    with refusing_damaged_records():
+        todo = [s for s in own if options.force or store.record(s) is None]
+        if not options.only_methods:
+            todo += [s for s in table if lookup(s) is None]
+    workers = 1 if options.executor == "inline" else options.workers or available_cores()
+    seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
+    summary = (
+        f"{artifact.name}, profile {profile}, with {', '.join(chosen)}: {len(own)} runs and {len(table)} of the table, "
+        f"{len(todo)} to run; about {duration(seconds)} and {megabytes / 1000:.1f} GB on {workers} cores"
+    )
+    if options.dry_run:
+        for spec in own + table:
+            print(f"{spec.key}  {spec.label:56s}  {'to run' if spec in todo else 'recorded'}")
+        print(summary)
+        return
+    for name, runs in chosen.items():
+        if any(s in todo for s in runs):
+            _check(name, runs)
+    if todo and options.executor == "slurm":
+        submit_array(todo, store, options)
+        return
+    if todo:
+        print(summary, file=sys.stderr)
+        if most_seconds is not None and seconds > most_seconds:
+            raise UsageError(
+                f"{artifact.name} would take about {duration(seconds)} here; --only-methods leaves out the table's own "
+                "rows, or use --profile quick, a GPU, or --long"
+            )
+        if options.force:
+            for spec in own:
+                store.discard(spec)
+        run_specs(todo, store, options, total=len(own) + len(table))
+    with refusing_damaged_records():
+        paths = m.write_methods(artifact, profile, chosen, lookup, results, store=store, seeds=options.seeds)
+        for shown in m.method_tables(artifact, profile, chosen, lookup, options.seeds):
+            print(shown.to_markdown())
+    sys.stdout.flush()
+    print("\n".join(map(str, paths)), file=sys.stderr)

@@ -1,0 +1,215 @@
+"""From what a reader's function returns to a model of the one interface, and what is checked before any training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro.datasets.base import ModalitySpec
+from repro.errors import UsageError
+from repro.model import Loss, MultimodalModel, Stage, isolated_rng
+
+__all__ = ["Adapted", "built", "check_method"]
+
+METHODS = ("loss", "generate", "log_likelihood")
+SAMPLES, POINTS = 3, 8  # of the check: samples drawn, data points given
+
+
+class Adapted(MultimodalModel):
+    """An object with ``loss``, ``generate`` and ``log_likelihood`` behind the one interface.
+
+    ``loss(batch)`` gives a scalar or a :class:`~repro.model.Loss`; ``generate(num_samples, given=, generator=,
+    sample_likelihood=)`` and ``log_likelihood(batch, given=, num_importance_samples=, generator=)`` are as the
+    interface has them, and each may leave out what it does not need, but ``given``.
+
+    Arguments:
+        modalities: Name to :class:`~repro.datasets.base.ModalitySpec`.
+        inner: The object. Parameters are its own where it is a module, else those of its attributes that are modules or
+            parameters.
+
+    Raises:
+        ValueError: If it has no parameter to train.
+    """
+
+    def __init__(self, modalities: Mapping[str, ModalitySpec], inner: Any) -> None:
+        super().__init__(modalities)
+        if isinstance(inner, nn.Module):
+            self.parts = nn.ModuleDict({"inner": inner})
+        else:
+            found = {k: v for k, v in vars(inner).items() if isinstance(v, nn.Module | nn.Parameter)}
+            self.parts = nn.ModuleDict({k: v for k, v in found.items() if isinstance(v, nn.Module)})
+            self.values = nn.ParameterDict({k: v for k, v in found.items() if isinstance(v, nn.Parameter)})
+        if not any(p.requires_grad for p in self.parameters()):
+            raise ValueError(f"{type(inner).__name__} has no parameter to train")
+        self._inner = (inner,)  # in a tuple, so that a module is registered once
+
+    @property
+    def inner(self) -> Any:
+        """The object."""
+        return self._inner[0]
+
+    def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
+        """The object's own loss of a batch."""
+        self.check_batch(batch)
+        found = self.inner.loss(dict(batch))
+        return found if isinstance(found, Loss) else Loss(found)
+
+    def _generate(
+        self,
+        num_samples: int,
+        *,
+        given: Mapping[str, Tensor] | None,
+        generator: torch.Generator | None,
+        sample_likelihood: bool,
+    ) -> dict[str, Tensor]:
+        options = {"given": given, "generator": generator, "sample_likelihood": sample_likelihood}
+        if sample_likelihood and "sample_likelihood" not in _taken(self.inner.generate, options):
+            raise NotImplementedError(f"{type(self.inner).__name__}.generate takes no sample_likelihood")
+        return _call(self.inner.generate, num_samples, options, generator)
+
+    def _log_likelihood(
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        given: Mapping[str, Tensor] | None,
+        num_importance_samples: int,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        options = {"given": given, "num_importance_samples": num_importance_samples, "generator": generator}
+        return _call(self.inner.log_likelihood, dict(batch), options, generator)
+
+
+def _taken(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    known = signature(function).parameters
+    if any(p.kind is Parameter.VAR_KEYWORD for p in known.values()):
+        return dict(options)
+    return {k: v for k, v in options.items() if k in known}
+
+
+def _call(
+    function: Callable[..., Any], first: Any, options: Mapping[str, Any], generator: torch.Generator | None
+) -> Any:
+    """Calls a function with the options that it takes; without a generator of its own it draws from a seeded state."""
+    taken = _taken(function, options)
+    if "generator" in taken:
+        return function(first, **taken)
+    with isolated_rng(generator):
+        return function(first, **taken)
+
+
+def built(
+    name: str,
+    function: Callable[..., Any],
+    modalities: Mapping[str, ModalitySpec],
+    settings: Mapping[str, Any],
+) -> MultimodalModel:
+    """What a method's function builds, behind the one interface.
+
+    Arguments:
+        name: The method's.
+        function: ``function(modalities, **settings)``.
+        modalities: Name to :class:`~repro.datasets.base.ModalitySpec`.
+        settings: Keyword arguments.
+
+    Raises:
+        UsageError: If it raises, or returns anything but a model of these modalities; one line.
+    """
+    try:
+        made = function(dict(modalities), **settings)
+        if not isinstance(made, MultimodalModel):
+            lacks = [m for m in METHODS if not callable(getattr(made, m, None))]
+            if lacks:
+                raise TypeError(f"it returns {type(made).__name__}, which has no {', '.join(lacks)}")
+            made = Adapted(modalities, made)
+    except Exception as error:
+        raise UsageError(f"method {name} cannot be built: {_reason(error)}") from None
+    if dict(made.modalities) != dict(modalities):
+        raise UsageError(f"method {name} has modalities {list(made.modalities)}, the table's are {list(modalities)}")
+    return made
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _points(spec: ModalitySpec, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    """Values of a modality that data could have: uniform in its range, bits, or standard normal."""
+    shape = (POINTS, *spec.shape)
+    if spec.range is None:
+        return torch.randn(shape, generator=generator, dtype=dtype)
+    low, high = spec.range
+    values = torch.rand(shape, generator=generator, dtype=dtype)
+    return low + (high - low) * (values.round() if spec.kind == "binary" else values)
+
+
+def _check_samples(found: Any, modalities: Mapping[str, ModalitySpec], leading: tuple[int, ...], what: str) -> None:
+    if not isinstance(found, Mapping) or set(found) != set(modalities):
+        names = list(found) if isinstance(found, Mapping) else type(found).__name__
+        raise ValueError(f"{what} returns {names}, must be a tensor for each of {list(modalities)}")
+    for m, spec in modalities.items():
+        x, expected = found[m], (*leading, *spec.shape)
+        if not isinstance(x, Tensor) or tuple(x.shape) != expected:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"{what} returns {m!r} of shape {got}, must be {expected}")
+        if not torch.isfinite(x).all():
+            raise ValueError(f"{what} returns {m!r} with values that are not finite")
+
+
+def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> list[str]:
+    """Takes a loss and samples of a new model, so that what is wrong is said before anything is trained.
+
+    Arguments:
+        name: The method's.
+        model: As it was built; its parameters stay as they are.
+        device: Where to check.
+
+    Returns:
+        What the model does not offer and some tables ask for: a likelihood, or its noise.
+
+    Raises:
+        UsageError: If the loss is no finite scalar with a gradient, or samples have wrong names or shapes or are not
+            finite; one line.
+    """
+    missing = []
+    draws = torch.Generator(device).manual_seed(0)
+    model.to(device)
+    data = {
+        m: _points(s, torch.Generator().manual_seed(i), model.dtype).to(device)
+        for i, (m, s) in enumerate(model.modalities.items())
+    }
+    first = next(iter(model.modalities))
+    one = {first: data[first]}
+    with isolated_rng(0):
+        try:
+            kept = {k: v.clone() for k, v in model.state_dict().items()}
+            model.train()
+            total = model.loss(data, model.stages()[0]).total
+            if not isinstance(total, Tensor) or total.dim() != 0 or not total.requires_grad:
+                raise ValueError("loss must be a scalar with a gradient")
+            if not math.isfinite(total.item()):
+                raise ValueError(f"loss is {total.item()} at the start")
+            model.load_state_dict(kept)  # batch normalisation has counted a batch
+            model.eval()
+            _check_samples(model.generate(SAMPLES, generator=draws), model.modalities, (SAMPLES,), "generate")
+            drawn = model.generate(SAMPLES, given=one, generator=draws)
+            _check_samples(drawn, model.modalities, (SAMPLES, POINTS), f"generate given {first!r}")
+            try:
+                drawn = model.generate(SAMPLES, generator=draws, sample_likelihood=True)
+                _check_samples(drawn, model.modalities, (SAMPLES,), "generate with sample_likelihood")
+            except NotImplementedError:
+                missing.append("samples of its likelihood")
+            try:
+                found = model.log_likelihood(data, num_importance_samples=20, generator=draws)
+                if tuple(found.shape) != (POINTS,) or not torch.isfinite(found).all():
+                    raise ValueError(f"log_likelihood must give {POINTS} finite values for {POINTS} points")
+            except NotImplementedError:
+                missing.append("a likelihood")
+        except Exception as error:
+            raise UsageError(f"method {name}: {_reason(error)}") from None
+    return missing

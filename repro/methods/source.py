@@ -1,0 +1,170 @@
+"""Where a method comes from: a function of a module, of a file, of an installed package's entry point, or multivae.
+
+A :class:`Source` names the function and the SHA-256 of its source, so that the key of a run changes with the source
+and no record stands for a source that was edited since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module, invalidate_caches
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pkgutil import iter_modules
+from typing import Any
+
+from repro.errors import UsageError
+
+__all__ = ["GROUP", "MULTIVAE", "Source", "load", "source_of"]
+
+GROUP = "repro.methods"  # of the entry points that offer methods
+MULTIVAE = "multivae"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A function that builds a model, and what its source was.
+
+    Arguments:
+        module: A dotted name, or a file's path that ends in ``.py``, relative to the working directory or absolute.
+        function: Its name in the module; a model's name for multivae.
+        sha256: Of the file, or of all Python files of the module's top-level package, with their names.
+        version: Of the distribution that the module was installed by, or its ``__version__``; empty without either.
+    """
+
+    module: str
+    function: str
+    sha256: str
+    version: str
+
+    @property
+    def label(self) -> str:
+        """``module:function``."""
+        return f"{self.module}:{self.function}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields."""
+        return asdict(self)
+
+
+def _python_files(spec: ModuleSpec) -> Iterator[tuple[str, bytes]]:
+    """Name and text of a module, and of all modules below it where it is a package; nothing is imported."""
+    loader, origin = spec.loader, spec.origin
+    if isinstance(loader, SourceFileLoader) and origin is not None:
+        yield spec.name, loader.get_data(origin)
+    for finder, name, _ in iter_modules(spec.submodule_search_locations or ()):
+        inner = finder.find_spec(name)  # type: ignore[call-arg]
+        if inner is not None:
+            for below, text in _python_files(inner):
+                yield f"{spec.name}.{below}", text
+
+
+def _spec_of(module: str) -> ModuleSpec:
+    """How a module or file would be imported.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if module.endswith(".py"):
+        name = "repro_method_" + hashlib.sha256(module.encode()).hexdigest()[:12]
+        found = spec_from_file_location(name, module)
+    else:
+        if "" not in sys.path:
+            sys.path.append("")  # the working directory, last: nothing there hides an installed module
+        invalidate_caches()
+        try:
+            found = find_spec(module.partition(".")[0])
+        except ValueError:  # a module that was made by hand
+            found = None
+    if found is None:
+        raise UsageError(f"there is no module {module!r}, neither installed nor in the working directory")
+    return found
+
+
+def _sha256(module: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        for name, text in sorted(_python_files(_spec_of(module))):
+            digest.update(f"{'' if module.endswith('.py') else name} {len(text)}\n".encode())
+            digest.update(text)
+    except OSError as error:
+        raise UsageError(f"cannot read {module}: {error.strerror or error}") from None
+    return digest.hexdigest()
+
+
+def _version(module: str) -> str:
+    if module.endswith(".py"):
+        return ""
+    top = module.partition(".")[0]
+    for name in packages_distributions().get(top, ()):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ""
+
+
+def source_of(text: str) -> tuple[str, Source]:
+    """The default name and the source that a reader's word stands for.
+
+    Arguments:
+        text: ``"my_package.my_model:build"``, ``"my_model.py:build"``, ``"multivae:NAME"``, or the name of an installed
+            package's entry point of the group ``repro.methods``.
+
+    Raises:
+        UsageError: If there is no such module, file or entry point.
+    """
+    name = ""
+    if ":" not in text:
+        offered = {entry.name: entry.value for entry in entry_points(group=GROUP)}
+        if text not in offered:
+            have = f"; installed packages offer {', '.join(sorted(offered))}" if offered else ""
+            raise UsageError(
+                f"no installed package offers a method {text!r}{have}; name a function, as my_package.model:build or "
+                "my_model.py:build"
+            )
+        name, text = text, offered[text]
+    module, _, function = text.rpartition(":")
+    if not module or not function.isidentifier():
+        raise UsageError(f"{text!r} names no function; such as my_package.my_model:build or my_model.py:build")
+    default = function if module == MULTIVAE else module.removesuffix(".py").replace("\\", "/").split("/")[-1]
+    return name or default.split(".")[-1], Source(module, function, _sha256(module), _version(module))
+
+
+@cache
+def _module(module: str, sha256: str) -> Any:
+    if not module.endswith(".py"):
+        _spec_of(module)
+        return import_module(module)
+    spec = _spec_of(module)
+    made = module_from_spec(spec)
+    sys.modules[spec.name] = made  # dataclasses and pickle look a class's module up
+    assert spec.loader is not None
+    spec.loader.exec_module(made)
+    return made
+
+
+def load(source: Source) -> Callable[..., Any]:
+    """The function itself; its module is imported.
+
+    Raises:
+        UsageError: If the source is another one than it was, cannot be imported, or has no such function.
+    """
+    if (found := _sha256(source.module)) != source.sha256:
+        raise UsageError(
+            f"{source.module} has changed: its source has the hash {found[:12]}, this run's had {source.sha256[:12]}; "
+            "the command with --method plans it anew"
+        )
+    try:
+        made = _module(source.module, source.sha256)
+    except Exception as error:
+        raise UsageError(f"{source.module} cannot be imported: {type(error).__name__}: {error}") from None
+    function = getattr(made, source.function, None)
+    if not callable(function):
+        raise UsageError(f"{source.module} has no function {source.function!r}")
+    return function

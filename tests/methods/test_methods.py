@@ -1,0 +1,351 @@
+"""A reader's own methods: sources, what is refused before training, runs found by their specification, the row."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from repro.artifacts import methods as rows
+from repro.artifacts.inventory import artifacts, find
+from repro.artifacts.render import NotOfferedError, plan, unique
+from repro.cli.main import main
+from repro.datasets import ModalitySpec
+from repro.engine.execute import execute
+from repro.engine.store import RunStore, check_spec_file
+from repro.errors import UsageError
+from repro.methods import template
+from repro.methods.experiment import MethodExperiment, is_method, measured_as
+from repro.methods.source import Source, source_of
+from repro.papers import experiment_of
+from repro.records import Record, RunSpec
+from repro.training import TrainingStopped
+from tests.support.runs import Smoke
+
+pytest_plugins = ["tests.support.runs"]
+
+Capture = pytest.CaptureFixture[str]
+
+THREE_METHODS = """
+import torch
+
+class Bias:
+    "No module, no class of the package's: its parameter is an attribute."
+
+    def __init__(self, modalities, start):
+        self.shapes = {m: s.shape for m, s in modalities.items()}
+        self.shift = torch.nn.Parameter(torch.tensor(start))
+
+    def loss(self, batch):
+        return sum((x - self.shift).square().mean() for x in batch.values())
+
+    def generate(self, num_samples, given=None, sample_likelihood=False):
+        leading = (num_samples,) if given is None else (num_samples, len(next(iter(given.values()))))
+        noise = float(sample_likelihood)
+        return {m: self.shift + noise * torch.randn(*leading, *s) for m, s in self.shapes.items()}
+
+    def log_likelihood(self, batch, given=None):
+        return -sum((x - self.shift).square().flatten(1).sum(1) for x in batch.values())
+
+def build(modalities, start=0.0):
+    return Bias(modalities, start)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A reader's working directory, with his own runs and results."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("REPRO_RESULTS", str(tmp_path / "results"))
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path.name
+
+
+def spec_of(word: str, name: str = "mine", **changes: object) -> RunSpec:
+    _, source = source_of(word)
+    (spec,) = rows.method_runs(find("gmrf-table1"), "smoke", 1, name, source, changes)
+    return spec
+
+
+def run(*words: str) -> int:
+    return main(
+        ["run", "gmrf-table1", "--profile", "smoke", "--seeds", "1", "--executor", "inline", "--device", "cpu", *words]
+    )
+
+
+def test_the_key_changes_with_the_source_and_the_record_says_which(folder: Path) -> None:
+    write(folder / "bias.py", THREE_METHODS)
+    first = spec_of("bias.py:build")
+    assert first == spec_of("bias.py:build")
+    write(folder / "bias.py", THREE_METHODS + "\n# edited\n")
+    second = spec_of("bias.py:build")
+    assert first.key != second.key
+    assert {k for k in first.params["model"] if first.params["model"][k] != second.params["model"][k]} == {"sha256"}
+    with pytest.raises(UsageError, match=r"bias\.py has changed"):
+        experiment_of(first).build(first)
+    assert experiment_of(second).build(second).inner.shift == 0.0
+
+
+def test_a_package_is_hashed_with_all_its_modules(folder: Path) -> None:
+    write(folder / "mypack" / "__init__.py", "")
+    write(folder / "mypack" / "layers.py", "START = 2.0\n")
+    write(folder / "mypack" / "sub" / "__init__.py", "")
+    write(folder / "mypack" / "sub" / "model.py", THREE_METHODS + "\nfrom mypack.layers import START\n")
+    spec = spec_of("mypack.sub.model:build", start=3.0)
+    assert experiment_of(spec).build(spec).inner.shift == 3.0
+    write(folder / "mypack" / "layers.py", "START = 1.0\n")
+    assert spec_of("mypack.sub.model:build", start=3.0).key != spec.key
+
+
+def test_installed_packages_offer_methods(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = folder / "site"
+    write(site / "offered.py", THREE_METHODS)
+    write(site / "offering-2.5.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: offering\nVersion: 2.5\n")
+    write(site / "offering-2.5.dist-info" / "entry_points.txt", "[repro.methods]\nbias = offered:build\n")
+    write(site / "offering-2.5.dist-info" / "top_level.txt", "offered\n")
+    monkeypatch.syspath_prepend(str(site))
+    name, source = source_of("bias")
+    assert (name, source.label, source.version) == ("bias", "offered:build", "2.5")
+    with pytest.raises(UsageError, match=r"no installed package offers a method 'bais'; installed .* bias"):
+        source_of("bais")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def build(modalities):\n    raise RuntimeError('out of\\nideas')", "RuntimeError: out of ideas"),
+        ("def build(modalities):\n    return 3", "returns int, which has no loss, generate, log_likelihood"),
+        ("def make(modalities):\n    return 3", "has no function 'build'"),
+        ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
+        ("def build(modalities:\n", "cannot be imported: SyntaxError"),
+        (
+            THREE_METHODS.replace("(num_samples,) if", "(num_samples + 1,) if"),
+            r"generate returns 'm0' of shape \(4, 2\)",
+        ),
+        (THREE_METHODS.replace("*leading, *s", "*leading, 1, *s"), r"of shape \(3, 1, 2\), must be \(3, 2\)"),
+        (THREE_METHODS.replace("self.shift + noise", "self.shift / 0 + noise"), "values that are not finite"),
+        (
+            THREE_METHODS.replace("for m, s in self.shapes.items()}", "for m, s in [*self.shapes.items()][1:]}"),
+            "must be",
+        ),
+        (THREE_METHODS.replace(".mean() for", ".mean((0,)) for"), "loss must be a scalar with a gradient"),
+        (THREE_METHODS.replace("return sum(", "return 0.0 / (0.0 * self.shift) + sum("), "loss is nan at the start"),
+        (THREE_METHODS.replace(".flatten(1).sum(1)", ".sum()"), "must give 8 finite values for 8 points"),
+        (THREE_METHODS.replace("torch.nn.Parameter", ""), "Bias has no parameter to train"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Capture, text: str, said: str) -> None:
+    write(folder / "bad.py", text)
+    assert run("--method", "bad.py:build", "--only-methods") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = [line for line in printed.err.splitlines() if line.startswith("repro: ")]
+    assert len(lines) == 1
+    assert re.search(said, lines[0]), lines[0]
+    assert not (folder / "runs").exists()
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--method", "nowhere.py:build"], "cannot read nowhere.py"),
+        (["--method", "no_such_module:build"], "no module 'no_such_module'"),
+        (["--method", "bias.py:build", "--set", "depth=3"], "no setting ['depth']; it has ['start']"),
+        (["--method", "bias.py:build", "--set", "epochs=0"], "epochs is 0"),
+        (["--method", "bias.py:build", "--set", "epochs"], "such as --set epochs=50"),
+        (["--method", "bias.py:build", "--set", "other.epochs=3"], "no --method has the name 'other'"),
+        (["--method", "mvae=bias.py:build"], "has a method 'mvae'"),
+        (["--method", "../x=bias.py:build"], "is no name"),
+        (["--method", "bias.py:build", "--method", "bias.py:build"], "two methods have the name 'bias'"),
+        (["--method", "bias.py:build", "--from-weights"], "do not go together"),
+        (["--set", "epochs=3"], "are for --method"),
+    ],
+)
+def test_wrong_calls_are_refused(folder: Path, capsys: Capture, words: list[str], said: str) -> None:
+    write(folder / "bias.py", THREE_METHODS)
+    assert run(*words) == 2
+    assert said in capsys.readouterr().err
+    assert not (folder / "runs").exists()
+
+
+def test_it_is_run_and_stands_under_the_tables_own_rows(
+    folder: Path, smoke: Smoke, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPRO_RUNS", str(smoke.runs))
+    write(folder / "bias.py", THREE_METHODS)
+    chosen = ["--method", "first=bias.py:build", "--method", "second=bias.py:build"]
+    assert run(*chosen, "--set", "learning_rate=0.01", "--set", "second.start=0.5") == 0
+    printed = capsys.readouterr()
+    assert "2 to run" in printed.err
+    text = (folder / "results" / "own" / "first" / "gmrf_mcvae" / "smoke" / "table1.md").read_text()
+    assert "second" not in text
+    assert "| first | obtained |" in text
+    assert "learning\\_rate 0.01 instead of 0.001" in text
+    assert "start 0.5" in printed.out
+    (path,) = (folder / "results" / "own" / "first" / "gmrf_mcvae" / "records").glob("*.json")
+    record = Record.from_json(path.read_text())
+    model = record.spec.params["model"]
+    assert (model["module"], model["function"], len(model["sha256"])) == ("bias.py", "build", 64)
+    assert record.spec.method == "first"
+    # The method's cells are those of its own record, and the others' are unchanged.
+    value = record.metric("test/unconditional/mean/histogram/mean").value
+    line = next(x for x in text.splitlines() if x.startswith("| first | obtained |"))
+    assert f" {value:.2f} " in line
+    assert f" {smoke.record('mvae').metric('test/unconditional/mean/histogram/mean').value:.2f} " in text
+    best = min(smoke.record(s.method).metric("test/unconditional/mean/histogram/mean").value for s in smoke.specs)
+    line = next(x for x in text.splitlines() if x.startswith("| first − best"))
+    assert f" {value - best:.2f} " in line
+    assert not (folder / "results" / "gmrf_mcvae").exists()
+    assert run(*chosen, "--set", "learning_rate=0.01", "--set", "second.start=0.5") == 0  # nothing is trained again
+    assert "0 to run" not in capsys.readouterr().err
+
+
+def test_a_run_is_found_by_its_key_alone_and_refused_with_another_source(folder: Path, capsys: Capture) -> None:
+    write(folder / "bias.py", THREE_METHODS)
+    spec, store = spec_of("bias.py:build"), RunStore(folder / "runs")
+    store.directory(spec).mkdir(parents=True)
+    check_spec_file(store.directory(spec), spec)  # what a cluster's task finds
+    key = ["run", "--key", spec.key, "--device", "cpu"]
+    write(folder / "bias.py", THREE_METHODS + "#")
+    assert main(key) != 0
+    assert "bias.py has changed" in capsys.readouterr().err
+    write(folder / "bias.py", THREE_METHODS)
+    assert main(key) == 0
+    record = store.record(spec)
+    assert record is not None
+    assert record.weights_sha256
+    assert isinstance(experiment_of(spec), MethodExperiment)
+
+
+def test_it_continues_bit_for_bit(folder: Path) -> None:
+    write(folder / "bias.py", THREE_METHODS)
+    spec = spec_of("bias.py:build", epochs=4)
+    steps = []
+
+    def late() -> bool:
+        steps.append(1)
+        return len(steps) > 5
+
+    whole = execute(spec, RunStore(folder / "whole"))
+    with pytest.raises(TrainingStopped):
+        execute(spec, RunStore(folder / "parts"), stop=late)
+    parts = execute(spec, RunStore(folder / "parts"))
+    assert parts.weights_sha256 == whole.weights_sha256
+    assert [m.value for m in parts.metrics] == [m.value for m in whole.metrics]
+
+
+def test_without_the_tables_records_its_row_stands_alone(folder: Path) -> None:
+    write(folder / "bias.py", THREE_METHODS)
+    assert run("--method", "bias.py:build", "--only-methods") == 0
+    text = (folder / "results" / "own" / "bias" / "gmrf_mcvae" / "smoke" / "table1.md").read_text()
+    assert text.count("| bias | obtained |") == 3  # by each of the three distances
+    assert "MMVAE" not in text
+    assert "The table's own rows are not recorded" in text
+
+
+def test_ranks_and_differences(smoke: Smoke) -> None:
+    """With the values of another row and a little, the rank is the one behind it."""
+    source = Source("nowhere.py", "build", "0" * 64, "")
+    (spec,) = rows.method_runs(find("gmrf-table1"), "smoke", 1, "mine", source, {})
+    by_value = sorted(
+        (smoke.record(s.method) for s in smoke.specs),
+        key=lambda r: r.metric("test/unconditional/mean/histogram/mean").value,
+    )
+    second = by_value[1]
+    known = {m.name: m for m in second.metrics}
+    record = replace(
+        smoke.record("mvae"),
+        spec=spec,
+        metrics=[replace(m, value=known[m.name].value + 1e-7) for m in smoke.record("mvae").metrics],
+    )
+
+    def lookup(asked: RunSpec) -> Record | None:
+        return record if asked == spec else smoke.store.record(asked)
+
+    table = rows.method_tables(find("gmrf-table1"), "smoke", {"mine": [spec]}, lookup, 1)[0]
+    group = table.groups[-1]
+    assert [r.label for r in group.rows] == ["mine", "mine − best of the table's rows"]
+    best = by_value[0].metric("test/unconditional/mean/histogram/mean").value
+    own = second.metric("test/unconditional/mean/histogram/mean").value
+    assert math.isclose(group.rows[1].cells["uncond_mean"].mean, own - best, abs_tol=1e-6)
+    assert rows._ranks(group.rows[0], table).count("Unconditional Mean 3 of 6") == 1
+    assert table.rows == rows._drawn(find("gmrf-table1"), "smoke", lookup, 1)[0].rows
+
+
+def test_every_table_of_trained_models_has_a_row_to_add_one_to() -> None:
+    """Runs of a method exist for each of them, are told from the table's own, and lead back to its experiment."""
+    source, found = Source("nowhere.py", "build", "0" * 64, ""), 0
+    for artifact in artifacts().values():
+        if artifact.kind != "T" or not artifact.built or not artifact.data:
+            continue
+        for profile in ("smoke", "quick", "paper"):
+            try:
+                specs = unique(plan(artifact, profile))
+            except NotOfferedError:
+                continue
+            if not specs:
+                continue
+            made = rows.method_runs(artifact, profile, None, "mine", source, {"epochs": 7, "width": 3})
+            found += 1
+            assert len({s.key for s in made}) == len(made) > 0
+            assert not {s.key for s in made} & {s.key for s in specs}
+            for s in made:
+                assert is_method(s)
+                assert measured_as(s).method in {x.method for x in specs}
+                assert s.params["model"]["settings"] == {"width": 3}
+                experiment = experiment_of(s)
+                assert isinstance(experiment, MethodExperiment)
+                assert experiment.training(s).epochs == 7
+                assert experiment.cost(s).seconds > 0
+                assert RunSpec.from_dict(json.loads(json.dumps(s.to_dict()))) == s
+    assert found > 20
+
+
+def test_a_new_method_is_one_short_file_that_runs_at_once(folder: Path, capsys: Capture) -> None:
+    assert main(["new", "method", "lingauss"]) == 0
+    text = (folder / "lingauss.py").read_text()
+    assert len(text.splitlines()) < 60
+    assert "NAME" not in text
+    assert "FILE" not in text
+    assert main(["new", "method", "lingauss"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (folder / "lingauss.py").read_text() == text
+    assert main(["new", "method", "../away"]) == 2
+    assert run("--method", "lingauss.py:build", "--only-methods", "--set", "latent_dim=2") == 0
+
+
+def test_the_templates_conditional_is_the_closed_form() -> None:
+    """Moments of many samples of b given a against Gaussian conditioning of the joint covariance."""
+    torch.manual_seed(0)
+    model = template.build({"a": ModalitySpec((2,)), "b": ModalitySpec((1, 3))}, latent_dim=2)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.7)
+    x = torch.tensor([[0.3, -1.0]])
+    drawn = model.generate(200_000, given={"a": x}, sample_likelihood=True, generator=torch.Generator().manual_seed(1))
+    b = drawn["b"].flatten(1)
+    with torch.no_grad():
+        joint = model._density(["a", "b"])
+        c, mean = joint.covariance_matrix, joint.mean
+    gain = c[2:, :2] @ torch.linalg.inv(c[:2, :2])
+    assert torch.allclose(b.mean(0), mean[2:] + gain @ (x[0] - mean[:2]), atol=0.02)
+    assert torch.allclose(torch.cov(b.T), c[2:, 2:] - gain @ c[:2, 2:], atol=0.03)
+    given = model.log_likelihood({"b": torch.zeros(1, 1, 3)}, given={"a": x})
+    density = torch.distributions.MultivariateNormal(mean[2:] + gain @ (x[0] - mean[:2]), c[2:, 2:] - gain @ c[:2, 2:])
+    assert torch.allclose(given, density.log_prob(torch.zeros(1, 3)), atol=1e-4)

@@ -32,6 +32,8 @@ NAMES = {
     "nnmrf": "NN-MRF MVAE",
     "vaegan": "VAEGAN",
 }
+# Datasets of pictures in the order of the picker; others after them.
+FIRST = ("mnist_triples", "polymnist", "biked_rendered", "extended_polymnist", "correlated_mnist")
 SCATTERED = ("copula", "skewed_copula")
 POINTS = 1000  # of each sample that is scattered
 MEASURES = {
@@ -48,7 +50,7 @@ def _runs(root: Path) -> Iterator[tuple[Record, str, Mapping[str, np.ndarray]]]:
     for path in sorted((root / "figures").glob("*/records/*.safetensors")):
         record = Record.from_json(path.with_suffix(".json").read_text(encoding="utf-8"))
         found.setdefault((record.spec.paper, record.spec.dataset), []).append((record, path))
-    for runs in found.values():
+    for runs in sorted(found.values(), key=lambda r: [*FIRST, r[0][0].spec.dataset].index(r[0][0].spec.dataset)):
         labels = distinguished([r.spec for r, _ in runs])
         for record, path in sorted(runs, key=lambda run: labels[run[0].spec]):
             name, _, rest = labels[record.spec].partition(", ")

@@ -126,7 +126,7 @@ def _measured(table: Table, link: Link) -> str:
         bodies.append(_body(table, "floors", table.floors, parts, link, "Noise floor: two true samples"))
     bodies += [_body(table, group.title, group.rows, parts, link, group.title) for group in table.groups]
     html = f"<table><thead><tr>{upper}</tr><tr>{lower}</tr></thead>{''.join(bodies)}{_foot(table, parts)}</table>"
-    return _frame(f"{table.caption}. {table.provenance}", bar, html, table.all_notes())
+    return _frame(f"{table.caption}. {table.provenance}", bar, html, table.all_notes(apart=True))
 
 
 def _body(

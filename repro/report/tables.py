@@ -300,8 +300,12 @@ class Table:
         has_published = any(cell.published is not None for cell in row.cells.values())
         return [obtained, published] if has_published else [obtained]
 
-    def all_notes(self) -> list[str]:
-        """How to read the table, the reasons of what is missing, and the table's own notes."""
+    def all_notes(self, apart: bool = False) -> list[str]:
+        """How to read the table, the reasons of what is missing, and the table's own notes.
+
+        Arguments:
+            apart: Whether differences stand in columns of their own with their verdicts as words, not in brackets.
+        """
         cells, n, notes = self._all_cells(), self._common_n(), []
         if n:
             spread = "mean ± standard deviation over" if n > 1 else "the value of"
@@ -309,9 +313,10 @@ class Table:
         if any(cell.difference is not None for cell in cells):
             m = self.published_seeds
             error = "s/√n" if m is None else f"s √(1/n + 1/{m})"
-            note = "In brackets: obtained − published"
+            note = "Difference: obtained − published" if apart else "In brackets: obtained − published"
             if any(cell.agrees(m) is not None for cell in cells) and not self.no_verdict:
-                note += f"; † it is within two standard errors, 2 {error} with s the standard deviation over seeds"
+                mark = "agrees where" if apart else "†"
+                note += f"; {mark} it is within two standard errors, 2 {error} with s the standard deviation over seeds"
             notes.append(note + ".")
         notes += [f"[{number}] {reason}" for reason, number in self.reasons().items()]
         if self.no_verdict:

@@ -113,6 +113,7 @@ def _measured(table: Table, link: Link) -> str:
         f'<label><input type="checkbox" data-part="{part}" checked> {part}</label>' for part in PARTS if part in some
     )
     bar = f'<div class="results-bar" role="group" aria-label="Columns that are shown">{boxes}</div>'
+    bar = bar if len(some) > 1 else ""
     upper = f'<th scope="col" rowspan="2">{_sorter("model")}</th>'
     lower = ""
     for column in table.columns:
@@ -123,7 +124,7 @@ def _measured(table: Table, link: Link) -> str:
             lower += f'<th scope="col" class="part-{part}">{_sorter(part)}</th>'
     bodies = [_body(table, "", table.rows, parts, link)]
     if table.floors:
-        bodies.append(_body(table, "floors", table.floors, parts, link, "Noise floor: two true samples"))
+        bodies.append(_body(table, "floors", table.floors, parts, link, "Reference rows, such as the noise floor"))
     bodies += [_body(table, group.title, group.rows, parts, link, group.title) for group in table.groups]
     html = f"<table><thead><tr>{upper}</tr><tr>{lower}</tr></thead>{''.join(bodies)}{_foot(table, parts)}</table>"
     return _frame(f"{table.caption}. {table.provenance}", bar, html, table.all_notes(apart=True))

@@ -55,13 +55,28 @@ def refusing_damaged_records() -> Iterator[None]:
         raise ResultsError(f"{error}{advice}") from None
 
 
-def _check_writable(folder: Path) -> None:
-    existing = next((p for p in (folder, *folder.parents) if os.path.lexists(p)), Path())
+def _folder(name: str, value: str | os.PathLike[str] | None, default: Path) -> Path:
+    """A folder that a caller names, ``~`` expanded; the default for None and for an empty text."""
     try:
-        with tempfile.TemporaryFile(dir=existing):
+        folder = Path(value or default).expanduser()
+    except TypeError:
+        raise UsageError(f"{name} is {value!r}, must be a path") from None
+    if not (existing := _nearest(folder)).is_dir():
+        raise ResultsError(f"cannot write {name} to {folder}: {existing} is no folder")
+    return folder
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next((p for p in (folder, *folder.parents) if os.path.lexists(p)), Path())
+
+
+def _check_writable(folder: Path, what: str = "results", advice: str = ELSEWHERE) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)):
             pass
     except OSError as error:
-        raise ResultsError(f"cannot write results to {folder}: {error.strerror or error}; {ELSEWHERE}") from None
+        raise ResultsError(f"cannot write {what} to {folder}: {error.strerror or error}; {advice}") from None
 
 
 @cache
@@ -172,12 +187,15 @@ def run(
     seeds: int | None = None,
     workers: int | None = None,
     device: str | None = None,
-    runs: Path | None = None,
-    results: Path | None = None,
+    runs: str | os.PathLike[str] | None = None,
+    results: str | os.PathLike[str] | None = None,
     force: bool = False,
     precision: str = "auto",
 ) -> list[Path]:
     """Runs what an artifact needs and renders it: the command ``repro run``.
+
+    It can be called from a script without a main guard, from a notebook or from standard input: the worker processes
+    do not import what calls it. A run that another process executes is waited for.
 
     Arguments:
         name: The artifact, such as ``"gmrf_mcvae/table1"``.
@@ -194,8 +212,8 @@ def run(
         The rendered files.
 
     Raises:
-        UsageError: If the artifact or the profile is unknown, it is not computed here, or the folder of results cannot
-            be written to or holds those of another version of the package.
+        UsageError: If the artifact or the profile is unknown, it is not computed here, or a folder is no path, cannot
+            be written to, or holds results of another version of the package.
         RecordError: If a record there is damaged.
         RunError: If a run failed; it names each failed run and why.
     """
@@ -205,13 +223,14 @@ def run(
 
     artifact = find(name)
     specs = a.unique(a.plan(artifact, profile, seeds, precision, device))
-    store = RunStore(runs or default_runs_root())
-    results = results or default_results_root()
+    store = RunStore(_folder("runs", runs, default_runs_root()))
+    results = _folder("results", results, default_results_root())
     check_results(artifact, profile, specs, results, precision)
     if force:
         for spec in specs:
             store.discard(spec)
     if todo := a.missing_runs(specs, store):
+        _check_writable(store.root, "runs", "runs= or REPRO_RUNS names another folder")
         if device is None:
             import torch
 

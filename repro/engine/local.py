@@ -6,13 +6,16 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from repro.engine.devices import device_slots, visible
@@ -30,6 +33,9 @@ EXPECTED_ERRORS = (RunError, RecordError, ValueError, TypeError, RuntimeError, O
 FINAL_ERRORS = (RecordError, BusyError, OutOfMemoryError)
 ATTEMPTS = 2
 SECONDS_BETWEEN_QUESTIONS = 0.5
+# Until a run that another process executes is asked for again.
+SECONDS_UNTIL_ASKED_AGAIN = 1.0
+_STARTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,22 @@ def _worker(connection: Connection, root: str, way: _Way, asked: Any) -> None:
             connection.send((_kind(error), one_line(error)))
 
 
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Processes started within the block do not import the caller's script or notebook again.
+
+    Spawned processes import the file of ``__main__``, for functions that are defined there. A script without a guard
+    would so start itself once more, and one from standard input has no file; workers need nothing of either.
+    """
+    with _STARTING:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
+
+
 class _Pool:
     def __init__(self, places: Sequence[str], store: RunStore, way: _Way) -> None:
         self.context = multiprocessing.get_context("spawn")
@@ -151,7 +173,7 @@ class _Pool:
         ours, theirs = self.context.Pipe()
         arguments = (theirs, str(self.store.root), self.way, self.asked)
         process = self.context.Process(target=_worker, args=arguments, daemon=True)
-        with visible(place if self.way.device == "cuda" else None):
+        with visible(place if self.way.device == "cuda" else None), _without_script():
             process.start()
         theirs.close()
         self.processes[ours], self.places[ours] = process, place
@@ -215,16 +237,24 @@ def _one_thread(device: str) -> Iterator[None]:
 
 
 class _Ledger:
-    """Which runs wait, and what became of the others; a run that failed waits once more, behind all others."""
+    """Which runs wait, and what became of the others.
+
+    A run that failed waits once more, behind all others; one that another process executes waits until that has
+    recorded it, or has gone.
+    """
 
     def __init__(self, specs: Sequence[RunSpec], store: RunStore, progress: Progress | None) -> None:
         self.waiting, self.store, self.progress = deque(specs), store, progress
         self.attempts: dict[RunSpec, int] = {}
+        self.due: dict[RunSpec, float] = {}  # when a run of another process is asked for again
         self.failures: list[Failure] = []
 
-    def next(self) -> RunSpec:
-        spec = self.waiting.popleft()
-        self.attempts[spec] = self.attempts.get(spec, 0) + 1
+    def next(self) -> RunSpec | None:
+        """The first run that may start now; None if all that wait are executed by other processes."""
+        now = time.monotonic()
+        spec = next((s for s in self.waiting if self.due.get(s, now) <= now), None)
+        if spec is not None:
+            self.waiting.remove(spec)
         return spec
 
     def began(self, spec: RunSpec) -> None:
@@ -244,14 +274,20 @@ class _Ledger:
             self.progress.finished(spec, None)
 
     def failed(self, spec: RunSpec, reason: str, kind: str) -> None:
+        if kind == "busy":
+            self.waiting.append(spec)
+            self.due[spec] = time.monotonic() + SECONDS_UNTIL_ASKED_AGAIN
+            if self.progress is not None:
+                self.progress.waits(spec, reason)
+            return
+        self.attempts[spec] = self.attempts.get(spec, 0) + 1
         if kind == "failed" and self.attempts[spec] < ATTEMPTS:
             if self.progress is not None:
                 self.progress.retried(spec, reason)
             self.waiting.append(spec)
             return
         self.failures.append(Failure(spec, reason))
-        if kind != "busy":  # then it runs elsewhere
-            note_failure(spec, self.store, reason)
+        note_failure(spec, self.store, reason)
         if self.progress is not None:
             self.progress.finished(spec, reason)
 
@@ -269,6 +305,8 @@ def run_all(
     shards: int | None = None,
 ) -> list[Failure]:
     """Executes all runs that have no record yet; a failure stops none of the others, and is tried again once.
+
+    A run that another process executes is waited for; where that process ends without a record, it is continued here.
 
     Arguments:
         specs: The runs, in the order in which they are started.
@@ -313,6 +351,10 @@ def _inline(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
             if stop():
                 return True
             spec = ledger.next()
+            if spec is None:
+                ledger.tick()
+                time.sleep(SECONDS_BETWEEN_QUESTIONS)
+                continue
             ledger.began(spec)
             try:
                 way.run_one(spec, ledger.store, lambda entry, spec=spec: ledger.epoch(spec, entry), asked)
@@ -331,8 +373,8 @@ def _pooled(ledger: _Ledger, way: _Way, stop: Callable[[], bool], places: Sequen
             if not stopped and stop():
                 stopped = True
                 ledger.waiting.extend(pool.stop())
-            while ledger.waiting and pool.idle and not stopped:
-                pool.submit(ledger.next())
+            while pool.idle and not stopped and (following := ledger.next()) is not None:
+                pool.submit(following)
             for spec, kind, value in pool.events(SECONDS_BETWEEN_QUESTIONS):
                 if kind == "began":
                     ledger.began(spec)

@@ -92,6 +92,7 @@ class Progress:
         self.workers, self.every, self.clock = max(1, workers), every, clock
         self.active: dict[RunSpec, _Run] = {}
         self.ended: set[RunSpec] = set()
+        self.elsewhere: set[RunSpec] = set()
         self.start = self.last = clock()
         self.before = 0.0  # cost that earlier processes had done of what is continued here
         self.bars: list[Any] = []
@@ -147,6 +148,13 @@ class Progress:
         """Notes that a run failed once and is tried again."""
         self.active.pop(spec, None)
         self._say(f"{spec.label}: {reason}; it is tried once more")
+
+    def waits(self, spec: RunSpec, reason: str) -> None:
+        """Notes that another process executes a run, which is said once; ``reason`` says which process."""
+        self.active.pop(spec, None)
+        if spec not in self.elsewhere:
+            self.elsewhere.add(spec)
+            self._say(f"{reason}; waiting for its record")
 
     def tick(self) -> None:
         """Shows where things stand: at once on a terminal, elsewhere if the last plain lines are old enough."""

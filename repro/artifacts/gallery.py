@@ -61,7 +61,7 @@ def renew_pages(figures: Path) -> Iterator[str]:
         write_atomically(figures / f"{name}.md", content(figures))
         yield f"{figures / f'{name}.md'}"
     page = figures.parent / "README.md"
-    if page.exists() and MARKS[0] in (text := page.read_text()):
+    if page.exists() and MARKS[0] in (text := page.read_text(encoding="utf-8")):
         try:
             write_atomically(page, readme(text, figures))
         except RunError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from repro.artifacts import render as a
 from repro.artifacts.gallery import RESULTS_HEADING, gallery, recorded_seeds
 from repro.artifacts.inventory import Artifact, artifacts, find
+from repro.datasets.places import expanded
 from repro.engine.store import RunStore, default_results_root, default_runs_root, read_record, write_atomically
 from repro.errors import RecordError, RunError, UnreadableError, UsageError
 from repro.records import FORMAT, PRECISIONS, RunSpec, with_precision
@@ -58,7 +59,7 @@ def refusing_damaged_records() -> Iterator[None]:
 def _folder(name: str, value: str | os.PathLike[str] | None, default: Path) -> Path:
     """A folder that a caller names, ``~`` expanded; the default for None and for an empty text."""
     try:
-        folder = Path(value or default).expanduser()
+        folder = expanded(value or default)
     except TypeError:
         raise UsageError(f"{name} is {value!r}, must be a path") from None
     if not (existing := _nearest(folder)).is_dir():
@@ -106,7 +107,7 @@ def check_versions(results: Path, paper: str) -> None:
     """
     for path in sorted((results / paper / "records").glob("*.json")):
         try:
-            value = json.loads(path.read_text())
+            value = json.loads(path.read_text(encoding="utf-8"))
             form = value.get("format")
             spec = RunSpec.from_dict(value.get("spec"), str(path)) if form == FORMAT else None
         except (OSError, ValueError, AttributeError):
@@ -142,7 +143,7 @@ def check_results(
     for folder in dict.fromkeys([*folders, *(a.record_path(s, results).parent for s in specs)]):
         _check_writable(folder)
     page = results / "README.md"
-    if page.exists() and not page.read_text(errors="replace").startswith(RESULTS_HEADING):
+    if page.exists() and not page.read_text(encoding="utf-8", errors="replace").startswith(RESULTS_HEADING):
         raise ResultsError(f"{page} was not written by this package; {ELSEWHERE}")
     for paper in dict.fromkeys(s.paper for s in specs):
         check_versions(results, paper)

@@ -75,7 +75,11 @@ def read_steps(path: Path | None = None) -> list[Step]:
     """
     where = "overnight.toml" if path is None else str(path)
     try:
-        text = (files("repro.artifacts") / "overnight.toml").read_text() if path is None else path.read_text()
+        text = (
+            (files("repro.artifacts") / "overnight.toml").read_text(encoding="utf-8")
+            if path is None
+            else path.read_text(encoding="utf-8")
+        )
         found = tomllib.loads(text)
         steps = [Step(**entry) for entry in found["step"]]
     except OSError as error:
@@ -106,7 +110,7 @@ def plan_steps(steps: Sequence[Step], store: RunStore) -> list[Planned]:
         UsageError: If a step's artifact is not computed from runs.
     """
     manifest = package_folder() / "manifest.toml"
-    shipped = {name: entry["record"] for name, entry in tomllib.loads(manifest.read_text()).items()}
+    shipped = {name: entry["record"] for name, entry in tomllib.loads(manifest.read_text(encoding="utf-8")).items()}
     sources: dict[str, RunSpec] = {}
     seen: set[RunSpec] = set()
     found = []

@@ -30,7 +30,7 @@ def print_claims(options: argparse.Namespace) -> None:
     """
     verdicts = all_verdicts(options.figures or figures_root(), options.paper)
     if options.json:
-        print(json.dumps([_entry(v) for v in verdicts], indent=1, ensure_ascii=False))
+        print(json.dumps([_entry(v) for v in verdicts], indent=1))
         return
     for v in verdicts:
         print(f"{v.verdict.upper():13s} {v.claim.name}")

@@ -54,7 +54,7 @@ def list_artifacts(options: argparse.Namespace) -> None:
     figures = options.figures or figures_root()
     chosen = [x for x in a.artifacts().values() if options.paper is None or x.paper == _paper(options.paper)]
     if options.json:
-        print(json.dumps([_entry(x, figures) for x in chosen], indent=1, ensure_ascii=False))
+        print(json.dumps([_entry(x, figures) for x in chosen], indent=1))
         return
     head = ("artifact", "kind", "data", "cost", "state")
     rows = [head, *((x.name, KINDS[x.kind], _data(x), _cost(x), _state(x, _recorded(x, figures))) for x in chosen)]

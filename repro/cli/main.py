@@ -28,6 +28,7 @@ from repro.cli.run import (
     show_status,
     submit_array,
 )
+from repro.cli.terminal import use_plain_characters
 from repro.cli.weights import add_weights_commands, run_from_weights, run_weights
 
 __all__ = ["main", "parser"]
@@ -262,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a failed run, 2 for a wrong call, 75 when stopped as asked, 130 by Ctrl-C."""
     from repro.errors import RecordError, RunError, UsageError
 
+    use_plain_characters()
     options = parser().parse_args(arguments)
     if options.command is None:
         welcome()

@@ -69,7 +69,7 @@ def print_outcome(artifact: Artifact, options: argparse.Namespace, paths: Sequen
 
     for path in paths:
         if path.suffix == ".md":
-            print(path.read_text())
+            print(path.read_text(encoding="utf-8"))
     if artifact.kind == "T" and unique(plan(artifact, options.profile)):
         found = _standing(artifact, options, figures_root(), seeds=options.seeds, precision=options.precision)
         if found.joint is not None:
@@ -115,7 +115,7 @@ def show(options: argparse.Namespace) -> None:
     if (artifact.kind != "T" or not runs) and form is None and files:  # as it lies: settings, a table under a figure
         pages = [p for p in files if p.suffix == ".md"]
         if pages:
-            print(pages[-1].read_text())
+            print(pages[-1].read_text(encoding="utf-8"))
     elif artifact.kind in "TS":
         found = _standing(artifact, options, figures)
         if found.recorded is None and found.yours is None:
@@ -184,7 +184,7 @@ def _formatted(artifact: Artifact, profile: str, found: Standing, form: str) -> 
     else:
         sides = {"recorded": found.recorded, "yours": found.yours}
         value |= {k: None if v is None else [t.to_dict() for t in v] for k, v in sides.items()}
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def record_runs(options: argparse.Namespace) -> None:

@@ -243,7 +243,7 @@ def _measured_anew(name: str, profile: str, options: argparse.Namespace) -> list
     )
     for path in paths:
         if path.suffix == ".md":
-            print(path.read_text())
+            print(path.read_text(encoding="utf-8"))
     for comparison in compared:
         print(comparison)
     for spec in left:

@@ -10,12 +10,32 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["cache_root", "data_roots", "mirror_root", "offline"]
+__all__ = ["NoHomeError", "cache_root", "data_roots", "expanded", "mirror_root", "offline"]
+
+
+class NoHomeError(OSError):
+    """A folder below a home directory, for a user who has none."""
+
+
+def expanded(folder: str | Path, advice: str = "name the whole path") -> Path:
+    """A folder with ``~`` expanded.
+
+    Raises:
+        NoHomeError: If the user has no home directory, with the advice.
+    """
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        raise NoHomeError(f"{folder} is below a home directory, and this user has none; {advice}") from None
 
 
 def cache_root() -> Path:
-    """The cache folder."""
-    return Path(os.environ.get("REPRO_CACHE") or Path.home() / ".cache" / "repro").expanduser()
+    """The cache folder.
+
+    Raises:
+        NoHomeError: If ``REPRO_CACHE`` names none, and the user has no home directory.
+    """
+    return expanded(os.environ.get("REPRO_CACHE") or "~/.cache/repro", "REPRO_CACHE names another folder")
 
 
 def mirror_root() -> Path | None:
@@ -27,7 +47,7 @@ def mirror_root() -> Path | None:
     value = os.environ.get("REPRO_MIRROR")
     if not value:
         return None
-    folder = Path(value).expanduser()
+    folder = expanded(value)
     if not folder.is_dir():
         raise ValueError(f"REPRO_MIRROR is {value!r}, which is no folder")
     return folder

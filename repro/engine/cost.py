@@ -83,7 +83,7 @@ def kind_of(spec: RunSpec) -> str:
 
 @cache
 def _parsed(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def read_table() -> Mapping[str, Any]:
@@ -98,7 +98,7 @@ def read_table() -> Mapping[str, Any]:
 def write_table(table: Mapping[str, Any]) -> None:
     """Writes the table, a line an entry."""
     rows = [f"{json.dumps(k)}: {json.dumps(table[k], separators=(',', ':'))}" for k in sorted(table)]
-    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
     _parsed.cache_clear()
 
 

@@ -19,7 +19,8 @@ def git(*arguments: str) -> str | None:
     """What a git command prints in the package's checkout, None where there is none."""
     root = Path(__file__).resolve().parents[2]
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -29,7 +30,7 @@ def cpu_model() -> str:
     """The CPU's name, as the system says it."""
     name = platform.processor() or platform.machine()
     try:
-        lines = CPU_FACTS.read_text().splitlines()
+        lines = CPU_FACTS.read_text(encoding="utf-8").splitlines()
     except OSError:  # no such file on this system
         return name
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
@@ -41,7 +42,7 @@ def bfloat16_units() -> bool:
     if limit and not any(name in limit for name in ("BF16", "FP16", "AMX", "ALL", "DEFAULT", "AVX10")):
         return False
     try:
-        flags = CPU_FACTS.read_text()
+        flags = CPU_FACTS.read_text(encoding="utf-8")
     except OSError:
         return False
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.split()))

@@ -122,7 +122,7 @@ class _Log:
     def __init__(self, path: Path) -> None:
         self.path, self.carried = path, 0.0
         with contextlib.suppress(OSError, ValueError):  # no log yet, or one whose last line a kill cut off
-            for line in reversed(path.read_text().splitlines()):
+            for line in reversed(path.read_text(encoding="utf-8").splitlines()):
                 if "stopped" not in (entry := json.loads(line)):
                     break
                 self.carried += entry["seconds"]
@@ -134,7 +134,7 @@ class _Log:
         if "stopped" not in entry:
             seconds, self.carried = seconds + self.carried, 0.0
         try:
-            with open(self.path, "a") as handle:
+            with open(self.path, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps({**entry, "seconds": round(seconds, 4)}) + "\n")
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror or error}") from None
@@ -262,7 +262,7 @@ def _read_trained(directory: Path, spec: RunSpec) -> dict[str, Any] | None:
     if not (note.exists() and weights.exists()):
         return None
     try:
-        trained = json.loads(note.read_text())
+        trained = json.loads(note.read_text(encoding="utf-8"))
         sound = trained["key"] == spec.key and trained["weights_sha256"] == file_sha256(weights)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{note} cannot be read ({error}); move it away to train again") from None

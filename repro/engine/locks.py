@@ -33,7 +33,7 @@ class LockError(RuntimeError):
 def this_machine() -> str:
     """What tells this machine, since it was last started, from every other."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         boot = ""  # not on Linux; the host's name has to do
     return f"{platform.node()}/{boot}"
@@ -46,7 +46,7 @@ def _numbered(directory: Path) -> list[tuple[int, Path]]:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # just made, or just removed
     return found if isinstance(found, dict) else {}
@@ -55,7 +55,7 @@ def _content(path: Path) -> dict[str, Any]:
 def _stamp(path: Path) -> tuple[int, bool] | None:
     """When the file was last touched, by its own file system's clock, and whether its owner gave it up."""
     try:
-        with open(path) as handle:  # opening makes a network file system look again
+        with open(path, encoding="utf-8") as handle:  # opening makes a network file system look again
             stamp = os.fstat(handle.fileno()).st_mtime_ns
     except OSError:
         return None
@@ -197,7 +197,7 @@ class RunLock:
 def _give_up(path: Path) -> None:
     """Marks a numbered file, in one step, so that no watcher takes half of it for a touch by a living owner."""
     partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
-    partial.write_text(json.dumps({"released": True}))
+    partial.write_text(json.dumps({"released": True}), encoding="utf-8")
     os.replace(partial, path)
 
 

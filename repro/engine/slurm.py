@@ -148,7 +148,7 @@ def submissions(store: RunStore) -> list[Submission]:
     found = []
     for path in sorted(paths, key=lambda p: int(p.name.split(".")[1])):
         with suppress(OSError, ValueError):  # one that is just being removed
-            found.append(Submission(json.loads(path.read_text()), folder))
+            found.append(Submission(json.loads(path.read_text(encoding="utf-8")), folder))
     return found
 
 

@@ -123,7 +123,7 @@ def _path() -> Path:
 def cached_speed() -> Speed | None:
     """What was measured earlier on this kind of machine, None if nothing was; torch is not needed."""
     try:
-        value = json.loads(_path().read_text())
+        value = json.loads(_path().read_text(encoding="utf-8"))
         return Speed(**{f.name: float(value[f.name]) for f in fields(Speed)})
     except (OSError, ValueError, KeyError, TypeError):  # not there, or another version's: it is measured anew
         return None
@@ -137,7 +137,7 @@ def speed() -> Speed:
     from repro.errors import RunError
 
     found = measure_speed()
-    with suppress(RunError):  # a cache that cannot be written costs a second the next time
+    with suppress(RunError, OSError):  # a cache that cannot be written, or is nowhere, costs a second the next time
         write_atomically(_path(), json.dumps(asdict(found)))
     return found
 

@@ -148,7 +148,7 @@ def _state(spec: RunSpec, store: RunStore, cluster: _Cluster) -> RunState:
     if queued:
         return RunState(spec, "queued", f"task {task}, {queued}", trained)
     with suppress(OSError, ValueError, KeyError):
-        reason = json.loads((directory / "failure.json").read_text())["reason"]
+        reason = json.loads((directory / "failure.json").read_text(encoding="utf-8"))["reason"]
         return RunState(spec, "failed", reason, cluster.log(spec.key) or trained)
     if task:
         return RunState(spec, "failed", cluster.ending(task), cluster.log(spec.key) or trained)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from repro.datasets.places import expanded
 from repro.errors import RecordError, RunError, UnreadableError
 from repro.records import Record, RunSpec, canonical_json
 
@@ -31,7 +32,7 @@ __all__ = [
 
 def folder_of(variable: str, default: str | Path) -> Path:
     """The folder that an environment variable names, ``~`` expanded; the default where it is unset or empty."""
-    return Path(os.environ.get(variable) or default).expanduser()
+    return expanded(os.environ.get(variable) or default)
 
 
 def default_runs_root() -> Path:
@@ -108,7 +109,7 @@ class RunStore:
     def specs(self) -> Iterator[RunSpec]:
         """Every specification in the store."""
         for path in sorted(self.root.glob("*/*/spec.json")):
-            yield RunSpec.from_dict(json.loads(path.read_text()), str(path))
+            yield RunSpec.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
 
     def discard(self, spec: RunSpec) -> None:
         """Removes what a run left, so that it starts anew; the locks stay."""
@@ -125,7 +126,7 @@ def read_record(path: Path, spec: RunSpec | None = None) -> Record | None:
         RecordError: If the file is not a sound record, or not that of ``spec``.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -148,7 +149,7 @@ def read_spec(store: RunStore, key: str) -> RunSpec | None:
         return None
     for path in store.root.glob(f"*/{key}/spec.json"):
         try:
-            spec = RunSpec.from_dict(json.loads(path.read_text()), str(path))
+            spec = RunSpec.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RecordError(f"{path}: cannot be read ({error}); move the run's directory away") from None
         if spec.key != key:
@@ -174,7 +175,7 @@ def check_spec_file(directory: Path, spec: RunSpec) -> None:
     text = json.dumps(spec.to_dict(), indent=1) + "\n"
     if path.exists():
         try:
-            found = RunSpec.from_dict(json.loads(path.read_text()), str(path))
+            found = RunSpec.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RecordError(f"{path}: not JSON ({error})") from None
         if found != spec:

@@ -98,7 +98,9 @@ def launch(
         return
     if asked:
         raise TrainingStopped("stopped on request")
-    said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("repro: ")]
+    said = [
+        line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("repro: ")
+    ]
     reason = said[-1].removeprefix("repro: ") if said else f"its processes ended with code {child.returncode}"
     raise RunError(f"{reason} (see {log})")
 

@@ -204,7 +204,7 @@ def _ship_block(shipment: Shipment, store: RunStore, folder: Path) -> Path:
 def _note(folder: Path, name: str, record: Record, shipment: Shipment, contents: Mapping[str, bytes]) -> None:
     """Writes the entry of one name in the manifest and leaves the others as they are."""
     path = folder / "manifest.toml"
-    entries = tomllib.loads(path.read_text()) if path.exists() else {}
+    entries = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     metric = record.metric(shipment.headline)
     entries[name] = {
         "record": record.spec.key,

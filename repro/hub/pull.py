@@ -73,7 +73,7 @@ def _known(entry: Entry, revision: str | None) -> _Wanted | None:
         return _Wanted(entry.revision, entry.bytes, entry.sha256) if entry.revision else None
     try:
         commit = revision if COMMIT.fullmatch(str(revision)) else _refs(entry)[f"{entry.repo}@{revision}"]
-        value = json.loads((_folder(entry, commit) / "files.json").read_text())
+        value = json.loads((_folder(entry, commit) / "files.json").read_text(encoding="utf-8"))
         return _Wanted(commit, value["bytes"], value["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -82,7 +82,7 @@ def _known(entry: Entry, revision: str | None) -> _Wanted | None:
 def _refs(entry: Entry) -> dict[str, str]:
     """Which commit each repository's revision was when it was pulled."""
     try:
-        found = json.loads((cache_root() / "weights" / entry.name / "refs.json").read_text())
+        found = json.loads((cache_root() / "weights" / entry.name / "refs.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {str(k): v for k, v in found.items() if isinstance(v, str) and COMMIT.fullmatch(v)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,7 +116,7 @@ def load_inception(
 
     place = weights_path(path)
     if not place.is_file():
-        home = Path.home()
+        home = Path(os.path.expanduser("~"))  # stays as it is for a user without one
         # The cell of a table is the same for every user.
         shown = Path("~") / place.relative_to(home) if place.is_relative_to(home) else place
         raise InceptionUnavailableError(

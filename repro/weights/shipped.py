@@ -25,7 +25,7 @@ SAME_IMAGES = {"mnist_triples": "mnist", "correlated_mnist": "mnist"}
 @cache
 def manifest() -> Mapping[str, Any]:
     """What ships, by name: sha256 and bytes of each file, the record's key, the headline metric (manifest.toml)."""
-    return tomllib.loads((files(FOLDER) / "manifest.toml").read_text())
+    return tomllib.loads((files(FOLDER) / "manifest.toml").read_text(encoding="utf-8"))
 
 
 def _read(name: str, file: str) -> bytes:

@@ -69,7 +69,7 @@ def read_table(content: bytes, where: str) -> BikeTable:
     Raises:
         ValueError: If there is no column ``bike``, or a row has another length.
     """
-    header, *rows = csv.reader(io.StringIO(content.decode("utf-8-sig")))
+    header, *rows = csv.reader(io.StringIO(content.decode("utf-8-sig").rstrip()))
     if header[:1] != ["bike"]:
         raise ValueError(f"{where}: the first column is {header[:1]}, expected 'bike'")
     for n, row in enumerate(rows):

@@ -14,6 +14,7 @@ from repro.datasets.cache import Writer, prepared
 from repro.datasets.card import Card
 from repro.datasets.exact import permutation
 from repro.datasets.fetch import FetchError, placed_by_hand
+from repro.datasets.places import listed
 
 __all__ = ["discover", "load", "to_square"]
 
@@ -39,7 +40,7 @@ def discover(folder: Path, keywords: Mapping[str, Sequence[str]]) -> dict[int, d
         ValueError: If a file's name speaks of two components.
     """
     found: dict[int, dict[str, list[Path]]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in listed(folder, below=True):
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
             continue
         names = [path.stem, *reversed(path.relative_to(folder).parts[:-1])]
@@ -133,7 +134,7 @@ def load(card: Card, split: str, *, seed: int = 0) -> Dataset:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
+    return any(path.suffix.lower() in SUFFIXES for path in listed(folder, below=True))
 
 
 def _split_rows(count: int, split: str, seed: int) -> np.ndarray:

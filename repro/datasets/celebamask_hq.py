@@ -13,7 +13,7 @@ from repro.datasets.base import Dataset
 from repro.datasets.cache import Writer, prepared
 from repro.datasets.card import Card
 from repro.datasets.fetch import placed, placed_by_hand
-from repro.datasets.places import cache_root
+from repro.datasets.places import cache_root, listed
 
 __all__ = ["load", "merged_mask", "read_attributes", "read_mapping", "shrink"]
 
@@ -78,7 +78,8 @@ def read_attributes(path: Path, wanted: Sequence[str]) -> dict[int, list[float]]
     at any white space, since the file has runs of blanks.
 
     Raises:
-        ValueError: If a wanted attribute is missing, or a line has another length or a value other than 1 and -1.
+        ValueError: If a wanted attribute is missing, or a line has another length or a value other than 1 and
+            -1, or an image occurs twice.
     """
     lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     start = next((n for n, words in enumerate(lines) if len(words) > 1), 0)
@@ -91,6 +92,8 @@ def read_attributes(path: Path, wanted: Sequence[str]) -> dict[int, list[float]]
         stem = words[0].partition(".")[0]
         if len(words) != len(names) + 1 or not stem.isdigit() or not {*words[1:]} <= {"1", "-1"}:
             raise ValueError(f"{path.name}: line of {words[0]!r} is not a picture's name and {len(names)} of 1 and -1")
+        if int(stem) in attributes:
+            raise ValueError(f"{path.name}: image {int(stem)} occurs twice")
         attributes[int(stem)] = [float(words[1 + c] == "1") for c in columns]
     return attributes
 
@@ -101,6 +104,9 @@ def read_mapping(path: Path) -> dict[int, int]:
     for row in rows:
         if len(row) < 2 or not (row[0].isdigit() and row[1].isdigit()):
             raise ValueError(f"{path.name}: line {' '.join(row)!r} does not open with two numbers")
+    numbers = [int(row[0]) for row in rows]
+    if len(set(numbers)) != len(numbers):
+        raise ValueError(f"{path.name}: image {next(n for n in numbers if numbers.count(n) > 1)} occurs twice")
     return {int(row[0]): int(row[1]) for row in rows}
 
 
@@ -177,14 +183,14 @@ def _complete(folder: Path) -> bool:
 
 def _within(folder: Path) -> Path | None:
     """The folder itself or one right below it that is complete."""
-    candidates = [folder, *sorted(p for p in folder.iterdir() if p.is_dir())] if folder.is_dir() else []
+    candidates = [folder, *(p for p in listed(folder) if p.is_dir())]
     return next((c for c in candidates if _complete(c)), None)
 
 
 def _folder(card: Card) -> Path:
     folder = placed(card.name)
     if folder is not None and _within(folder) is None:
-        for archive in sorted(p for p in folder.iterdir() if p.name.endswith((".zip", ".tar", ".tar.gz", ".tgz"))):
+        for archive in (p for p in listed(folder) if p.name.endswith((".zip", ".tar", ".tar.gz", ".tgz"))):
             extracted = extract(archive, cache_root() / "extracted" / card.name / archive.stem)
             if found := _within(extracted):
                 return found

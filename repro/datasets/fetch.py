@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from repro.datasets.card import Card, Source
 from repro.datasets.download import Policy, ResumingDownloader
-from repro.datasets.places import cache_root, data_roots, mirror_root, offline
+from repro.datasets.places import cache_root, data_roots, listed, mirror_root, offline
 
 __all__ = [
     "FetchError",
@@ -131,7 +131,7 @@ def placed_by_hand(card: Card, complete: Callable[[Path], bool], needs: Sequence
     found = []
     for root in data_roots():
         folder = root / card.name
-        names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else None
+        names = [p.name for p in listed(folder)] if folder.is_dir() else None
         listing = "no such folder" if names is None else ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
         found.append(f"{folder}: {listing or 'empty'}")
     raise NotPlacedError(

@@ -59,7 +59,7 @@ def read_matrix(content: bytes, where: str) -> Matrix:
         ValueError: If the header is another one, a name occurs twice, a row has another length, or a value is not a
             finite number; it names the row.
     """
-    lines = io.StringIO(content.decode("utf-8-sig")).read().splitlines()
+    lines = content.decode("utf-8-sig").rstrip().splitlines()
     header = [cell.strip().strip('"') for cell in lines[0].split(",")] if lines else []
     if len(header) < 2 or header[0] != "sample":
         raise ValueError(f"{where}: the first cell is {header[:1]}, expected 'sample'")
@@ -93,13 +93,18 @@ def read_labels(content: bytes, samples: Sequence[str], where: str) -> Labels:
         where: The file's name, for messages.
 
     Raises:
-        ValueError: If there is no column ``Label``, a label is no integer of at least 0, or samples do not fit.
+        ValueError: If there is no column ``Label``, a label is no integer of at least 0, a sample occurs twice, or
+            samples do not fit.
     """
-    rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
+    rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig").rstrip())))
     if not rows or "Label" not in rows[0]:
         raise ValueError(f"{where}: no column 'Label'")
     if "sample" in rows[0]:
-        by_name = {row["sample"]: row for row in rows}
+        by_name: dict[str, dict[str, str]] = {}
+        for number, row in enumerate(rows, 2):
+            if row["sample"] in by_name:
+                raise ValueError(f"{where}: row {number}: sample {row['sample']!r} occurs twice")
+            by_name[row["sample"]] = row
         if missing := [s for s in samples if s not in by_name]:
             raise ValueError(f"{where}: no label for sample {missing[0]!r} ({len(missing)} in all)")
         rows = [by_name[s] for s in samples]

@@ -30,7 +30,7 @@ def read_samples(content: bytes, where: str) -> dict[str, str]:
     Raises:
         ValueError: If the header is another one, a cell is empty, or a sample occurs twice; it names the row.
     """
-    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig").rstrip())))
     if not rows or rows[0] != ["sample", "cancer"]:
         raise ValueError(f"{where}: the header is {rows[:1]}, expected sample,cancer")
     found: dict[str, str] = {}

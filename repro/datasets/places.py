@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["NoHomeError", "cache_root", "data_roots", "expanded", "mirror_root", "offline"]
+__all__ = ["NoHomeError", "cache_root", "data_roots", "expanded", "is_junk", "listed", "mirror_root", "offline"]
+
+# What file managers leave in folders and archives, in lower case.
+JUNK = {".ds_store", "thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"}
 
 
 class NoHomeError(OSError):
@@ -56,6 +59,24 @@ def mirror_root() -> Path | None:
 def data_roots() -> list[Path]:
     """Folders that may hold a dataset's files: the mirror, if there is one, then the downloads."""
     return [root for root in (mirror_root(), cache_root() / "downloads") if root is not None]
+
+
+def is_junk(path: Path) -> bool:
+    """Whether a file or folder is one that a file manager left: ``._3.png``, ``Thumbs.db``, ``.DS_Store``, ..."""
+    return path.name.startswith("._") or path.name.lower() in JUNK
+
+
+def listed(folder: Path, *, below: bool = False) -> list[Path]:
+    """Files and folders in a folder, by name, without what a file manager left; none where there is no such folder.
+
+    Arguments:
+        folder: The folder.
+        below: Whether to list all that lies below it.
+    """
+    if not folder.is_dir():
+        return []
+    found = folder.rglob("*") if below else folder.iterdir()
+    return sorted(p for p in found if not any(map(is_junk, (p, *p.relative_to(folder).parents))))
 
 
 def offline() -> bool:

@@ -16,7 +16,7 @@ from repro.datasets.cache import Writer, prepared
 from repro.datasets.card import Card
 from repro.datasets.fetch import FetchError, fetch, placed, sha256_of
 from repro.datasets.mnist import digits
-from repro.datasets.places import cache_root
+from repro.datasets.places import cache_root, listed
 
 __all__ = ["find_layout", "load", "read_pictures", "read_tensors"]
 
@@ -56,7 +56,7 @@ def find_layout(folder: Path, split: str) -> tuple[str, Path] | None:
     """The layout of an extracted archive, ``"tensors"`` or ``"pictures"``, and the folder that holds its splits."""
     if not folder.is_dir():
         return None
-    for base in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
+    for base in (folder, *(p for p in listed(folder) if p.is_dir())):
         if (base / split / "m0.pt").is_file():
             return "tensors", base
         if (base / split / "m0").is_dir():
@@ -89,7 +89,7 @@ def read_pictures(writer: Writer, folder: Path, modalities: list[str]) -> None:
     for m in modalities:
         if not (folder / m).is_dir():
             raise ValueError(f"{folder / m} is missing")
-        found = {_key(path): path.name for path in (folder / m).iterdir() if path.suffix == ".png"}
+        found = {_key(path): path.name for path in listed(folder / m) if path.suffix == ".png"}
         if m == modalities[0]:
             keys = dict(sorted(found.items()))
         if difference := sorted(set(found) ^ set(keys)):
@@ -114,7 +114,7 @@ def _archive(card: Card, split: str) -> tuple[Path, str]:
     if folder is not None:
         if find_layout(folder, split):
             return folder, "placed by hand"
-        archives = sorted(p for p in folder.iterdir() if p.name.endswith((".zip", ".tar", ".tar.gz", ".tgz")))
+        archives = [p for p in listed(folder) if p.name.endswith((".zip", ".tar", ".tar.gz", ".tgz"))]
         for archive in archives:
             extracted = extract(archive, cache_root() / "extracted" / card.name / archive.stem)
             if find_layout(extracted, split):

@@ -156,12 +156,13 @@ class Results:
         return self.stored(self.runs[row][0])
 
     def provenance(self) -> str:
-        """One sentence on commit, devices and precision of all records.
+        """One sentence on commit, devices and precision of all records, each counted once.
 
         Raises:
             ValueError: If there is no record.
         """
-        return provenance([r for _, found in self for r in found])
+        specs = dict.fromkeys(s for found in self.runs.values() for s in found)
+        return provenance([r for s in specs if (r := self.lookup(s)) is not None])
 
 
 @dataclass(frozen=True)

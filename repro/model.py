@@ -287,6 +287,11 @@ class MultimodalModel(TrainableModel):
                 count, given=observed, generator=generator, sample_likelihood=sample_likelihood, **options
             )
 
+    @property
+    def generation_options(self) -> tuple[str, ...]:
+        """The options that :meth:`generate` of this model takes beyond those of every model, such as a protocol."""
+        return tuple(p for p in signature(self._generate).parameters if p not in COMMON)
+
     def log_likelihood(
         self,
         batch: Mapping[str, Any],

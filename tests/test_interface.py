@@ -192,6 +192,7 @@ def test_calls_that_make_no_sense_are_refused_alike(name: str) -> None:
             model.generate(count)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"^num_importance_samples is "):
             model.log_likelihood(x, num_importance_samples=count)  # type: ignore[arg-type]
+    assert not {"num_samples", "given", "generator", "colour"} & set(model.generation_options)
     with pytest.raises(ValueError, match=r"^generate has no options \['colour'\]"):
         model.generate(1, colour=2)
     with pytest.raises(ValueError, match=r"^the batch has modalities \[\]"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from repro.artifacts.gallery import readme
+from repro.artifacts.gallery import readme, targets_page
 from repro.papers import papers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +26,10 @@ def test_python_code_runs_in_order():
 
 def test_table_is_rendered_from_the_committed_records():
     assert readme(TEXT, ROOT / "figures") == TEXT
+
+
+def test_list_of_targets_is_made_from_what_the_papers_state() -> None:
+    assert (ROOT / "figures/targets.md").read_text() == targets_page(ROOT / "figures")
 
 
 def test_links_and_commands_exist():

@@ -13,7 +13,7 @@ it, and a rule. The verdict is computed from records, never typed in:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean
@@ -53,6 +53,7 @@ class Claim:
         ceiling_rows: The rows that it is asked of; the rule's own row if empty.
         chains: Row whose Markov chains have to mix; empty for none.
         caveat: Why its runs, not being of what the paper speaks of, settle nothing; empty where they are of that.
+        profile_caveats: The same of the runs of one profile, by profile.
         size_matters: Whether narrow networks could be what decides it, so that only the paper profile may contradict.
         training_matters: Whether it is about trained models, and not about what a step or a sample costs.
         published: Table, row and column of the published value, or table and key.
@@ -70,6 +71,7 @@ class Claim:
     ceiling_rows: tuple[str, ...] = ()
     chains: str = ""
     caveat: str = ""
+    profile_caveats: Mapping[str, str] = field(default_factory=dict)
     size_matters: bool = True
     training_matters: bool = True
     published: tuple[str, ...] = ()
@@ -185,7 +187,8 @@ def _needed(claim: Claim, rows: Mapping[str, Any]) -> list[str]:
 
 def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) -> list[str]:
     """Why evidence cannot settle a claim, whatever it says."""
-    reasons = [claim.caveat] if claim.caveat else []
+    caveats = (claim.caveat, claim.profile_caveats.get(evidence.profile, ""))
+    reasons = [text for text in caveats if text]
     records = [r for found in evidence.rows.values() for r in found]
     if evidence.profile == "quick" and claim.training_matters:
         reasons.append("trained for minutes (profile quick)")

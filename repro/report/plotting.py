@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from io import BytesIO
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -25,7 +24,6 @@ __all__ = [
     "draw_points",
     "new_figure",
     "render",
-    "save_figure",
     "use_style",
 ]
 
@@ -43,7 +41,7 @@ def use_style() -> Iterator[None]:
     """Applies the package's style inside a ``with`` block and restores the former settings after it.
 
     Figures take fonts, sizes and colours from the settings both when they are made and when they are written;
-    :func:`save_figure` applies the style itself.
+    :func:`render` applies the style itself.
     """
     with as_file(files("repro.report").joinpath("style.mplstyle")) as path, mpl.rc_context(fname=path):
         yield
@@ -157,27 +155,3 @@ def _to_palette(png: bytes, dpi: int) -> bytes:
     image = Image.open(BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     image.save(buffer, "png", optimize=True, dpi=(dpi, dpi))
     return buffer.getvalue()
-
-
-def save_figure(figure: Figure, path: str | Path, *, max_bytes: int = MAX_BYTES) -> tuple[Path, Path]:
-    """Writes a figure beside itself as PDF and PNG, neither larger than ``max_bytes``.
-
-    Arguments:
-        figure: The figure.
-        path: Where to, without a suffix; the folder is made where it does not exist.
-        max_bytes: The largest size of each file.
-
-    Returns:
-        The paths of the PDF and of the PNG.
-
-    Raises:
-        ValueError: As :func:`render` does; then nothing is written.
-    """
-    contents = {suffix: render(figure, suffix, max_bytes=max_bytes) for suffix in ("pdf", "png")}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The name is appended to, not replaced at its last dot, so that "beta0.05" keeps its digits.
-    targets = {suffix: path.parent / f"{path.name}.{suffix}" for suffix in contents}
-    for suffix, target in targets.items():
-        target.write_bytes(contents[suffix])
-    return targets["pdf"], targets["png"]

@@ -149,6 +149,13 @@ def test_runs_of_something_else_than_the_paper_speaks_of_settle_nothing() -> Non
         assert (found.verdict, found.reasons) == ("inconclusive", ("on another thing",))
 
 
+def test_what_is_particular_to_a_profile_is_said_of_it_alone() -> None:
+    asked = claim(profile_caveats={"quick": "of other data"})
+    values = ((1.0, 1.1, 0.9), (2.0, 2.1, 1.9))
+    assert assess(asked, table1(*values, "paper")).verdict == "reproduced"
+    assert "of other data" in assess(asked, table1(*values, "quick")).reasons
+
+
 def test_a_row_that_is_missing_keeps_the_claim_from_being_assessed() -> None:
     full = table1((1.0,) * 3, (2.0,) * 3, "paper")
     found = assess(claim(), Lookup(lambda spec: None if spec.method == "mopoe" else full.make(spec)))

@@ -133,13 +133,26 @@ class NNMRFMVAE(MRFMVAE):
         return Loss(reconstruction + self.beta * kl, {k: v.detach() for k, v in logged.items()} | terms)
 
     def _sample(
-        self, field: PairwiseMRF, num_chains: int, num_kept: int, like: Tensor, generator: torch.Generator | None
+        self,
+        field: PairwiseMRF,
+        num_chains: int,
+        num_kept: int,
+        like: Tensor,
+        generator: torch.Generator | None,
+        start: Tensor | None = None,
     ) -> Tensor:
-        """Kept draws ``(num_kept, num_chains, *batch, D)``."""
+        """Kept draws ``(num_kept, num_chains, *batch, D)``.
+
+        Chains start at standard normal draws, or each at a row of ``start``, ``(S, D)``, taken at random.
+        """
         chains = self.chains
         shape = (num_chains, *field.batch_shape, *field.event_shape)
         device = like.device if generator is None else generator.device
-        initial = torch.randn(shape, generator=generator, dtype=like.dtype, device=device).to(like.device)
+        if start is None:
+            initial = torch.randn(shape, generator=generator, dtype=like.dtype, device=device).to(like.device)
+        else:
+            rows = torch.randint(len(start), shape[:-1], generator=generator, device=device)
+            initial = start[rows.to(start.device)].to(like)
         draws, self.diagnostics = field.sample(
             num_chains=num_chains,
             num_steps=num_kept * chains.thinning,
@@ -153,15 +166,30 @@ class NNMRFMVAE(MRFMVAE):
         return draws
 
     @torch.no_grad()
-    def sample_prior(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample_prior(
+        self, num_samples: int, generator: torch.Generator | None = None, start: Tensor | None = None
+    ) -> Tensor:
         """Latents ``(num_samples, D)`` by Markov chains, the newest draws of each; see :class:`ChainSettings`.
 
         :attr:`diagnostics` then holds acceptance rate, effective sample size and split R-hat of that run.
+
+        Arguments:
+            num_samples: How many.
+            generator: Source of randomness.
+            start: Latents ``(S, D)``, such as draws of posteriors: each chain starts at one of them taken at random,
+                instead of at a standard normal draw. Chains that leave their mode have the same law from either start.
+
+        Raises:
+            ValueError: If ``start`` does not fit or is not finite.
         """
+        if start is not None and (
+            start.ndim != 2 or start.shape[1] != sum(self.block_sizes.values()) or not len(start)
+        ):
+            raise ValueError(f"start has shape {tuple(start.shape)}, (S, {sum(self.block_sizes.values())}) is needed")
         chains = min(num_samples, self.chains.num_chains)
         needed = math.ceil(num_samples / chains)
         like = next(self.parameters())
-        draws = self._sample(self.prior(), chains, max(needed, self.chains.num_kept), like, generator)
+        draws = self._sample(self.prior(), chains, max(needed, self.chains.num_kept), like, generator, start)
         return draws[-needed:].flatten(0, 1)[:num_samples]
 
     def _generate(
@@ -171,6 +199,7 @@ class NNMRFMVAE(MRFMVAE):
         given: Mapping[str, Tensor] | None,
         generator: torch.Generator | None,
         sample_likelihood: bool,
+        start: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Samples all modalities from the prior, or given some of them with their blocks clamped.
 
@@ -179,17 +208,20 @@ class NNMRFMVAE(MRFMVAE):
             given: Observed modalities; each z_j is drawn from its own encoder's q(z_j | x_j) and held.
             generator: Source of randomness.
             sample_likelihood: Whether to add noise of :meth:`noise_scale` to the decoders' means.
+            start: As :meth:`sample_prior`, without ``given`` alone.
 
         Returns:
             Name to ``(num_samples, *shape)``, or ``(num_samples, batch, *shape)`` under ``given``. The run's
             :attr:`diagnostics` are kept; under ``given`` they are of each point by itself.
 
         Raises:
-            ValueError: If a potential is NaN.
+            ValueError: If a potential is NaN, or there is a ``start`` under ``given``.
         """
         if given is None:
-            z = self._split(self.sample_prior(num_samples, generator))
+            z = self._split(self.sample_prior(num_samples, generator, start))
             return self._decoded(z, sample_likelihood, generator)
+        if start is not None:
+            raise ValueError("start is of chains of the whole prior, and some modalities are given")
         z = self._observed(given, num_samples, generator)
         if len(z) < len(self.modalities):
             field = self.prior().condition(z)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from repro.papers.sbm_vae.celeba.experiment import FACE_ROWS
+from repro.papers.sbm_vae.settings import SUPERVISED
 from repro.report.evidence import Comparison, Evidence
 
 __all__ = [
+    "best_images",
     "constant_time",
     "even_coverage",
     "grows_with_observed",
+    "least_lost",
     "smaller_beta",
     "stable_conditional",
     "stable_unconditional",
@@ -22,6 +26,24 @@ def _numbers(evidence: Evidence, row: str, prefix: str) -> list[int]:
     """The numbers that end the names of a row's metrics with a prefix."""
     names = [m.name for r in evidence.rows[row] for m in r.metrics if m.name.startswith(prefix)]
     return sorted({int(n.removeprefix(prefix)) for n in names if n.removeprefix(prefix).isdigit()})
+
+
+def _lowest(evidence: Evidence, row: str, metric: str) -> list[Comparison]:
+    """A row of faces against the lowest of all others, each as it is sampled; ``{how}`` in a name stands for that."""
+    names = {r: metric.format(how=FACE_ROWS[r][1]) for r in evidence.rows if FACE_ROWS[r][0] != SUPERVISED}
+    means = {r: fmean(evidence.values(r, name)) for r, name in names.items() if r != row}
+    rival = min(means, key=means.__getitem__)
+    return [evidence.compare((row, names[row]), "<", (rival, names[rival]))]
+
+
+def best_images(evidence: Evidence) -> list[Comparison]:
+    """SBM-VAE's FID of unconditional images against the lowest of the others."""
+    return _lowest(evidence, "SBM-VAE", "test/nothing/{how}/fid/image")
+
+
+def least_lost(evidence: Evidence) -> list[Comparison]:
+    """What SBM-VAE-C's F1 loses to an adversarial image, in percent, against the least that another model loses."""
+    return _lowest(evidence, "SBM-VAE-C", "test/attacked/{how}/drop/attributes")
 
 
 def grows_with_observed(evidence: Evidence) -> list[Comparison]:

@@ -184,7 +184,8 @@ def test_records_name_every_protocol(store: RunStore) -> None:
         }
         assert shared <= names
         assert ("test/conditional-exact/coherence" in names) == (variant == "almrf")
-        assert ("test/unconditional/r_hat" in names) == (variant == "nnmrf")
+        for task in ("unconditional", "unconditional-from-posteriors"):
+            assert (f"test/{task}/r_hat" in names) == (variant == "nnmrf")
         # A triple's own modality is reconstructed, not generated, and the third is free.
         assert not names & {"test/conditional/coherence/m0-m0", "test/conditional/coherence/m0-m2"}
         both = [record.metric(f"test/conditional/coherence/{k}").value for k in ("m0-m1", "m1-m0")]
@@ -206,6 +207,8 @@ def test_the_sweep_trains_on_none_of_what_it_measures(bars: None) -> None:
 
 class Copy(torch.nn.Module):
     """Generates what it is given, and true triples: a perfect model."""
+
+    generation_options = ()
 
     def __init__(self, data: Dataset) -> None:
         super().__init__()
@@ -359,6 +362,25 @@ def test_chains_that_do_not_mix_win_nothing() -> None:
     assert "chains that do not mix (largest split R-hat 10.90, over 1.1)" in text
     mixed = table4("smoke", 2, lambda s: record(s, table4_values(3.0) | {"test/unconditional/r_hat": 1.05}))
     assert "do not mix" not in mixed.to_markdown()
+
+
+def test_chains_that_start_at_posteriors_have_a_row_where_they_were_measured() -> None:
+    label = "NN-MRF MVAE, chains of the prior started at draws of posteriors"
+
+    def lookup(spec: RunSpec, r_hat: float = 5.0) -> Record:
+        values = table4_values(3.0)
+        if spec.method == "nnmrf":
+            name = "test/unconditional-from-posteriors"
+            values |= {f"{name}/coherence": 0.7, f"{name}/r_hat": r_hat, f"{name}/frechet/classifier/mean": 2.0}
+        return record(spec, values)
+
+    rows = {row.label: row.cells for row in table4("smoke", 2, lookup).groups[0].rows}
+    assert rows[label]["uncond_coherence"].mean == 0.7
+    assert "do not mix (largest split R-hat 5.00" in rows[label]["uncond_coherence"].caveat
+    assert rows[label]["cond_coherence"].reason == "its conditional samples are those above"
+    mixed = {row.label: row.cells for row in table4("smoke", 2, lambda s: lookup(s, 1.0)).groups[0].rows}
+    assert mixed[label]["uncond_coherence"].caveat == ""
+    assert label not in table4("smoke", 2, lambda s: record(s, table4_values(3.0))).to_markdown()
 
 
 @pytest.mark.parametrize("digits", [10, 3])

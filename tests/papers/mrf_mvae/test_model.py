@@ -564,3 +564,22 @@ def test_a_broken_potential_is_an_error_and_never_a_sample() -> None:
     ):
         with pytest.raises(ValueError, match="pairwise potential of blocks 'm0' and 'm1' is NaN"):
             call()
+
+
+def test_chains_start_where_they_are_told_to() -> None:
+    """Without burn-in and with steps too small to move, samples are the starts; a start that does not fit is named."""
+    chains = ChainSettings(num_chains=50, burn_in=0, thinning=1, num_kept=4, step_size=1e-9)
+    with isolated_rng(0):
+        model = NNMRFMVAE({"a": ModalitySpec((2,)), "b": ModalitySpec((2,))}, latent_dim=2, chains=chains)
+    start = torch.tensor([[3.0, 3.0, -3.0, -3.0], [1.0, 1.0, 1.0, 1.0]])
+    generator = torch.Generator().manual_seed(0)
+    z = model.sample_prior(50, generator, start)
+    distance = torch.cdist(z, start)
+    assert float(distance.min(1).values.max()) < 1e-5
+    assert set(distance.argmin(1).tolist()) == {0, 1}
+    model.generate(3, start=start)
+    for bad in (start[0], start[:0], torch.zeros(2, 3)):
+        with pytest.raises(ValueError, match=r"start has shape .*\(S, 4\) is needed"):
+            model.generate(3, start=bad)
+    with pytest.raises(ValueError, match="start is of chains of the whole prior"):
+        model.generate(1, given={"a": torch.zeros(3, 2)}, start=start)

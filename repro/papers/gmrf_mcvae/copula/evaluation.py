@@ -19,7 +19,7 @@ from repro.metrics.transport import (
 )
 from repro.model import MultimodalModel
 from repro.papers.gmrf_mcvae.building import build_method
-from repro.papers.gmrf_mcvae.model import CONDITIONAL_PROTOCOLS, GMRFMCVAE
+from repro.papers.gmrf_mcvae.model import CONDITIONAL_PROTOCOLS
 from repro.records import Metric, RunSpec
 
 __all__ = [
@@ -106,7 +106,7 @@ class CopulaTasks:
     def conditional(self, output: str, distances: Sequence[str], protocol: str = "joint") -> list[Metric]:
         """One sample of all modalities given each modality of every data point in turn; the observed one is decoded."""
         results: dict[str, list[PairwiseDistance]] = {d: [] for d in distances}
-        options = {"protocol": protocol} if isinstance(self.model, GMRFMCVAE) else {}
+        options = {"protocol": protocol} if "protocol" in self.model.generation_options else {}
         for index, m in enumerate(self.true):
             drawn = self.model.generate(
                 1,
@@ -168,7 +168,7 @@ def evaluate_copula(
     test = CopulaTasks(model, data["test"], spec, device)
     for output, distances in {"mean": [*both, "transport"], "unclipped": both, "sample": both}.items():
         found += test.unconditional(output, distances) + test.conditional(output, distances)
-    if isinstance(model, GMRFMCVAE):
+    if "protocol" in model.generation_options:
         for protocol in CONDITIONAL_PROTOCOLS[1:3]:
             found += test.conditional("mean", both, protocol)
     return found + floor_metrics(test, data["reference"])

@@ -32,7 +32,6 @@ from repro.model import MultimodalModel
 from repro.papers.gmrf_mcvae.images.building import load
 from repro.papers.gmrf_mcvae.images.latents import TRAINING_SAMPLES, digits_in_latents, digits_in_reconstructions
 from repro.papers.gmrf_mcvae.images.settings import SHOWN_CLASSES
-from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
@@ -282,7 +281,7 @@ class _Evaluation:
             return []
         common = (self.classifiers, self.true, self.labels)
         found = digits_in_reconstructions(self.model, *common, self.generator(20))
-        if isinstance(self.model, GMRFMCVAE):
+        if "protocol" in self.model.generation_options:  # its latents have a joint posterior and a field as prior
             known = _images(train.first(min(TRAINING_SAMPLES, len(train))), self.device)
             found += digits_in_latents(self.model, self.classifiers, known, *common[1:], self.generator(21))
         return found
@@ -354,7 +353,7 @@ def evaluate_images(
         data = {"train": data["train"], "test": data[split]}
     evaluation = _Evaluation(model, data, spec, device)
     found = evaluation.unconditional() + evaluation.conditional()
-    if isinstance(model, GMRFMCVAE):
+    if "protocol" in model.generation_options:
         for name, options in PROTOCOLS.items():
             found += evaluation.conditional(name, **options)
     found += [*evaluation.latents(data["train"]), *evaluation.floor(), *evaluation.missing]

@@ -11,7 +11,6 @@ from repro.datasets import Dataset
 from repro.metrics.tails import CORNERS, tail_error
 from repro.metrics.transport import histogram_value_wasserstein, sliced_wasserstein
 from repro.model import MultimodalModel
-from repro.papers.mrf_mvae.almrf import ALMRFMVAE
 from repro.records import Metric, RunSpec
 
 __all__ = ["evaluate", "figure_samples"]
@@ -62,7 +61,7 @@ def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec,
     model.to(device).eval()
     true = dict(data[split].to(device).data)
     number = len(data[split])
-    options = {"conditional": "exact"} if isinstance(model, ALMRFMVAE) else {}
+    options = {"conditional": "exact"} if "conditional" in model.generation_options else {}
 
     def generator(stream: int) -> torch.Generator:
         return torch.Generator(device).manual_seed(1000 * settings["seed"] + stream)

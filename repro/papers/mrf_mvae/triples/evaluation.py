@@ -26,8 +26,6 @@ from repro.metrics.frechet import (
 )
 from repro.metrics.inception import InceptionUnavailableError, load_inception
 from repro.model import MultimodalModel
-from repro.papers.mrf_mvae.almrf import ALMRFMVAE
-from repro.papers.mrf_mvae.nnmrf import NNMRFMVAE
 from repro.papers.mrf_mvae.triples.readings import reading
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
@@ -121,12 +119,12 @@ def _frechet_metrics(prefix: str, protocol: str, found: Mapping[str, Mapping[str
     return metrics
 
 
-def _unconditional(t: _Triples) -> list[Metric]:
-    samples = _clamped(t.model.generate(t.number, generator=t.generator(1)))
-    protocol = f"{t.number:,} samples of the prior, decoder means clipped to [0, 1]"
+def _unconditional(t: _Triples, name: str = "unconditional", how: str = "", **options: Any) -> list[Metric]:
+    samples = _clamped(t.model.generate(t.number, generator=t.generator(1), **options))
+    protocol = f"{t.number:,} samples of the prior{how}, decoder means clipped to [0, 1]"
     predicted = t.labels_of(samples)
     agreeing = unconditional_coherence(predicted, modalities=ALIKE)
-    prefix = f"{t.split}/unconditional"
+    prefix = f"{t.split}/{name}"
     metrics = [
         Metric(
             f"{prefix}/coherence",
@@ -174,17 +172,30 @@ def _conditional(t: _Triples, name: str, protocol: str, options: Mapping[str, An
 
 def _chains(model: MultimodalModel, prefix: str, number: int) -> list[Metric]:
     """What the Markov chains of the sampling before say about themselves."""
-    found = model.diagnostics if isinstance(model, NNMRFMVAE) else None
-    if found is None:
+    if (found := getattr(model, "diagnostics", None)) is None:
         return []
     rate = float(found.acceptance_rate.mean())
     metrics = [Metric(f"{prefix}/acceptance_rate", rate, "1", number, "accepted share of proposals after burn-in")]
-    if prefix.endswith("unconditional"):  # a conditioning point has one chain, too few draws for these
+    if "/unconditional" in prefix:  # a conditioning point has one chain, too few draws for these
         size, r_hat = float(found.effective_sample_size.min()), float(found.r_hat.max())
         text = "least effective sample size over latents of the kept draws of all chains"
         metrics.append(Metric(f"{prefix}/effective_sample_size", size, "1", number, text))
         metrics.append(Metric(f"{prefix}/r_hat", r_hat, "1", number, "largest split R-hat over latents"))
     return metrics
+
+
+def _from_posteriors(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
+    """Samples of the prior by chains that start at draws of training triples' posteriors, where the digits are.
+
+    Chains from either start have one law once they have mixed. Where they have not, these show what the prior holds
+    around the posteriors, and their split R-hat says that they stay there.
+    """
+    if "start" not in t.model.generation_options:
+        return []
+    train = data["train"].first(min(t.number, len(data["train"]))).to(t.device).floats().data
+    start = t.model.posterior(train).rsample(generator=t.generator(7))
+    how = f", chains started at draws of the posteriors of {len(start):,} training triples"
+    return _unconditional(t, "unconditional-from-posteriors", how, start=start)
 
 
 def _truth(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
@@ -229,7 +240,7 @@ def _neighbours(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
 def _variants(model: MultimodalModel) -> list[tuple[str, str, dict[str, Any]]]:
     """Protocols of conditional generation of a variant: name in a metric, words, options; the paper's first."""
     text = "given each of the first two modalities of every true triple, one sample, decoder means clipped to [0, 1]"
-    if isinstance(model, ALMRFMVAE):
+    if "conditional" in model.generation_options:
         return [
             (
                 "conditional",
@@ -254,7 +265,7 @@ def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec,
     """
     model.to(device).eval()
     t = _Triples(model, data, spec, device)
-    metrics = _unconditional(t)
+    metrics = _unconditional(t) + _from_posteriors(t, data)
     for name, protocol, options in _variants(model):
         metrics += _conditional(t, name, protocol, options)
     return metrics + _truth(t, data) + (_neighbours(t, data) if t.split == "test" else [])

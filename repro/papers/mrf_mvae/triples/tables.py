@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, geometric_mean
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = ["ablations", "choose_betas", "features", "sweep", "table4"]
 
 TASKS = {"uncond": "unconditional", "cond": "conditional"}
 NOT_CONDITIONED = "its samples of the prior are those above"
+NOT_STARTED = "its conditional samples are those above"
 DIGITS = "test/unconditional/digits"
 
 # MNIST's own mean and deviation, as images are often standardised by: an affine map of pixels scales the distance.
@@ -98,14 +100,20 @@ def _cells(
             key = f"{task}_{column}"
             known = (published or {}).get(key)
             values = [] if name is None else _values(records, f"{split}/{name}/{metric}")
-            reason = NOT_CONDITIONED if name is None else unavailable_reason() if column == "fid" else missing
+            reason = (
+                (NOT_CONDITIONED if task == "uncond" else NOT_STARTED)
+                if name is None
+                else unavailable_reason()
+                if column == "fid"
+                else missing
+            )
             cells[key] = Cell(known, values, caveat=caveat) if values else Cell(known, (), reason)
     return cells
 
 
-def _caveat(records: Sequence[Record], split: str) -> str:
+def _caveat(records: Sequence[Record], split: str, task: str = "unconditional") -> str:
     """Says so where the Markov chains of some seed do not mix."""
-    worst = max(_values(records, f"{split}/unconditional/r_hat"), default=1.0)
+    worst = max(_values(records, f"{split}/{task}/r_hat"), default=1.0)
     if worst <= MOST_R_HAT:
         return ""
     return (
@@ -156,6 +164,8 @@ def table4(results: Results) -> Table:
         if not records[alike]:
             continue
         own = [] if alike == read[0] else [Row(LABELS[v], _cells(r, TASKS, printed[v])) for v, r in main.items()]
+        if started := _from_posteriors(main["nnmrf"]):
+            own.append(started)
         if main["almrf"]:
             own.append(
                 Row(
@@ -183,6 +193,17 @@ def table4(results: Results) -> Table:
     )
 
 
+def _from_posteriors(records: Sequence[Record]) -> Row | None:
+    """The neural variant's prior by chains that start at draws of posteriors, where that was measured."""
+    name = "unconditional-from-posteriors"
+    if not _values(records, f"test/{name}/coherence"):
+        return None
+    cells = _cells(records, {"uncond": name, "cond": None}, generated=False)
+    if caveat := _caveat(records, "test", name):
+        cells = {k: replace(c, caveat=caveat) if c.n else c for k, c in cells.items()}
+    return Row("NN-MRF MVAE, chains of the prior started at draws of posteriors", cells)
+
+
 def _notes(main: Mapping[str, Sequence[Record]]) -> list[str]:
     """What is said of the runs of one reading: settings, chains, the ceilings of coherence."""
     records = [r for found in main.values() for r in found]
@@ -207,7 +228,7 @@ def _epochs(training: Mapping[str, Any]) -> str:
     if training.get("patience") is None:
         return f"{training['epochs']} epochs"
     return (
-        f"until the held-out loss has not improved by {training['min_improvement']:.2%} for {training['patience']} "
+        f"until the held-out loss has not improved by {100 * training['min_improvement']:g}% for {training['patience']} "
         f"epochs, at most {training['epochs']}"
     )
 

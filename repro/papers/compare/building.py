@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from repro.papers.sbm_vae.model import SBMVAE
 from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
 
-__all__ = ["build", "decoders"]
+__all__ = ["build", "decoders", "fully_connected_autoencoders"]
 
 
 @rebuildable
@@ -65,6 +65,34 @@ class _Rows(nn.Module):
         return self.decoder(z.flatten(0, -2)).flatten(1).unflatten(0, z.shape[:-1])
 
 
+def _autoencoders(
+    modalities: Mapping[str, ModalitySpec],
+    encoders: Mapping[str, nn.Module],
+    parts: Mapping[str, nn.Module],
+    latent_dim: int,
+    beta: float,
+) -> Autoencoders:
+    joined = {m: _Joined(e) for m, e in encoders.items()}
+    return Autoencoders(modalities, kind="vae", latent_dim=latent_dim, beta=beta, encoders=joined, decoders=parts)
+
+
+def fully_connected_autoencoders(
+    modalities: Mapping[str, ModalitySpec], *, widths: Sequence[int], latent_dim: int, beta: float
+) -> Autoencoders:
+    """Unimodal VAEs of CoVAE's fully connected networks, for modalities of any shape.
+
+    Arguments:
+        modalities: Name to :class:`~repro.model.ModalitySpec`.
+        widths: Hidden layers of an encoder; a decoder has them reversed.
+        latent_dim: Latents a modality.
+        beta: Weight of the KL term.
+    """
+    size = dict.fromkeys(modalities, latent_dim)
+    made = build_networks("mlp", modalities, encoded=size, decoded=size, widths=widths)
+    rows = {m: _Rows(d) for m, d in made.decoders.items()}
+    return _autoencoders(modalities, made.encoders, rows, latent_dim, beta)
+
+
 def _score_model(
     modalities: Mapping[str, ModalitySpec],
     encoders: Mapping[str, nn.Module],
@@ -72,14 +100,7 @@ def _score_model(
     settings: Mapping[str, Any],
     sampling: Mapping[str, Any],
 ) -> SBMVAE:
-    autoencoders = Autoencoders(
-        modalities,
-        kind="vae",
-        latent_dim=settings["latent_dim"],
-        beta=settings["beta"],
-        encoders={m: _Joined(e) for m, e in encoders.items()},
-        decoders=parts,
-    )
+    autoencoders = _autoencoders(modalities, encoders, parts, settings["latent_dim"], settings["beta"])
     sde = VPSDE(*settings["sde"])
     score = LatentScore(len(modalities), settings["latent_dim"], sde=sde, **settings["score"])
     return SBMVAE(modalities, autoencoders, score, sampling=SamplingSettings(**sampling), latents=settings["latents"])

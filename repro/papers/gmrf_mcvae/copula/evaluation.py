@@ -22,7 +22,15 @@ from repro.papers.gmrf_mcvae.building import build_method
 from repro.papers.gmrf_mcvae.model import CONDITIONAL_PROTOCOLS
 from repro.records import Metric, RunSpec
 
-__all__ = ["build", "evaluate_copula"]
+__all__ = [
+    "DISTANCES",
+    "CopulaTasks",
+    "build",
+    "distance_metrics",
+    "evaluate_copula",
+    "floor_metrics",
+    "measure",
+]
 
 DISTANCES = {
     "histogram": "1-D Wasserstein distance between the values of normalised 10 x 10 histograms, x 1000",
@@ -38,7 +46,8 @@ OUTPUTS = {
 }
 
 
-def _measure(name: str, true: Mapping[str, Tensor], generated: Mapping[str, Tensor], number: int) -> PairwiseDistance:
+def measure(name: str, true: Mapping[str, Tensor], generated: Mapping[str, Tensor], number: int) -> PairwiseDistance:
+    """One of ``DISTANCES``; the exact one between the first ``number`` samples of each side."""
     if name == "histogram":
         return histogram_value_wasserstein(true, generated)
     if name == "sliced":
@@ -46,7 +55,7 @@ def _measure(name: str, true: Mapping[str, Tensor], generated: Mapping[str, Tens
     return optimal_transport(true, generated, num_samples=number)
 
 
-def _metrics(prefix: str, protocol: str, distance: str, results: Sequence[PairwiseDistance]) -> list[Metric]:
+def distance_metrics(prefix: str, protocol: str, distance: str, results: Sequence[PairwiseDistance]) -> list[Metric]:
     """Dim 1, Dim 2 and their mean, averaged over the conditioning modalities where there are several."""
     dims = [sum(r.dimension(c) for r in results) / len(results) for c in (0, 1)]
     values = {"dim1": dims[0], "dim2": dims[1], "mean": sum(dims) / 2}
@@ -57,8 +66,15 @@ def _metrics(prefix: str, protocol: str, distance: str, results: Sequence[Pairwi
     ]
 
 
-class _Copula:
-    """The two tasks on one split, each from its own stream of the evaluation's seed."""
+class CopulaTasks:
+    """The two tasks of Table I on one split, each from its own stream of the evaluation's seed.
+
+    Arguments:
+        model: In evaluation mode.
+        data: The split.
+        spec: The run, whose evaluation has ``seed`` and ``transport_samples``.
+        device: Where the model is.
+    """
 
     def __init__(self, model: MultimodalModel, data: Dataset, spec: RunSpec, device: str) -> None:
         self.model, self.data, self.device = model, data.to(device), device
@@ -69,7 +85,8 @@ class _Copula:
     def _generator(self, stream: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(1000 * self.seed + stream)
 
-    def _clipped(self, samples: Mapping[str, Tensor], output: str) -> dict[str, Tensor]:
+    def clipped(self, samples: Mapping[str, Tensor], output: str) -> dict[str, Tensor]:
+        """Samples in the data's range, unless the output is ``"unclipped"``."""
         if output == "unclipped":
             return dict(samples)
         limits = {m: s.range for m, s in self.data.modalities.items()}
@@ -78,12 +95,12 @@ class _Copula:
     def unconditional(self, output: str, distances: Sequence[str]) -> list[Metric]:
         """z ~ prior, decoded; as many samples as the split has."""
         drawn = self.model.generate(len(self.data), generator=self._generator(1), sample_likelihood=output == "sample")
-        generated = self._clipped(drawn, output)
+        generated = self.clipped(drawn, output)
         found = []
         for distance in distances:
-            result = _measure(distance, self.true, generated, self.number)
+            result = measure(distance, self.true, generated, self.number)
             prefix = f"{self.data.split}/unconditional/{output}"
-            found += _metrics(prefix, f"unconditional, {OUTPUTS[output]}", distance, [result])
+            found += distance_metrics(prefix, f"unconditional, {OUTPUTS[output]}", distance, [result])
         return found
 
     def conditional(self, output: str, distances: Sequence[str], protocol: str = "joint") -> list[Metric]:
@@ -98,13 +115,23 @@ class _Copula:
                 sample_likelihood=output == "sample",
                 **options,
             )
-            generated = self._clipped({k: x[0] for k, x in drawn.items()}, output)
+            generated = self.clipped({k: x[0] for k, x in drawn.items()}, output)
             for distance in distances:
-                results[distance].append(_measure(distance, self.true, generated, self.number))
+                results[distance].append(measure(distance, self.true, generated, self.number))
         name = "conditional" if protocol == "joint" else f"conditional-{protocol.replace('_', '-')}"
         text = f"conditional on one modality ({protocol}), averaged over which one, {OUTPUTS[output]}"
         prefix = f"{self.data.split}/{name}/{output}"
-        return [metric for d, r in results.items() for metric in _metrics(prefix, text, d, r)]
+        return [metric for d, r in results.items() for metric in distance_metrics(prefix, text, d, r)]
+
+
+def floor_metrics(tasks: CopulaTasks, reference: Dataset) -> list[Metric]:
+    """The noise floor: the distance of the split to a further, independent true sample."""
+    true = {m: x.cpu() for m, x in tasks.true.items()}
+    found = []
+    for distance in DISTANCES:
+        floor = noise_floor(lambda a, b, d=distance: measure(d, a, b, tasks.number), true, dict(reference.data))
+        found += distance_metrics("test/floor/true", "two independent true samples", distance, [floor])
+    return found
 
 
 def build(spec: RunSpec) -> MultimodalModel:
@@ -133,21 +160,15 @@ def evaluate_copula(
     Metric names are ``<split>/<task>/<output>/<distance>/<dim1|dim2|mean>``.
     """
     model.to(device).eval()
-    validation = _Copula(model, data["validation"], spec, device)
+    validation = CopulaTasks(model, data["validation"], spec, device)
     both = ["histogram", "sliced"]
     found = validation.unconditional("mean", both) + validation.conditional("mean", both)
     if "test" not in data:  # the first rung of the choice of beta sees no test data
         return found
-    test = _Copula(model, data["test"], spec, device)
+    test = CopulaTasks(model, data["test"], spec, device)
     for output, distances in {"mean": [*both, "transport"], "unclipped": both, "sample": both}.items():
         found += test.unconditional(output, distances) + test.conditional(output, distances)
     if "protocol" in model.generation_options:
         for protocol in CONDITIONAL_PROTOCOLS[1:3]:
             found += test.conditional("mean", both, protocol)
-    reference = dict(data["reference"].data)
-    true = {m: x.cpu() for m, x in test.true.items()}
-    number = spec.params["evaluation"]["transport_samples"]
-    for distance in DISTANCES:
-        floor = noise_floor(lambda a, b, d=distance: _measure(d, a, b, number), true, reference)
-        found += _metrics("test/floor/true", "two independent true samples", distance, [floor])
-    return found
+    return found + floor_metrics(test, data["reference"])

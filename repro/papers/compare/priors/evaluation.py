@@ -1,0 +1,108 @@
+"""How a structure is measured: by the dataset's own metrics, and by the seconds of its fit and of its draws.
+
+Metrics of the data have the names that they have in the dataset's own experiment. Beside them: ``fit/seconds``,
+``fit/numbers``, and ``sampling/<joint|conditional>/seconds`` of 1,000 samples.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+
+from repro.datasets import Dataset
+from repro.papers.compare.priors.experiment import structure_of
+from repro.papers.compare.priors.model import StructuredAutoencoders
+from repro.papers.compare.priors.structures import build_structure
+from repro.papers.gmrf_mcvae.copula.evaluation import (
+    DISTANCES,
+    CopulaTasks,
+    distance_metrics,
+    floor_metrics,
+    measure,
+)
+from repro.papers.mrf_mvae.triples.evaluation import evaluate as evaluate_triples
+from repro.records import Metric, RunSpec
+
+__all__ = ["evaluate"]
+
+T = TypeVar("T")
+GUIDED = "score_guided"  # acts where something is observed: its joint draws are those of the score model
+
+
+def _timed(function: Callable[[], T], device: str) -> tuple[T, float]:
+    """A result and its seconds: the processor's, which other processes do not lengthen, or a GPU's wall clock."""
+    if not device.startswith("cuda"):
+        start = time.process_time()
+        return function(), time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    result = function()
+    torch.cuda.synchronize()
+    return result, time.perf_counter() - start
+
+
+def _costs(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: RunSpec, device: str) -> list[Metric]:
+    """Fits the structure to the training split's encodings, and takes the time of that and of its draws."""
+    encodings = model.encodings(data["train"].to(device))
+    structure = build_structure(
+        structure_of(spec), list(model.modalities), model.autoencoders.latent_dim, spec.params["structure"]
+    )
+    numbers, fitting = _timed(lambda: model.fit(structure, encodings, spec.seed), device)
+    clock = "wall clock" if device.startswith("cuda") else "processor time"
+    size = len(data["train"])
+    found = [
+        Metric("fit/seconds", fitting, "s", size, f"{clock} of fitting the structure to the training encodings"),
+        Metric("fit/numbers", numbers, "1", size, "free numbers that the fit sets"),
+    ]
+    count = min(spec.params["evaluation"]["timed"], len(data["test"]))
+    observed = next(iter(model.modalities))
+    given = {observed: data["test"].first(count).to(device).floats().data[observed]}
+    tasks = {"joint": (count, None), "conditional": (1, given)}
+    if structure_of(spec) == GUIDED:
+        tasks.pop("joint")
+    for stream, (task, (number, condition)) in enumerate(tasks.items()):
+        generator = torch.Generator(device).manual_seed(1000 * spec.params["evaluation"]["seed"] + 100 + stream)
+        _, seconds = _timed(lambda n=number, c=condition, g=generator: model.draw(n, c, g), device)
+        text = "joint" if condition is None else f"given {observed}, one a point"
+        protocol = f"{clock} of drawing the latents of 1,000 samples, from {count:,} drawn at once; {text}"
+        found.append(Metric(f"sampling/{task}/seconds", seconds * 1000 / count, "s", count, protocol))
+    return found
+
+
+def _copula(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: RunSpec, device: str) -> list[Metric]:
+    """Table I's tasks on decoder means, with its three distances; of reconstructions too, and the noise floor."""
+    tasks = CopulaTasks(model, data["test"], spec, device)
+    found = [] if structure_of(spec) == GUIDED else tasks.unconditional("mean", list(DISTANCES))
+    found += tasks.conditional("mean", list(DISTANCES))
+    generator = torch.Generator(device).manual_seed(1000 * tasks.seed + 50)
+    decoded = model.generate(1, given=tasks.true, generator=generator)
+    decoded = tasks.clipped({m: x[0] for m, x in decoded.items()}, "mean")
+    text = "test points decoded from draws of their own encodings"
+    for distance in DISTANCES:
+        result = measure(distance, tasks.true, decoded, tasks.number)
+        found += distance_metrics("test/reconstruction/mean", text, distance, [result])
+    return found + floor_metrics(tasks, data["reference"])
+
+
+def evaluate(
+    model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
+) -> list[Metric]:
+    """Fits the run's structure to the training split's encodings, and measures it on the test split.
+
+    Arguments:
+        model: The trained autoencoders.
+        data: As the experiment loads it.
+        spec: The run.
+        device: Where to compute.
+    """
+    model.to(device).eval()
+    found = _costs(model, data, spec, device)
+    if spec.dataset == "copula":
+        return found + _copula(model, data, spec, device)
+    metrics = evaluate_triples(model, data, spec, device)
+    if structure_of(spec) == GUIDED:
+        metrics = [m for m in metrics if not m.name.startswith("test/unconditional/")]
+    return found + metrics

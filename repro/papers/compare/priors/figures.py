@@ -1,0 +1,87 @@
+"""The figures: quality of a structure's samples against the seconds that they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+
+from matplotlib.figure import Figure
+
+from repro.experiment import Results, artifact
+from repro.papers.compare.priors.tables import copula_runs, triples_runs
+from repro.report.plotting import PALETTE, new_figure, use_style
+
+__all__ = ["priors_copula_cost", "priors_triples_cost", "quality_against_cost"]
+
+MARKERS = "osD^vPX*"
+# Task to (title, metric, metric of what reconstructions or true images have, axis), by dataset.
+PANELS: Mapping[str, Mapping[str, tuple[str, str, str, str]]] = {
+    "copula": {
+        "joint": (
+            "joint samples",
+            "test/unconditional/mean/transport/mean",
+            "test/reconstruction/mean/transport/mean",
+            "exact distance x 1000",
+        ),
+        "conditional": (
+            "given one modality",
+            "test/conditional/mean/transport/mean",
+            "test/reconstruction/mean/transport/mean",
+            "exact distance x 1000",
+        ),
+    },
+    "mnist_triples": {
+        "joint": ("joint samples", "test/unconditional/coherence", "test/true/coherence", "coherence"),
+        "conditional": ("given one modality", "test/conditional/coherence", "test/true/accuracy", "coherence"),
+    },
+}
+CEILING = {"copula": "reconstructions", "mnist_triples": "true images"}
+
+
+def quality_against_cost(dataset: str, results: Results) -> Figure:
+    """A panel a task, a point a structure: the mean over seeds, with a bar from the lowest to the highest seed.
+
+    Arguments:
+        dataset: ``"copula"`` or ``"mnist_triples"``.
+        results: Of the structures' runs.
+
+    Raises:
+        ValueError: If there is no record at all.
+    """
+    records = dict(results)
+    if not any(records.values()):
+        raise ValueError(f"no records of structures on {dataset} in the profile {results.profile!r}")
+    with use_style():
+        figure = new_figure(7.0, 3.4)
+        axes = figure.subplots(1, 2)
+        for panel, (task, (title, metric, ceiling, label)) in zip(axes, PANELS[dataset].items(), strict=True):
+            for row, marker, colour in zip(records, MARKERS, PALETTE, strict=True):
+                values, seconds = results.values(row, metric), results.values(row, f"sampling/{task}/seconds")
+                if not values:
+                    continue
+                mean, cost = fmean(values), fmean(seconds)
+                error = [[mean - min(values)], [max(values) - mean]]
+                panel.errorbar(
+                    cost, mean, yerr=error, fmt=marker, color=colour, markersize=5, capsize=2, label=row, linewidth=0.9
+                )
+            reference = [v for row in records for v in results.values(row, ceiling)]
+            panel.axhline(fmean(reference), color="0.5", linewidth=0.8, linestyle="--", label=CEILING[dataset])
+            panel.set(xscale="log", title=title, xlabel="seconds of 1,000 samples' latents", ylabel=label)
+        handles, labels = axes[0].get_legend_handles_labels()
+        more = dict(zip(*reversed(axes[1].get_legend_handles_labels()), strict=True))
+        shown = dict(zip(labels, handles, strict=True)) | more
+        figure.subplots_adjust(left=0.09, right=0.98, top=0.92, bottom=0.36, wspace=0.28)
+        figure.legend(shown.values(), shown.keys(), loc="lower center", ncols=3, frameon=False)
+    return figure
+
+
+@artifact("priors-copula-cost", runs=copula_runs)
+def priors_copula_cost(results: Results) -> Figure:
+    """The structures on the copula."""
+    return quality_against_cost("copula", results)
+
+
+@artifact("priors-triples-cost", runs=triples_runs)
+def priors_triples_cost(results: Results) -> Figure:
+    """The structures on MNIST triples."""
+    return quality_against_cost("mnist_triples", results)

@@ -1,0 +1,195 @@
+"""The tables: one structure a row, its quality beside the seconds of its fit and of its draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from repro.experiment import Results, Rows, artifact
+from repro.papers.compare.priors.experiment import LABELS, ORACLE, PROFILES, priors_spec
+from repro.records import Record, of_profile
+from repro.report.cells import Cell, Claim, agreement
+from repro.report.tables import Column, Row, Table
+
+__all__ = ["priors_copula", "priors_table", "priors_triples", "runs_of"]
+
+GUIDED = "prior_score_guided"
+SECONDS = {
+    "fit/seconds": ("Seconds", "of the fit", None, 2),
+    "sampling/joint/seconds": ("Seconds", "of 1,000 joint samples", None, 3),
+    "sampling/conditional/seconds": ("Seconds", "of 1,000 given one modality", None, 3),
+}
+# Metric to (group, heading, what is better, decimals), by dataset.
+COLUMNS: Mapping[str, Mapping[str, tuple[str, str, str | None, int]]] = {
+    "copula": {
+        "test/unconditional/mean/histogram/mean": ("Joint", "Table I's distance", "lower", 3),
+        "test/unconditional/mean/sliced/mean": ("Joint", "sliced", "lower", 1),
+        "test/unconditional/mean/transport/mean": ("Joint", "exact", "lower", 1),
+        "test/conditional/mean/histogram/mean": ("Given one modality", "Table I's distance", "lower", 3),
+        "test/conditional/mean/sliced/mean": ("Given one modality", "sliced", "lower", 1),
+        "test/conditional/mean/transport/mean": ("Given one modality", "exact", "lower", 1),
+        **SECONDS,
+    },
+    "mnist_triples": {
+        "test/unconditional/coherence": ("Joint", "coherence", "higher", 3),
+        "test/unconditional/frechet/classifier/mean": ("Joint", "Fréchet distance", "lower", 1),
+        "test/conditional/coherence": ("Given one modality", "coherence", "higher", 3),
+        "test/conditional/frechet/classifier/mean": ("Given one modality", "Fréchet distance", "lower", 1),
+        **SECONDS,
+    },
+}
+# Rows that are no structure, of one set of metrics in every task: label, and the metric in a column's place.
+REFERENCES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "copula": {
+        "Reconstructions": {
+            k: k.replace("/unconditional/", "/reconstruction/").replace("/conditional/", "/reconstruction/")
+            for k in COLUMNS["copula"]
+            if k not in SECONDS
+        },
+        "Two true samples": {k: f"test/floor/true/{k.split('/', 3)[3]}" for k in COLUMNS["copula"] if k not in SECONDS},
+    },
+    "mnist_triples": {
+        "True images": {
+            "test/unconditional/coherence": "test/true/coherence",
+            "test/unconditional/frechet/classifier/mean": "test/true/frechet/classifier/mean",
+        }
+    },
+}
+TITLES = {
+    "copula": "the Gaussian copula; distances x 1000",
+    "mnist_triples": "MNIST triples, the first two modalities the same image",
+}
+READING = {
+    "copula": "Distances are Table I's: decoder means clipped to [0, 1], mean over pairs of modalities and coordinates "
+    "and over which modality is given. The first does not see where mass lies: read it with the exact one.",
+    "mnist_triples": "Coherence: the first two modalities show the same digit, or the one that is generated shows the "
+    "observed one's digit. Fréchet distance: features of the digit classifier of MNIST.",
+}
+
+
+def runs_of(dataset: str, profile: str, seeds: int | None) -> Rows:
+    """Each structure's runs on a dataset."""
+    number = of_profile(PROFILES[dataset], profile)["seeds"] if seeds is None else seeds
+    return {label: [priors_spec(m, s, profile, dataset) for s in range(number)] for m, label in LABELS.items()}
+
+
+def copula_runs(profile: str, seeds: int | None) -> Rows:
+    """Each structure on the copula."""
+    return runs_of("copula", profile, seeds)
+
+
+def triples_runs(profile: str, seeds: int | None) -> Rows:
+    """Each structure on MNIST triples."""
+    return runs_of("mnist_triples", profile, seeds)
+
+
+def _cell(records: Sequence[Record], name: str) -> Cell:
+    if not records:
+        return Cell(None, (), "not run")
+    values = [m.value for r in records for m in r.metrics if m.name == name]
+    if not values:
+        return Cell(None, (), "guidance acts where something is observed: joint samples are those without it")
+    return Cell(None, values)
+
+
+def _reference(records: Sequence[Record], names: Mapping[str, str], columns: Sequence[str]) -> dict[str, Cell]:
+    cells = {}
+    for key in columns:
+        values = [m.value for r in records for m in r.metrics if m.name == names.get(key)]
+        constant = len(set(values)) == 1  # of the data alone, whatever the seed
+        cells[key] = Cell(None, values[:1] if constant else values) if values else Cell(None, (), "no such thing")
+    return cells
+
+
+def best_note(column: Column, rows: Sequence[Row]) -> Claim | None:
+    """Whether a column's best row differs from the second by more than two standard errors; None for under two rows.
+
+    Arguments:
+        column: With a direction.
+        rows: The rows that compete.
+    """
+    known = [(row.label, cell) for row in rows if (cell := row.cells[column.key]).mean is not None]
+    if len(known) < 2:
+        return None
+    (first, best), (second, other) = sorted(known, key=lambda x: x[1].mean, reverse=column.better == "higher")[:2]
+    numbers = f"{best.mean:.{column.decimals}f} against {other.mean:.{column.decimals}f}"
+    text = f"{column.group}, {column.label}: {first} is the best, {numbers} of {second}"
+    same = agreement(best, other)
+    if same is None:
+        return Claim(f"{text}; one seed, which tells of no spread.")
+    if same:
+        return Claim(f"{text}, from which it does not differ by more than two standard errors.")
+    return Claim(f"{text}, by more than two standard errors.")
+
+
+def _notes(dataset: str, records: Mapping[str, Sequence[Record]], columns: Sequence[Column]) -> list[str]:
+    first = next(found[0] for found in records.values() if found)
+    model, training, data = (first.spec.params[k] for k in ("model", "training", "data"))
+    widths = " and ".join(map(str, model["widths"]))
+    numbers = [f"{label} {found[0].metric('fit/numbers').value:,.0f}" for label, found in records.items() if found]
+    most = "at most " if "patience" in training else ""
+    notes = [
+        f"The same for all rows of a seed: unimodal VAEs of {model['latent_dim']} latents a modality, fully connected "
+        f"layers of {widths}, beta {model['beta']:g}, {most}{training['epochs']} epochs on {data['train_samples']:,} "
+        f"samples, batch {training['batch_size']}, Adam at {training['learning_rate']:g}. Each structure is then "
+        "fitted to their encodings, draws of q(z | x) standardised by coordinate. No paper shows this, so nothing is "
+        "published.",
+        f"Free numbers: {'; '.join(numbers)} (encodings that are kept, not fitted).",
+        READING[dataset],
+    ]
+    if trained := [f[0] for f in records.values() if f and "training" in f[0].spec.params["structure"]]:
+        fit = trained[0].spec.params["structure"]["training"]
+        notes.append(
+            f"Gaussians have the encodings' mean and covariance. Fits by gradient: {fit['epochs']} epochs, batch "
+            f"{fit['batch_size']}, Adam at {fit['learning_rate']:g}. The asymmetric Laplace distribution is fitted by "
+            "its likelihood and the neural field by an estimate of it, not by their paper's objectives, which serve a "
+            "posterior too. CoVAE's prior: linear canonical coordinates, since Deep CCA would train the encoders."
+        )
+    notes.append(
+        f"{LABELS[ORACLE]}: encodings of training samples as they are; it keeps the training data and takes no part in "
+        "the comparison. Seconds: of one core of the processor, or of a GPU where the devices say so; of the latents "
+        "alone, decoding costs the same for all."
+    )
+    return notes
+
+
+def priors_table(dataset: str, results: Results) -> Table:
+    """The table of a dataset.
+
+    Arguments:
+        dataset: ``"copula"`` or ``"mnist_triples"``.
+        results: Of :func:`runs_of`.
+
+    Raises:
+        ValueError: If there is no record at all.
+    """
+    columns = [Column(k, label, better, n, group) for k, (group, label, better, n) in COLUMNS[dataset].items()]
+    keys = [c.key for c in columns]
+    records = dict(results)
+    if not any(records.values()):
+        raise ValueError(f"no records of structures on {dataset} in the profile {results.profile!r}")
+    rows = {label: Row(label, {k: _cell(found, k) for k in keys}) for label, found in records.items()}
+    oracle = rows.pop(LABELS[ORACLE])
+    # What is of the autoencoders and the data alone is the same in every row.
+    reference = next(found for found in records.values() if found)
+    floors = [Row(label, _reference(reference, names, keys)) for label, names in REFERENCES[dataset].items()]
+    best = [note for c in columns if c.better and (note := best_note(c, list(rows.values()))) is not None]
+    return Table(
+        caption=f"One latent structure at a time on the same autoencoders: {TITLES[dataset]}",
+        provenance=results.provenance(),
+        columns=columns,
+        rows=list(rows.values()),
+        floors=[oracle, *floors],
+        notes=[*best, *_notes(dataset, records, columns)],
+    )
+
+
+@artifact("priors-copula", runs=copula_runs)
+def priors_copula(results: Results) -> Table:
+    """The structures on the copula, by Table I's three distances."""
+    return priors_table("copula", results)
+
+
+@artifact("priors-triples", runs=triples_runs)
+def priors_triples(results: Results) -> Table:
+    """The structures on MNIST triples, by coherence and Fréchet distance."""
+    return priors_table("mnist_triples", results)

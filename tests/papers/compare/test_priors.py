@@ -1,0 +1,230 @@
+"""One latent structure at a time: known answers for each, the same autoencoders for all, the table from end to end."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from repro.artifacts.inventory import find
+from repro.artifacts.render import plan, unique
+from repro.cli.main import main
+from repro.datasets.base import Dataset, ModalitySpec
+from repro.engine.store import RunStore
+from repro.papers import experiment_of
+from repro.papers.compare.priors.experiment import LABELS, ORACLE, PROFILES, Priors, priors_spec, structure_of
+from repro.papers.compare.priors.structures import Structure, build_structure
+from repro.papers.compare.priors.tables import GUIDED, REFERENCES, best_note
+from repro.records import Record
+from repro.report.cells import Cell
+from repro.report.tables import Column, Row
+
+NAMES, DIM, NUMBER = ("a", "b", "c"), 4, 4000
+RHO = 0.8
+FIT = {"epochs": 30, "batch_size": 200, "learning_rate": 3e-3}
+SHORT = {**FIT, "epochs": 12}
+CHAINS = {"sampler": "metropolis", "num_chains": 500, "burn_in": 300, "thinning": 30, "num_kept": 4}
+SETTINGS = {
+    "independent": {},
+    "gaussian": {},
+    "canonical": {"held_out": 0.5},
+    "neighbour": {},
+    "laplace": {"training": FIT},
+    "neural": {"widths": [32, 32], "confinement": 1.0, "chains": CHAINS, "training": FIT},
+    "score": {
+        "sde": [1.0, 5.0],
+        "score": {"width": 16, "multipliers": [1, 2], "blocks": 1, "decay": 0.99},
+        "sampling": {"sampler": "dpm_solver", "num_steps": 15},
+        "training": SHORT,
+    },
+}
+SETTINGS["score_guided"] = {**SETTINGS["score"], "energy": [32, 32], "gamma": 1.0}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def correlation() -> torch.Tensor:
+    """Of all latents: RHO between the same coordinate of every two modalities, with the sign of b turned."""
+    signs = torch.tensor([1.0, -1.0, 1.0])
+    between = RHO * torch.outer(signs, signs)
+    between.fill_diagonal_(1.0)
+    return torch.kron(between, torch.eye(DIM))
+
+
+def encodings(noise: float = 0.3) -> Dataset:
+    """Encodings whose draws are Gaussian of unit variance and :func:`correlation`, some of it from q's own noise."""
+    matrix = correlation() - noise**2 * torch.eye(len(NAMES) * DIM)
+    mean = torch.randn(NUMBER, len(matrix), generator=generator()) @ torch.linalg.cholesky(matrix).T
+    mean = mean.unflatten(-1, (len(NAMES), DIM))
+    spec = ModalitySpec((len(NAMES), DIM))
+    data = {"mean": mean, "scale": torch.full_like(mean, noise)}
+    return Dataset("encodings", "train", {"mean": spec, "scale": spec}, data)
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
+def fitted(request: pytest.FixtureRequest) -> tuple[str, Structure]:
+    structure = build_structure(request.param, NAMES, DIM, SETTINGS[request.param])
+    with torch.no_grad():
+        assert structure.fit(encodings(), 0) > 0
+    return request.param, structure
+
+
+# Twice what sampling, a fit of 4,000 points and the networks' own error leave; the exact ones are held to less.
+TOLERANCE = {"laplace": 0.1, "neural": 0.2, "score": 0.15, "score_guided": 0.15}
+
+
+@torch.no_grad()
+def test_joint_draws_have_the_covariance_of_the_encodings(fitted: tuple[str, Structure]) -> None:
+    name, structure = fitted
+    z = structure.sample(NUMBER, generator())
+    assert z.shape == (NUMBER, len(NAMES), DIM)
+    expected = correlation()
+    if name == "independent":
+        expected = torch.eye(len(expected))
+    tolerance = TOLERANCE.get(name, 6 / math.sqrt(NUMBER))
+    found = z.flatten(1).T.corrcoef()
+    assert (found - expected).abs().max() < tolerance
+    assert z.flatten(1).std(0).log().abs().max() < 2 * tolerance
+    assert z.flatten(1).mean(0).abs().max() < 2 * tolerance
+
+
+@torch.no_grad()
+def test_conditional_draws_follow_what_is_observed(fitted: tuple[str, Structure]) -> None:
+    """Given the first: the others correlate with it by RHO, and with each other; itself it stays to the last bit."""
+    name, structure = fitted
+    values = torch.randn(2000, len(NAMES), DIM, generator=generator(1))
+    z = structure.conditional(values, [0], generator(2))
+    assert torch.equal(z[:, 0], values[:, 0])
+    found = z.flatten(1).T.corrcoef()
+    across = {k: found[:DIM, k * DIM : (k + 1) * DIM].diagonal() for k in (1, 2)}
+    if name == "independent":
+        assert all(x.abs().max() < 0.15 for x in across.values())
+        return
+    # A few hundred steps leave the networks' error; a joint score sees observed latents diffused, so that what is drawn
+    # depends on them less than it should; guidance counts them once more.
+    low, high = RHO - (0.25 if name in TOLERANCE else 0.1), 0.97 if name == "score_guided" else RHO + 0.12
+    assert bool(((across[1] < -low) & (across[1] > -high)).all()), across[1]
+    assert bool(((across[2] > low) & (across[2] < high)).all()), across[2]
+
+
+@torch.no_grad()
+def test_a_fit_is_a_function_of_its_seed() -> None:
+    drawn = []
+    for seed in (3, 3, 4):
+        structure = build_structure("laplace", NAMES, DIM, {"training": {**FIT, "epochs": 1}})
+        structure.fit(encodings(), seed)
+        drawn.append(structure.sample(5, generator()))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_unknown_structures_methods_and_datasets_are_named() -> None:
+    with pytest.raises(ValueError, match="unknown structure 'flow'; one of independent, gaussian, laplace"):
+        build_structure("flow", NAMES, DIM, {})
+    with pytest.raises(ValueError, match="unknown method 'covae'; one of prior_independent"):
+        priors_spec("covae", 0, "smoke")
+    with pytest.raises(ValueError, match="unknown dataset 'polymnist'; one of copula, mnist_triples"):
+        priors_spec("prior_score", 0, "smoke", "polymnist")
+    with pytest.raises(ValueError, match="no structure is fitted to the encodings yet"):
+        Priors().build(priors_spec("prior_gaussian", 0, "smoke")).generate(2)
+
+
+# The specifications
+
+
+@pytest.mark.parametrize("dataset", PROFILES)
+def test_runs_differ_in_the_structure_alone(dataset: str) -> None:
+    for profile in PROFILES[dataset]:
+        specs = {m: priors_spec(m, 0, profile, dataset) for m in LABELS}
+        for part in ("model", "training", "data", "evaluation"):
+            assert len({str(s.params[part]) for s in specs.values()}) == 1
+        assert len({s.key for s in specs.values()}) == len(LABELS)
+        assert all(type(experiment_of(s)) is Priors for s in specs.values())
+        fits = {str(s.params["structure"]["training"]) for s in specs.values() if "training" in s.params["structure"]}
+        assert len(fits) == 1
+        for spec in specs.values():
+            build_structure(structure_of(spec), ("m0", "m1"), 4, spec.params["structure"])
+            assert 0 < Priors().cost(spec).seconds < 4 * 3600
+
+
+def test_best_of_a_column_is_said_only_beyond_two_standard_errors() -> None:
+    column = Column("k", "exact", "lower", 1, "Joint")
+
+    def said(*values: tuple[float, ...]) -> str | None:
+        return best_note(column, [Row(f"row {i}", {"k": Cell(None, v)}) for i, v in enumerate(values)])
+
+    assert said((1.0, 1.1, 0.9), (2.0, 2.1, 1.9)) == (
+        "Joint, exact: row 0 is the best, 1.0 against 2.0 of row 1, by more than two standard errors."
+    )
+    assert said((2.0, 2.6, 1.4), (1.6, 2.2, 1.9), (9.0, 9.1, 9.2)) == (
+        "Joint, exact: row 1 is the best, 1.9 against 2.0 of row 0, from which it does not differ by more than two "
+        "standard errors."
+    )
+    assert "tells of no spread" in said((1.0,), (2.0,))
+    assert said((1.0, 1.1)) is None
+
+
+# The smoke profile, end to end
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("priors")
+    command = ["run", "compare/priors-copula", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
+    assert main([*command, "--runs", str(root / "runs"), "--results", str(root / "results")]) == 0
+    return root
+
+
+def records(root: Path) -> dict[str, list[Record]]:
+    store, found = RunStore(root / "runs"), {}
+    for spec in unique(plan(find("compare/priors-copula"), "smoke")):
+        found.setdefault(spec.method, []).append(store.record(spec))
+    return found
+
+
+def test_autoencoders_are_the_same_bit_for_bit(smoke: Path) -> None:
+    store = RunStore(smoke / "runs")
+    by_seed: dict[int, list[dict[str, torch.Tensor]]] = {}
+    for spec in unique(plan(find("compare/priors-copula"), "smoke")):
+        by_seed.setdefault(spec.seed, []).append(load_file(store.directory(spec) / "weights.safetensors"))
+    assert len(by_seed) == 2
+    for weights in by_seed.values():
+        assert len(weights) == len(LABELS)
+        for other in weights[1:]:
+            assert set(other) == set(weights[0])
+            assert all(torch.equal(x, weights[0][name]) for name, x in other.items())
+    first, second = (w[0] for w in by_seed.values())
+    assert any(not torch.equal(x, second[name]) for name, x in first.items())
+
+
+def test_structures_differ_and_what_is_of_the_autoencoders_does_not(smoke: Path) -> None:
+    found = {m: rs[0] for m, rs in records(smoke).items()}
+    exact = "test/conditional/mean/transport/mean"
+    assert len({r.metric(exact).value for r in found.values()}) == len(LABELS)
+    for name in REFERENCES["copula"]["Reconstructions"].values():
+        assert len({r.metric(name).value for r in found.values()}) == 1
+    for method, record in found.items():
+        names = {m.name for m in record.metrics}
+        assert {"fit/seconds", "sampling/conditional/seconds"} <= names
+        assert ("sampling/joint/seconds" in names) == (method != GUIDED)
+        assert record.metric("fit/seconds").value >= 0
+
+
+def test_table_and_figure_through_the_command_line(smoke: Path) -> None:
+    folder = smoke / "results" / "compare" / "smoke"
+    text = (folder / "priors-copula.md").read_text()
+    for label in (*LABELS.values(), "Reconstructions", "Two true samples"):
+        assert f"| {label} | obtained |" in text
+    assert "Profile smoke; seeds 0, 1; 16 records" in text
+    value = sum(r.metric("test/conditional/mean/transport/mean").value for r in records(smoke)["prior_laplace"]) / 2
+    assert f"{value:.1f}" in next(line for line in text.splitlines() if line.startswith("| Asymmetric Laplace"))
+    oracle = next(line for line in text.splitlines() if line.startswith(f"| {LABELS[ORACLE]}"))
+    assert "**" not in oracle
+    command = ["run", "compare/priors-copula-cost", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
+    assert main([*command, "--runs", str(smoke / "runs"), "--results", str(smoke / "results")]) == 0
+    assert (folder / "priors-copula-cost.png").stat().st_size > 10_000

@@ -109,7 +109,9 @@ def _run(options: argparse.Namespace) -> None:
     check_options(options)
     if (options.set or options.only_methods) and not options.method:
         raise a.UsageError("--set and --only-methods are for --method")
-    if options.method and options.id is not None:
+    if options.method:
+        if options.id is None:
+            raise a.UsageError("--method needs a table, as in repro run gmrf-table1 --method ...")
         bounded = options.long or options.max_minutes is not None or _on_gpu(options.device)
         run_methods(options, most_seconds=None if bounded else MOST_CPU_SECONDS)
         return

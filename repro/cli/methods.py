@@ -105,8 +105,15 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _check(name: str, runs: list[Any]) -> None:
-    from repro.errors import UsageError
+def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dict[str, Any]) -> None:
+    """Says what is wrong with a method before it is trained: its settings, its model, and what its table asks of it.
+
+    Untrained, it is measured as a smoke run of the table is, where there are such runs.
+    """
+    import torch
+
+    from repro.artifacts.methods import method_runs
+    from repro.errors import NotOfferedError, RecordError, UsageError
     from repro.methods.models import check_method
     from repro.model import isolated_rng
     from repro.papers import experiment_of
@@ -120,6 +127,20 @@ def _check(name: str, runs: list[Any]) -> None:
         model = experiment.build(runs[0])
     if missing := check_method(name, model):
         print(f"{name} does not offer {' or '.join(missing)}, which some tables ask for", file=sys.stderr)
+    try:
+        small = method_runs(artifact, "smoke", 1, name, source, settings)[0]
+    except NotOfferedError:
+        return
+    data = experiment.load(small)
+    with isolated_rng(small.seed), torch.no_grad():
+        model = experiment.build(small)
+        try:
+            experiment.evaluate(model.eval(), data, small, "cpu")
+        except RecordError:  # a number that is not finite, as an untrained model may have
+            return
+        except (AttributeError, TypeError, KeyError, AssertionError, NotImplementedError, ValueError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise UsageError(f"method {name} cannot be measured as {artifact.name} is: {reason}") from None
 
 
 def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> None:
@@ -180,7 +201,7 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
         return
     for name, runs in chosen.items():
         if any(s in todo for s in runs):
-            _check(name, runs)
+            _check(artifact, name, runs, sources[name], settings[name])
     if todo and options.executor == "slurm":
         submit_array(todo, store, options)
         return

@@ -147,6 +147,10 @@ def test_installed_packages_offer_methods(folder: Path, monkeypatch: pytest.Monk
         (THREE_METHODS.replace(".mean() for", ".mean((0,)) for"), "loss must be a scalar with a gradient"),
         (THREE_METHODS.replace("return sum(", "return 0.0 / (0.0 * self.shift) + sum("), "loss is nan at the start"),
         (THREE_METHODS.replace(".flatten(1).sum(1)", ".sum()"), "must give 8 finite values for 8 points"),
+        (  # what only the table's own protocol asks for
+            THREE_METHODS.replace("leading =", "assert not given or 'm0' in given, 'only m0'; leading ="),
+            r"cannot be measured as gmrf_mcvae/table1 is: AssertionError: only m0",
+        ),
         (THREE_METHODS.replace("torch.nn.Parameter", ""), "Bias has no parameter to train"),
     ],
 )
@@ -175,6 +179,7 @@ def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Cap
         (["--method", "../x=bias.py:build"], "is no name"),
         (["--method", "bias.py:build", "--method", "bias.py:build"], "two methods have the name 'bias'"),
         (["--method", "bias.py:build", "--from-weights"], "do not go together"),
+        (["--method", "bias.py:build", "--key", "0" * 16], "do not go together"),
         (["--set", "epochs=3"], "are for --method"),
     ],
 )
@@ -183,6 +188,11 @@ def test_wrong_calls_are_refused(folder: Path, capsys: Capture, words: list[str]
     assert run(*words) == 2
     assert said in capsys.readouterr().err
     assert not (folder / "runs").exists()
+
+
+def test_a_table_has_to_be_named(capsys: Capture) -> None:
+    assert main(["run", "--all", "--method", "bias.py:build"]) == 2
+    assert "--method needs a table" in capsys.readouterr().err
 
 
 def test_it_is_run_and_stands_under_the_tables_own_rows(

@@ -65,6 +65,9 @@
     }
   });
 
+  // What scrolls sideways can be reached, and scrolled, with the keyboard.
+  for (const box of document.querySelectorAll("pre, .table-wrapper")) box.tabIndex = 0;
+
   const filter = document.querySelector("select[data-filter]");
   if (filter) {
     const apply = () => {

@@ -11,13 +11,14 @@ from repro.papers import paper as paper_of
 __all__ = ["bibtex"]
 
 
-def bibtex(papers: str | Sequence[str], datasets: Sequence[str], commit: str) -> str:
+def bibtex(papers: str | Sequence[str], datasets: Sequence[str], commit: str, *, classic: bool = False) -> str:
     """BibTeX entries of papers, of datasets, and of this package, each once.
 
     Arguments:
         papers: Paper packages; the pretrained networks' has no paper.
         datasets: Names of datasets; those without a card are left out.
         commit: What is stated beside the package's version, empty for nothing.
+        classic: Whether the package is a ``@misc``, which every style knows, instead of biblatex's ``@software``.
     """
     entries: dict[str, str] = {}
     for paper in [papers] if isinstance(papers, str) else papers:
@@ -30,9 +31,9 @@ def bibtex(papers: str | Sequence[str], datasets: Sequence[str], commit: str) ->
             # A synthetic dataset's citation may be the paper itself.
             entries |= {k: e for k, e in load_card(dataset).citations.items() if k not in entries}
     note = f"version {__version__}" + (f", commit {commit}" if commit else "")
+    kind, stated = ("misc", "howpublished = {Software}") if classic else ("software", f"version = {{{__version__}}}")
     own = (
-        "@software{repro,\n  title = {repro: structured latent spaces of multimodal VAEs, reproduced},\n"
-        "  author = {{The repro authors}},\n  year = {2026},\n"
-        f"  version = {{{__version__}}},\n  note = {{{note}}}\n}}"
+        f"@{kind}{{repro,\n  title = {{repro: structured latent spaces of multimodal VAEs, reproduced}},\n"
+        f"  author = {{{{The repro authors}}}},\n  year = {{2026}},\n  {stated},\n  note = {{{note}}}\n}}"
     )
     return "\n\n".join([*(e.strip() for e in entries.values()), own]) + "\n"

@@ -28,6 +28,7 @@ __all__ = [
     "export_records",
     "find",
     "is_unrecorded",
+    "latex_label",
     "missing_runs",
     "plan",
     "record_path",
@@ -340,6 +341,11 @@ def _drawn(artifact: Artifact, found: Results) -> list[Any]:
     return [m.not_settled(reason) if isinstance(m, TABLES) else m for m in made]
 
 
+def latex_label(artifact: Artifact, profile: str) -> str:
+    """The label of an artifact's first part in LaTeX, which no other artifact and no other profile has."""
+    return f"tab:{artifact.target}" + ("" if profile == "paper" else f"-{profile}")
+
+
 def contents(
     artifact: Artifact,
     profile: str,
@@ -354,7 +360,7 @@ def contents(
     made = _drawn(artifact, results(artifact, profile, record, samples, seeds))
     found: dict[str, str | bytes] = {}
     if shown := [m for m in made if isinstance(m, TABLES)]:
-        found |= join_tables(shown, f"tab:{_source(artifact).target}")
+        found |= join_tables(shown, latex_label(artifact, profile))
     if figures := [m for m in made if not isinstance(m, TABLES)]:
         from repro.report.plotting import render as draw
 

@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     add_folder_options(sub, "figures")
     sub = add("cite", "BibTeX of a paper, artifact or model, its data and this package")
     sub.add_argument("id")
+    sub.add_argument("--biblatex", action="store_true", help="this package as @software, which biblatex alone knows")
     add_claims_options(add("claims", "each claim of the papers, its evidence and its verdict"))
     add("doctor", "what this machine and installation offer")
     add_status_command(add("status", "what an artifact's runs are doing, and why some failed"))
@@ -230,7 +231,7 @@ def _claims(options: argparse.Namespace) -> None:
 def _cite(options: argparse.Namespace) -> None:
     from repro.hub.cite import cite
 
-    print(cite(options.id), end="")
+    print(cite(options.id, classic=not options.biblatex), end="")
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -35,9 +35,10 @@ def add_show_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("id", help="such as gmrf_mcvae/table1 or gmrf-table1")
     sub.add_argument("--profile", default="paper", help="paper (default), overnight, quick or smoke")
     group = sub.add_mutually_exclusive_group()
-    group.add_argument("--latex", action="store_true", help="the table in LaTeX, for a document with booktabs")
+    group.add_argument("--latex", action="store_true", help="the table in LaTeX, with booktabs and graphicx")
     group.add_argument("--csv", action="store_true", help="every cell of every table of the artifact, a line each")
     group.add_argument("--json", action="store_true", help="the same with every field")
+    sub.add_argument("--part", type=int, metavar="N", help="with --latex: one of its tables as a float of its own")
     add_folder_options(sub, "runs", "results", "figures")
 
 
@@ -108,6 +109,8 @@ def show(options: argparse.Namespace) -> None:
 
     artifact = a.find(options.id)
     profile = a.check_profile(options.profile)
+    if options.part is not None and not options.latex:
+        raise a.UsageError("--part goes with --latex")
     figures, results = options.figures or figures_root(), options.results or default_results_root()
     form = next((name for name in FORMATS if getattr(options, name)), None)
     runs = a.unique(a.plan(artifact, profile))  # says why where it is not computed
@@ -121,7 +124,7 @@ def show(options: argparse.Namespace) -> None:
         if found.recorded is None and found.yours is None:
             raise a.UsageError(_nothing(artifact, profile, found.unfinished, figures))
         if form is not None:
-            print(_formatted(artifact, profile, found, form), end="")
+            print(_formatted(artifact, profile, found, form, options.part), end="")
             return
         _print(artifact, profile, found)
     elif form is not None:
@@ -169,13 +172,25 @@ def _nothing(artifact: Artifact, profile: str, unfinished: str, figures: Path) -
     return text
 
 
-def _formatted(artifact: Artifact, profile: str, found: Standing, form: str) -> str:
-    label = f"tab:{artifact.target}"
+def _latex(artifact: Artifact, profile: str, found: Standing, part: int | None) -> str:
+    """The cells beside the published ones; with a part, that table of the artifact as it was obtained."""
+    from repro.artifacts.render import latex_label
+    from repro.errors import UsageError
+    from repro.report.tables import latex_parts
+
+    tables, label = found.yours or found.recorded or (), latex_label(artifact, profile)
+    if part is None and found.joint is not None:
+        return latex_parts([found.joint.table()], label)
+    try:
+        return latex_parts(tables, label, part)
+    except ValueError:
+        raise UsageError(f"{artifact.name} has {len(tables)} parts, --part is {part}") from None
+
+
+def _formatted(artifact: Artifact, profile: str, found: Standing, form: str, part: int | None) -> str:
     tables = found.yours or found.recorded or ()
     if form == "latex":
-        if found.joint is not None:
-            return found.joint.to_latex(label)
-        return "\n".join(t.to_latex(f"{label}-{i + 1}" if i else label) for i, t in enumerate(tables))
+        return _latex(artifact, profile, found, part)
     if form == "csv":
         return "\n".join(t.to_csv() for t in ([found.joint] if found.joint is not None else tables))
     value: dict[str, Any] = {"artifact": artifact.name, "title": artifact.title, "profile": profile}

@@ -10,12 +10,13 @@ from repro.papers import papers
 __all__ = ["cite"]
 
 
-def cite(name: str) -> str:
+def cite(name: str, *, classic: bool = True) -> str:
     """BibTeX of the paper, of the datasets used, and of this package with its version and commit.
 
     Arguments:
         name: A paper, an artifact or published weights, such as ``"gmrf_mcvae"``, ``"gmrf_mcvae/table1"`` or
             ``"gmrf_mcvae/copula"``.
+        classic: Whether this package is a ``@misc``, which every style knows, instead of biblatex's ``@software``.
 
     Raises:
         UsageError: If there is no such paper, artifact or model.
@@ -23,11 +24,11 @@ def cite(name: str) -> str:
     commit = git("rev-parse", "--short", "HEAD") or ""
     if name in papers():
         used = {d for a in artifacts().values() if a.paper == name for d in a.data}
-        return bibtex(name, sorted(used), commit)
+        return bibtex(name, sorted(used), commit, classic=classic)
     from repro.hub.registry import models
 
     if name in models():
         spec = models()[name].spec()
-        return bibtex(spec.paper, [spec.dataset], commit)
+        return bibtex(spec.paper, [spec.dataset], commit, classic=classic)
     artifact = find(name)
-    return bibtex(artifact.paper, artifact.data, commit)
+    return bibtex(artifact.paper, artifact.data, commit, classic=classic)

@@ -142,10 +142,6 @@ class Joint:
         body = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
         return "\n".join([table.title, "", *body, "", *table.notes]) + "\n"
 
-    def to_latex(self, label: str) -> str:
-        """The printed cells as a LaTeX float."""
-        return self.table().to_latex(label)
-
     def to_csv(self) -> str:
         """Every cell of every table, a line each."""
         out = io.StringIO()

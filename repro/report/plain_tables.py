@@ -9,27 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from repro.report.cells import Claim, Number, Shown
+from repro.report.latex import escaped, floating
 
 __all__ = ["NONE", "PlainTable", "make_command", "yes_no"]
 
 NONE = "—"  # a cell with nothing to say
 
-_LATEX = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
-    | {"<": "$<$", ">": "$>$", "×": r"$\times$", "·": r"$\cdot$", "→": r"$\to$", "²": "$^2$", "σ": r"$\sigma$"}
-    | {
-        "−": "$-$",
-        "±": r"$\pm$",
-        "≤": r"$\leq$",
-        "√": r"$\surd$",
-        "ρ": r"$\rho$",
-        "β": r"$\beta$",
-        "†": r"$^{\dagger}$",
-    }
-    | {"↓": r"$\downarrow$", "↑": r"$\uparrow$"}
-    | {NONE: "---", "[": "{[}", "*": "{*}"}  # "[" and "*" at the start of a row would be read as arguments of \\
-)
 _MARKDOWN = str.maketrans({"|": r"\|", "*": r"\*", "_": r"\_", "<": "&lt;"})
 
 
@@ -123,27 +108,11 @@ class PlainTable:
         return {"table": self.title, "columns": self.columns, "rows": self.rows, "notes": self.notes}
 
     def to_latex(self, label: str | None = None) -> str:
-        """A ``table`` environment with the rules of the booktabs package.
+        """The table as a LaTeX float, for a document that loads booktabs and graphicx.
 
         Arguments:
             label: Label to refer to the table by, none if None.
         """
-        lines = [" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in (self.columns, *self.rows)]
-        return "\n".join(
-            [
-                r"\begin{table}",
-                r"\centering",
-                rf"\caption{{{self.title.translate(_LATEX)}}}",
-                *([rf"\label{{{label}}}"] if label else []),
-                rf"\begin{{tabular}}{{{'l' * len(self.columns)}}}",
-                r"\toprule",
-                lines[0],
-                r"\midrule",
-                *lines[1:],
-                r"\bottomrule",
-                r"\end{tabular}",
-                *(rf"\par\footnotesize {note.translate(_LATEX)}" for note in self.notes),
-                r"\end{table}",
-                "",
-            ]
-        )
+        first, *others = [" & ".join(escaped(cell) for cell in line) + r" \\" for line in (self.columns, *self.rows)]
+        notes = [escaped(note) for note in self.notes]
+        return floating(escaped(self.title), label, "l" * len(self.columns), [first, r"\midrule", *others], notes)

@@ -8,22 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from repro.report.cells import Cell, CellVerdict, Claim, ColumnVerdict, Number, Verdict, rank_correlation
+from repro.report.latex import HEADER, escaped, floating
 from repro.report.plain_tables import PlainTable
 
-__all__ = ["Column", "Row", "RowGroup", "Table", "join_tables"]
+__all__ = ["Column", "Row", "RowGroup", "Table", "join_tables", "latex_parts"]
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
-_SYMBOLS = "−±×·≤≥≈√↓↑→†²<>αβγδελμρστ"
-_COMMANDS = (
-    r"- \pm \times \cdot \leq \geq \approx \surd \downarrow \uparrow \rightarrow ^{\dagger} ^{2} < >"
-    r" \alpha \beta \gamma \delta \varepsilon \lambda \mu \rho \sigma \tau"
-)
-_TO_LATEX = str.maketrans(
-    {symbol: f"${command}$" for symbol, command in zip(_SYMBOLS, _COMMANDS.split(" "), strict=True)}
-    | {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
-    | {"—": "---", "[": "{[}", "*": "{*}"}  # "[" and "*" at the start of a line would be read as arguments of \\
-)
 _TO_MARKDOWN = str.maketrans({"|": r"\|", "*": r"\*", "_": r"\_", "<": "&lt;"})
 
 _Line = list[tuple[str, bool]]  # text and whether it is bold, for every column of the printed table
@@ -207,23 +197,21 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def to_latex(self, label: str | None = None) -> str:
-        r"""Returns the table as a LaTeX float, for a document that loads booktabs, ending in a newline.
+        r"""Returns the table as a LaTeX float, for a document that loads booktabs and graphicx, ending in a newline.
 
         Arguments:
             label: The key for ``\ref``; no label if None.
         """
 
         def line(texts: _Line) -> str:
-            cells = [_latex(text) for text, _ in texts]
+            cells = [escaped(text) for text, _ in texts]
             marked = [rf"\textbf{{{cell}}}" if bold else cell for cell, (_, bold) in zip(cells, texts, strict=True)]
             return " & ".join(marked) + r" \\"
 
-        lines = [r"\begin{table}[t]", r"\centering", rf"\caption{{{_latex(self.caption)}. {_latex(self.provenance)}}}"]
-        lines += [] if label is None else [rf"\label{{{label}}}"]
-        lines += [rf"\begin{{tabular}}{{ll{'r' * len(self.columns)}}}", r"\toprule"]
+        lines = []
         spans = [(group, len(list(columns))) for group, columns in groupby(self.columns, key=lambda c: c.group)]
         if any(group for group, _ in spans):
-            heads = [rf"\multicolumn{{{n}}}{{c}}{{{_latex(group)}}}" for group, n in spans]
+            heads = [rf"\multicolumn{{{n}}}{{c}}{{{escaped(group)}}}" for group, n in spans]
             ends = [2 + sum(n for _, n in spans[: k + 1]) for k in range(len(spans))]
             rules = [rf"\cmidrule(lr){{{e - n + 1}-{e}}}" for (g, n), e in zip(spans, ends, strict=True) if g]
             lines += [" & ".join(["", "", *heads]) + r" \\", " ".join(rules)]
@@ -233,11 +221,11 @@ class Table:
         for title, block in self._blocks():
             lines.append(r"\midrule")
             if title:
-                lines.append(rf"\multicolumn{{{len(self.columns) + 2}}}{{l}}{{\textit{{{_latex(title)}}}}} \\")
+                lines.append(rf"\multicolumn{{{len(self.columns) + 2}}}{{l}}{{\textit{{{escaped(title)}}}}} \\")
             lines += [line(texts) for texts in block]
-        lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-        lines += [_latex(note) + r"\par" for note in self.all_notes()]
-        return "\n".join([*lines, r"\end{minipage}", r"\end{table}"]) + "\n"
+        caption = f"{escaped(self.caption)}. {escaped(self.provenance)}"
+        notes = [escaped(note) for note in self.all_notes()]
+        return floating(caption, label, "ll" + "r" * len(self.columns), lines, notes)
 
     def _all_cells(self) -> list[Cell]:
         return [row.cells[key] for row in self._all_rows() for key in self._keys]
@@ -335,8 +323,24 @@ def join_tables(tables: Sequence[Table | PlainTable], label: str) -> dict[str, s
     """
     if not tables:
         return {}
-    latex = [t.to_latex(label if i == 0 else f"{label}-{i + 1}") for i, t in enumerate(tables)]
-    return {"md": "\n".join(t.to_markdown() for t in tables), "tex": "\n".join(latex)}
+    return {"md": "\n".join(t.to_markdown() for t in tables), "tex": latex_parts(tables, label)}
+
+
+def latex_parts(tables: Sequence[Table | PlainTable], label: str, part: int | None = None) -> str:
+    """One float a table, under a comment that names the packages; labels are counted from the second part.
+
+    Arguments:
+        tables: The parts of an artifact.
+        label: The first part's; the second part's ends in ``-2``.
+        part: The number of the only part that is wanted, from 1; all if None.
+
+    Raises:
+        ValueError: If there is no such part.
+    """
+    if part is not None and not 1 <= part <= len(tables):
+        raise ValueError(f"part is {part}, there are {len(tables)}")
+    floats = [t.to_latex(label if i == 0 else f"{label}-{i + 1}") for i, t in enumerate(tables)]
+    return HEADER + "\n".join(floats if part is None else [floats[part - 1]])
 
 
 def _number(value: float, decimals: int, sign: str = "") -> str:
@@ -349,7 +353,3 @@ def _markdown(text: str) -> str:
     if len(parts) % 2 == 0:  # a backtick without its partner
         return "`".join(parts).translate(_TO_MARKDOWN)
     return "`".join(p if i % 2 else p.translate(_TO_MARKDOWN) for i, p in enumerate(parts))
-
-
-def _latex(text: str) -> str:
-    return " ".join(text.split()).translate(_TO_LATEX)

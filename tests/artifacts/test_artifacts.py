@@ -379,8 +379,7 @@ def test_report_draws_what_the_records_allow_and_the_gallery(tmp_path: Path) -> 
         assert f"{a.name} (paper): {a.id}.md, {a.id}.tex" in lines
         assert len(data_rows(markdown)) >= 3
         assert r"\begin{tabular}" in latex
-        source = find(a.same_as) if a.same_as else a
-        assert rf"\label{{tab:{source.target}}}" in latex
+        assert rf"\label{{tab:{a.target}}}" in latex
     undrawn = [line for line in lines if ": not drawn, " in line]
     named = {line.split(" (")[0] for line in undrawn}
     assert named - set(PAGES_OF_DATA) == {a.name for a in BUILT if a.data} - set(PAGES_OF_DATA)

@@ -263,6 +263,16 @@ def test_interrupt_ends_in_130(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     assert error == "repro: interrupted; the same command continues from the last epochs\n"
 
 
+def test_cite_for_biblatex_differs_in_the_packages_own_entry_alone(capsys: Capture) -> None:
+    outs = [call(capsys, "cite", "gmrf_mcvae", *option)[1] for option in ([], ["--biblatex"])]
+    papers, own = zip(*(out.split("@misc{repro,") for out in outs[:1]), strict=True)
+    assert outs[1].startswith(papers[0])
+    assert outs[1].removeprefix(papers[0]).startswith("@software{repro,")
+    assert "howpublished = {Software}" in own[0]
+    kinds = {line.split("{")[0] for line in outs[0].splitlines() if line.startswith("@")}
+    assert kinds <= {"@article", "@inproceedings", "@book", "@misc"}  # what BibTeX's plain style knows
+
+
 @pytest.mark.parametrize("name", ["gmrf_mcvae", "gmrf_mcvae/table2", "gmrf-table1"])
 def test_cite(name: str, capsys: Capture) -> None:
     code, out, _ = call(capsys, "cite", name)
@@ -270,7 +280,7 @@ def test_cite(name: str, capsys: Capture) -> None:
     assert out == cite(name)
     package = importlib.resources.files("repro.papers.gmrf_mcvae")
     assert (package / "citation.bib").read_text().strip() in out
-    assert "@software{repro," in out
+    assert "@misc{repro," in out
     assert "version 0." in out
     data = {
         "gmrf_mcvae": ["copula", "polymnist", "biked"],

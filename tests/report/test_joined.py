@@ -141,7 +141,7 @@ def test_every_format_has_every_number() -> None:
         for side in ("recorded", "yours"):
             assert row[f"{side}_mean"] == ("" if cell[side]["mean"] is None else str(cell[side]["mean"]))
             assert int(row[f"{side}_n"]) == cell[side]["n"]
-    latex = found.to_latex("tab:x")
+    latex = found.table().to_latex("tab:x")
     assert latex.isascii()
     assert r"1.10 $\pm$ 0.10 (n = 3)" in latex
     assert latex.count("{") == latex.count("}")

@@ -242,7 +242,7 @@ def _best(artifact: str, label: str, figures: Path) -> RunSpec:
 def _tables() -> list[Model]:
     """The rows of models.toml."""
     found = []
-    for key, table in tomllib.loads((files("repro.hub") / "models.toml").read_text()).items():
+    for key, table in tomllib.loads((files("repro.hub") / "models.toml").read_text(encoding="utf-8")).items():
         artifact, name = table["artifact"], table.get("name", key)
         for suffix, (label, title) in table["rows"].items():
             found.append(

@@ -102,7 +102,7 @@ def _place(record: Record, trained: Path, target: Path, dtype: str) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     path = target / "weights.safetensors"
     save_tensors(path, kept, {"key": record.spec.key})
-    note: Mapping[str, Any] = json.loads((trained / "training.json").read_text())
+    note: Mapping[str, Any] = json.loads((trained / "training.json").read_text(encoding="utf-8"))
     note = {**note, "weights_sha256": file_sha256(path)}
     write_atomically(target / "training.json", json.dumps(note, indent=1) + "\n")
     return path

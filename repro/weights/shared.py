@@ -143,7 +143,7 @@ def _remember(repo: str, revision: str, commit: str) -> None:
 
     refs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "refs" / revision
     refs.parent.mkdir(parents=True, exist_ok=True)
-    if not refs.is_file() or refs.read_text() != commit:
+    if not refs.is_file() or refs.read_text(encoding="utf-8") != commit:
         refs.write_text(commit)
 
 

@@ -34,7 +34,7 @@ ENGINE = LAYER["engine"]
 BESIDE = {("weights", "networks"), ("datasets", "networks"), ("datasets", "weights"), ("experiment", "training")}
 BESIDE |= {("experiment", "report")}
 # Papers that build on others.
-PAPERS = {("mrf_mvae", "gmrf_mcvae")} | {("compare", p) for p in ("covae", "gmrf_mcvae", "sbm_vae")}
+PAPERS = {("mrf_mvae", "gmrf_mcvae")} | {("compare", p) for p in ("covae", "gmrf_mcvae", "mrf_mvae", "sbm_vae")}
 # What fetches, caches and reads data; the loaders beside them read the files that these hand out.
 DATA_IO = {f"repro.datasets.{m}" for m in ("archive", "cache", "card", "download", "fetch", "places")}
 MACHINE = {"time", "datetime", "os", "shutil", "subprocess", "socket", "tempfile", "platform", "requests", "urllib"}

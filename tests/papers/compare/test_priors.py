@@ -15,7 +15,8 @@ from repro.cli.main import main
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.engine.store import RunStore
 from repro.papers import experiment_of
-from repro.papers.compare.priors.experiment import LABELS, ORACLE, PROFILES, Priors, priors_spec, structure_of
+from repro.papers.compare.priors.experiment import Priors
+from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, priors_spec, structure_of
 from repro.papers.compare.priors.structures import Structure, build_structure
 from repro.papers.compare.priors.tables import GUIDED, REFERENCES, best_note
 from repro.records import Record
@@ -149,7 +150,7 @@ def test_runs_differ_in_the_structure_alone(dataset: str) -> None:
         assert len(fits) == 1
         for spec in specs.values():
             build_structure(structure_of(spec), ("m0", "m1"), 4, spec.params["structure"])
-            assert 0 < Priors().cost(spec).seconds < 4 * 3600
+            assert 0 < Priors().cost(spec).seconds < 48 * 3600
 
 
 def test_best_of_a_column_is_said_only_beyond_two_standard_errors() -> None:

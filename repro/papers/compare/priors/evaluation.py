@@ -6,15 +6,16 @@ Metrics of the data have the names that they have in the dataset's own experimen
 
 from __future__ import annotations
 
-import time
+import resource
+import timeit
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
 
 from repro.datasets import Dataset
-from repro.papers.compare.priors.experiment import structure_of
 from repro.papers.compare.priors.model import StructuredAutoencoders
+from repro.papers.compare.priors.settings import structure_of
 from repro.papers.compare.priors.structures import build_structure
 from repro.papers.gmrf_mcvae.copula.evaluation import (
     DISTANCES,
@@ -32,16 +33,23 @@ T = TypeVar("T")
 GUIDED = "score_guided"  # acts where something is observed: its joint draws are those of the score model
 
 
-def _timed(function: Callable[[], T], device: str) -> tuple[T, float]:
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _timed(call: Callable[[], T], device: str) -> tuple[T, float]:
     """A result and its seconds: the processor's, which other processes do not lengthen, or a GPU's wall clock."""
-    if not device.startswith("cuda"):
-        start = time.process_time()
-        return function(), time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    result = function()
-    torch.cuda.synchronize()
-    return result, time.perf_counter() - start
+    results: list[T] = []
+
+    def once() -> None:
+        results.append(call())
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+
+    timer = timeit.default_timer if device.startswith("cuda") else _processor_seconds
+    seconds = timeit.timeit(once, timer=timer, number=1)
+    return results[0], seconds
 
 
 def _costs(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: RunSpec, device: str) -> list[Metric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from repro.experiment import Results, Rows, artifact
-from repro.papers.compare.priors.experiment import LABELS, ORACLE, PROFILES, priors_spec
+from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, priors_spec
 from repro.records import Record, of_profile
 from repro.report.cells import Cell, Claim, agreement
 from repro.report.tables import Column, Row, Table

@@ -1,0 +1,194 @@
+"""Every number of the comparison of latent structures; importing this needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from repro.records import RunSpec, of_profile
+
+__all__ = ["LABELS", "ORACLE", "PROFILES", "priors_spec", "structure_of"]
+
+# Method to label, in the order of the rows; each is "prior_" and the structure's name in structures.py.
+LABELS = {
+    "prior_independent": "Independent Gaussians",
+    "prior_gaussian": "Gaussian MRF",
+    "prior_laplace": "Asymmetric Laplace MRF",
+    "prior_neural": "Neural MRF",
+    "prior_score": "Score model",
+    "prior_score_guided": "Score model, energy guidance",
+    "prior_canonical": "CoVAE's correlated prior",
+    "prior_neighbour": "Nearest neighbour",
+}
+ORACLE = "prior_neighbour"
+PREFIX = "prior_"
+
+# Latents a modality are a square number for the score network's images. beta of the copula is the one that GMRF MCVAE
+# has there (paper.toml of gmrf_mcvae, chosen on validation data), of the images SBM-VAE's (Table 4): the KL term only
+# keeps the latents within bounds, what they have in common is the structure's. Epochs, widths and chains are this
+# package's; nothing was chosen on any split.
+COPULA = {"latent_dim": 4, "beta": 0.001}
+TRIPLES = {"latent_dim": 16, "beta": 0.1}
+CHAINS = {"sampler": "metropolis", "num_chains": 1000, "burn_in": 400, "thinning": 50, "num_kept": 4}
+PROFILES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "copula": {
+        "paper": {
+            "autoencoders": {**COPULA, "widths": [64, 64]},
+            "training": {"epochs": 40, "batch_size": 500, "learning_rate": 2e-3},
+            "fit": {"epochs": 30, "batch_size": 250, "learning_rate": 1e-3},
+            "widths": [64, 64, 64],
+            "chains": CHAINS,
+            "score": {"width": 16, "multipliers": [1, 2], "blocks": 1, "decay": 0.999},
+            "energy": [64, 64, 64],
+            "train_samples": 10_000,
+            "num_samples": 5_000,
+            "transport_samples": 1_000,
+            "timed": 1_000,
+            "seeds": 3,
+        },
+        "quick": {
+            "autoencoders": {**COPULA, "widths": [64, 64]},
+            "training": {"epochs": 10, "batch_size": 500, "learning_rate": 2e-3},
+            "fit": {"epochs": 5, "batch_size": 250, "learning_rate": 1e-3},
+            "widths": [32, 32, 32],
+            "chains": CHAINS,
+            "score": {"width": 16, "multipliers": [1, 2], "blocks": 1, "decay": 0.995},
+            "energy": [64, 64, 64],
+            "train_samples": 10_000,
+            "num_samples": 2_000,
+            "transport_samples": 500,
+            "timed": 500,
+            "seeds": 1,
+        },
+        "smoke": {
+            "autoencoders": {**COPULA, "widths": [16]},
+            "training": {"epochs": 1, "batch_size": 100, "learning_rate": 1e-3},
+            "fit": {"epochs": 1, "batch_size": 100, "learning_rate": 1e-3},
+            "widths": [8],
+            "chains": {**CHAINS, "num_chains": 100, "burn_in": 20, "thinning": 5},
+            "score": {"width": 8, "multipliers": [1, 2], "blocks": 1, "decay": 0.9},
+            "energy": [8],
+            "train_samples": 400,
+            "num_samples": 200,
+            "transport_samples": 50,
+            "timed": 50,
+            "seeds": 2,
+        },
+    },
+    "mnist_triples": {
+        # Networks, epochs and batch of MRF MVAE's comparison on these data (appendix D.2), the score's of Table 4.
+        "paper": {
+            "autoencoders": {**TRIPLES, "widths": [1024] * 4},
+            "training": {"epochs": 100, "batch_size": 128, "learning_rate": 1e-3},
+            "fit": {"epochs": 100, "batch_size": 128, "learning_rate": 1e-3},
+            "widths": [1024] * 3,
+            "chains": {**CHAINS, "burn_in": 600, "thinning": 100},
+            "score": {"width": 64, "multipliers": [1, 2], "blocks": 2, "decay": 0.9999},
+            "energy": [512, 512, 512],
+            "train_samples": 60_000,
+            "held_out": 0,
+            "num_samples": 10_000,
+            "timed": 1_000,
+            "seeds": 3,
+        },
+        "overnight": {
+            "autoencoders": {**TRIPLES, "widths": [256, 256]},
+            "training": {"epochs": 60, "batch_size": 256, "learning_rate": 1e-3, "patience": 5},
+            "fit": {"epochs": 60, "batch_size": 256, "learning_rate": 1e-3},
+            "widths": [256, 256, 256],
+            "chains": CHAINS,
+            "score": {"width": 32, "multipliers": [1, 2], "blocks": 1, "decay": 0.999},
+            "energy": [256, 256, 256],
+            "train_samples": 60_000,
+            "held_out": 5_000,
+            "num_samples": 10_000,
+            "timed": 1_000,
+            "seeds": 3,
+        },
+        "quick": {
+            "autoencoders": {**TRIPLES, "widths": [256, 256]},
+            "training": {"epochs": 3, "batch_size": 256, "learning_rate": 1e-3},
+            "fit": {"epochs": 5, "batch_size": 256, "learning_rate": 1e-3},
+            "widths": [64, 64, 64],
+            "chains": CHAINS,
+            "score": {"width": 32, "multipliers": [1, 2], "blocks": 1, "decay": 0.995},
+            "energy": [128, 128, 128],
+            "train_samples": 20_000,
+            "held_out": 0,
+            "num_samples": 2_000,
+            "timed": 500,
+            "seeds": 1,
+        },
+        "smoke": {
+            "autoencoders": {**TRIPLES, "widths": [16]},
+            "training": {"epochs": 1, "batch_size": 100, "learning_rate": 1e-3},
+            "fit": {"epochs": 1, "batch_size": 100, "learning_rate": 1e-3},
+            "widths": [8],
+            "chains": {**CHAINS, "num_chains": 100, "burn_in": 20, "thinning": 5},
+            "score": {"width": 8, "multipliers": [1, 2], "blocks": 1, "decay": 0.9},
+            "energy": [8],
+            "train_samples": 500,
+            "held_out": 0,
+            "num_samples": 200,
+            "timed": 50,
+            "seeds": 2,
+        },
+    },
+}
+SDE = (1.0, 5.0)  # SBM-VAE, Table 4, below ten modalities
+GAMMA = 1000 / 256  # SBM-VAE, Table 4: 1000 on a mean over batches of 256
+HELD_OUT = 0.1  # of the encodings, for the correlations of CoVAE's prior
+SAMPLING = {"sampler": "dpm_solver", "num_steps": 20}
+
+
+def _structure(method: str, p: Mapping[str, Any]) -> dict[str, Any]:
+    """A structure's own settings."""
+    training = p["fit"]
+    score = {"sde": list(SDE), "score": p["score"], "sampling": SAMPLING, "training": training}
+    return {
+        "prior_laplace": {"training": training},
+        "prior_neural": {"widths": p["widths"], "confinement": 1.0, "chains": p["chains"], "training": training},
+        "prior_score": score,
+        "prior_score_guided": {**score, "energy": p["energy"], "gamma": GAMMA},
+        "prior_canonical": {"held_out": HELD_OUT},
+    }.get(method, {})
+
+
+def priors_spec(method: str, seed: int, profile: str, dataset: str = "copula") -> RunSpec:
+    """The specification of one run, every hyper-parameter resolved.
+
+    Arguments:
+        method: One of ``LABELS``.
+        seed: Seed of the autoencoders and of the fit; the data's seed is always 0.
+        profile: The profile.
+        dataset: ``"copula"`` or ``"mnist_triples"`` (the first two modalities show the same image).
+
+    Raises:
+        ValueError: If the method or the dataset is unknown.
+        NoProfileError: If the dataset has no settings of the profile.
+    """
+    if method not in LABELS:
+        raise ValueError(f"unknown method {method!r}; one of {', '.join(LABELS)}")
+    if dataset not in PROFILES:
+        raise ValueError(f"unknown dataset {dataset!r}; one of {', '.join(PROFILES)}")
+    p = of_profile(PROFILES[dataset], profile)
+    evaluation = {k: p[k] for k in ("num_samples", "transport_samples", "timed") if k in p} | {"seed": 0}
+    data = {"train_samples": p["train_samples"]}
+    if dataset == "copula":
+        data["seed"] = 0
+    else:
+        data |= {"held_out": p["held_out"], "alike": "image"}
+        evaluation["split"] = "test"
+    params = {
+        "model": p["autoencoders"],
+        "structure": _structure(method, p),
+        "training": p["training"],
+        "data": data,
+        "evaluation": evaluation,
+    }
+    return RunSpec("compare", dataset, method, seed, profile, params)
+
+
+def structure_of(spec: RunSpec) -> str:
+    """The structure's name in structures.py."""
+    return spec.method.removeprefix(PREFIX)

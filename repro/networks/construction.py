@@ -49,6 +49,7 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "compare.Heads": ("repro.papers.compare.building", "_Heads"),
     "compare.Joined": ("repro.papers.compare.building", "_Joined"),
     "compare.Rows": ("repro.papers.compare.building", "_Rows"),
+    "StructuredAutoencoders": ("repro.papers.compare.priors.model", "StructuredAutoencoders"),
     "Baseline": ("repro.baselines.models", "Baseline"),
     "BaselineSettings": ("repro.baselines.models", "BaselineSettings"),
     "ConcatenatedEncoder": ("repro.baselines.joint", "_ConcatenatedEncoder"),

@@ -45,7 +45,7 @@ def floating(
     lines += [r"\setbox0=\hbox{%", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule"]
     lines += [r"\end{tabular}}%", r"\ifdim\wd0>\linewidth\setbox0=\hbox{\resizebox{\linewidth}{!}{\usebox0}}\fi"]
     height = rf"{tallest:g}\textheight"
-    lines.append(rf"\dimen0=\ht0\advance\dimen0\dp0\ifdim\dimen0>{height}\resizebox{{!}}{{{height}}}{{\usebox0}}%")
+    lines.append(rf"\dimen0=\ht0\advance\dimen0\dp0\ifdim\dimen0>{height}\resizebox*{{!}}{{{height}}}{{\usebox0}}%")
     lines.append(r"\else\usebox0\fi")
     if notes:
         lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\sloppy"]

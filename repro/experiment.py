@@ -139,6 +139,11 @@ class Results:
         """A row's records, in the order of its seeds, without the runs that have none."""
         return [r for spec in self.runs[row] if (r := self.lookup(spec)) is not None]
 
+    def all_records(self) -> list[Record]:
+        """The records of all rows, those that serve several rows once."""
+        specs = dict.fromkeys(s for found in self.runs.values() for s in found)
+        return [r for s in specs if (r := self.lookup(s)) is not None]
+
     def __iter__(self) -> Iterator[tuple[str, list[Record]]]:
         """Every row with its records."""
         return ((row, self.records(row)) for row in self.runs)
@@ -161,8 +166,7 @@ class Results:
         Raises:
             ValueError: If there is no record.
         """
-        specs = dict.fromkeys(s for found in self.runs.values() for s in found)
-        return provenance([r for s in specs if (r := self.lookup(s)) is not None])
+        return provenance(self.all_records())
 
 
 @dataclass(frozen=True)

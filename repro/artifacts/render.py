@@ -336,8 +336,7 @@ def _drawn(artifact: Artifact, found: Results) -> list[Any]:
     made = list(made) if isinstance(made, Sequence) else [made]
     if found.profile == "smoke":
         return [m.without_verdict(NO_VERDICT) if isinstance(m, TABLES) else m for m in made]
-    records = [r for s in unique(found.runs) if (r := found.record(s)) is not None]
-    reason = unsettled(found.profile, records)
+    reason = unsettled(found.profile, found.all_records())
     return [m.not_settled(reason) if isinstance(m, TABLES) else m for m in made]
 
 

@@ -22,22 +22,11 @@ from repro.papers.gmrf_mcvae.scaling import tables as scaling_tables
 from repro.papers.gmrf_mcvae.scaling.experiment import scaling_spec, seconds_per_step
 from repro.records import Metric, Record, RunSpec
 from repro.report.plotting import render as draw
+from tests.papers.gmrf_mcvae.images import ARTIFACTS
 from tests.support import miniatures
 from tests.support.experiments import build_model, estimate, evaluate, figure_samples, load_data, render, results_of
 
 plan = paper("gmrf_mcvae").plan
-
-# Artifact of the image experiments to the dataset that it is rendered from.
-ARTIFACTS = {
-    "table2": "polymnist",
-    "table2-ablations": "polymnist",
-    "table2-sweep": "polymnist",
-    "fig3": "polymnist",
-    "table3": "biked_rendered",
-    "fig4": "biked_rendered",
-    "table3-biked": "biked",
-    "fig4-biked": "biked",
-}
 
 Cards = Callable[..., None]
 PLACE = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "a machine", "versions": {"torch": "2"}}

@@ -26,22 +26,11 @@ from repro.papers.gmrf_mcvae.images.experiment import image_spec
 from repro.papers.gmrf_mcvae.images.settings import EXPERIMENTS
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.records import PROFILES, RunSpec
+from tests.papers.gmrf_mcvae.images import ARTIFACTS
 from tests.support import miniatures
 from tests.support.experiments import build_model, estimate, evaluate, figure_samples, load_data, training_settings
 
 plan = paper("gmrf_mcvae").plan
-
-# Artifact of the image experiments to the dataset that it is rendered from.
-ARTIFACTS = {
-    "table2": "polymnist",
-    "table2-ablations": "polymnist",
-    "table2-sweep": "polymnist",
-    "fig3": "polymnist",
-    "table3": "biked_rendered",
-    "fig4": "biked_rendered",
-    "table3-biked": "biked",
-    "fig4-biked": "biked",
-}
 
 Cards = Callable[..., None]
 DATASETS = tuple(EXPERIMENTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +122,9 @@ class _Digits(Experiment):
 
         return EVALUATIONS[self.method](model, data, spec, device)
 
+    @abstractmethod
     def epoch_seconds(self, spec: RunSpec) -> float:
         """Seconds of an epoch of the whole training split."""
-        raise NotImplementedError
 
     def cost(self, spec: RunSpec) -> Cost:
         """From measured seconds an epoch."""

@@ -9,7 +9,7 @@ from typing import Any
 from repro.datasets.card import not_available
 from repro.experiment import Results, Rows, artifact
 from repro.papers.sbm_vae.celeba.experiment import CELEBA, FACE_PROFILES, FACE_ROWS, MISSING, celeba_spec
-from repro.papers.sbm_vae.polymnist.tables import SETTINGS_COLUMNS, each_once, metric_values
+from repro.papers.sbm_vae.polymnist.tables import SETTINGS_COLUMNS, metric_values
 from repro.papers.sbm_vae.settings import SUPERVISED
 from repro.records import Record, of_profile, provenance
 from repro.report.cells import Cell
@@ -183,7 +183,7 @@ def face_table(results: Results) -> Table:
     """
     table, rows = results.id, dict(results)
     columns = [column for column, _ in COLUMNS[table].values()]
-    records = each_once(rows)
+    records = results.all_records()
     missing = absent("celebamask_hq", table, results.profile, recorded=bool(records))
     body = {row: _row(results, row, found, missing) for row, found in rows.items()}
     apart = [row for row in body if table == "table3" and FACE_ROWS[row][0] == SUPERVISED]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from repro.experiment import Results, Rows, artifact
 from repro.papers.sbm_vae.celeba.tables import absent, published_cells
 from repro.papers.sbm_vae.mhd.experiment import MHD_METHODS, MHD_PROFILES, mhd_spec
-from repro.papers.sbm_vae.polymnist.tables import each_once, metric_values
+from repro.papers.sbm_vae.polymnist.tables import metric_values
 from repro.records import Record, of_profile, provenance
 from repro.report.cells import Cell
 from repro.report.tables import Column, Row, Table
@@ -46,7 +46,7 @@ def table8(results: Results) -> Table:
     Source: SBM-VAE, Table 8.
     """
     rows = dict(results)
-    records = each_once(rows)
+    records = results.all_records()
     missing = absent("mhd", results.id, results.profile, recorded=bool(records))
     body = []
     for row, found in rows.items():

@@ -20,7 +20,6 @@ __all__ = [
     "beta_runs",
     "comparison_runs",
     "count_runs",
-    "each_once",
     "metric_values",
     "number_of_seeds",
     "table4",
@@ -106,11 +105,6 @@ def _latent_runs(profile: str, seeds: int | None) -> Rows:
     return {"SBM-VAE-C": [sbm_spec("sbm_vae", s, profile) for s in range(number_of_seeds(profile, seeds))]}
 
 
-def each_once(rows: Mapping[str, Sequence[Record]]) -> list[Record]:
-    """All records; those that serve several rows once."""
-    return list({r.spec.key: r for found in rows.values() for r in found}.values())
-
-
 def metric_values(records: Sequence[Record], name: str) -> list[float]:
     return [m.value for r in records for m in r.metrics if m.name == name]
 
@@ -172,7 +166,7 @@ def table5(results: Results) -> Table:
     Source: SBM-VAE, Table 5; the joint columns are figures 5 and 6 at their last number of modalities.
     """
     rows, printed = dict(results), results.published
-    records = each_once(rows)
+    records = results.all_records()
     columns = [*COLUMNS, *JOINT]
     body = []
     for row, found in rows.items():
@@ -213,7 +207,7 @@ def _baseline_notes(records: Sequence[Record]) -> list[str]:
 def table5_ablations(results: Results) -> Table:
     """Table 5's columns with settings that the paper leaves open changed, one seed (errata B3, B4, M8 and M9)."""
     rows = dict(results)
-    records = each_once(rows)
+    records = results.all_records()
     columns = [*COLUMNS, *JOINT]
     return Table(
         caption="Table 5, ablations. Extended PolyMNIST: settings that the paper leaves open, without guidance",
@@ -239,7 +233,7 @@ def _reconstructions(rows: Mapping[str, Sequence[Record]], columns: Sequence[Col
 def table6(results: Results) -> Table:
     """Table 6: the unimodal VAEs' beta, two modalities."""
     rows, printed = dict(results), results.published
-    records = each_once(rows)
+    records = results.all_records()
     body = []
     for row, found in rows.items():
         known = {k: v[0] for k, v in zip(printed["columns"], printed["rows"][row], strict=True)}

@@ -6,6 +6,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import inventories
+
 from repro import __version__
 
 project = "repro"
@@ -13,11 +15,20 @@ author = "the developers of repro"
 copyright = "the developers of repro, MIT licence"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "site_pages"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "equations",
+    "mathml",
+    "site_pages",
+]
 myst_enable_extensions = ["dollarmath", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext", "generated/_*"]
 nitpicky = False
+intersphinx_mapping = inventories.write(Path(__file__).parent / "generated" / "inventories")
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

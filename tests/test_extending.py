@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-TEXT = (Path(__file__).resolve().parent.parent / "EXTENDING.md").read_text()
+TEXT = (Path(__file__).resolve().parent.parent / "docs/extending.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def space() -> dict[str, Any]:
     """What the guide's code leaves."""
     (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(compile(block, "EXTENDING.md", "exec"), names)
+    exec(compile(block, "extending.md", "exec"), names)
     return names
 
 
@@ -52,4 +52,4 @@ def test_every_model_predicts_a_modality_from_another(space: dict[str, Any]) -> 
 @pytest.mark.slow
 def test_links_exist() -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert (Path(__file__).resolve().parent.parent / link).exists(), link
+        assert (Path(__file__).resolve().parent.parent / "docs" / link).exists(), link

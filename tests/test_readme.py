@@ -1,4 +1,5 @@
-"""The README's code runs, its table is the records', and its links lead somewhere."""
+"""The code of the README and of the page on using the package runs, the README's table is the records', and their links lead
+somewhere."""
 
 from __future__ import annotations
 
@@ -20,19 +21,37 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.support.hub"]
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = (ROOT / "README.md").read_text()
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+USING = (ROOT / "docs" / "using.md").read_text(encoding="utf-8")
 
 
-def test_python_code_runs_in_order(model_hub: ModelHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _run(page: str, text: str) -> dict[str, object]:
+    """The names that a page's Python code leaves, its blocks run in order, as they build on one another."""
+    space: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, page, "exec"), space)
+    return space
+
+
+def test_readme_code_runs():
+    space = _run("README.md", TEXT)
+    assert space["joint"]["m0"].shape == (1000, 2)
+    assert space["conditional"]["m0"].shape == (5, 8, 2)
+    assert space["nats"].shape == (8,)
+
+
+def test_readme_is_one_screen_before_its_first_picture():
+    before, picture, _ = re.split(r"!\[[^\]]+\]\(([^)]+)\)", TEXT, maxsplit=1)
+    assert len(before.splitlines()) < 30
+    assert (ROOT / picture).stat().st_size < 300_000
+
+
+def test_python_code_of_the_page_on_using_runs_in_order(model_hub: ModelHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a Hub of this machine, which the models of the last block are shared on."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     model_hub.cards_of_users = True
-    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) >= 2
-    space: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), space)  # README's blocks build on one another
+    space = _run("using.md", USING)
     assert space["joint"]["m0"].shape == (1000, 2)
     assert space["conditional"]["m0"].shape == (5, 8, 2)
     assert space["nats"].shape == (8,)
@@ -50,11 +69,17 @@ def test_list_of_targets_is_made_from_what_the_papers_state() -> None:
     assert (ROOT / "figures/targets.md").read_text() == targets_page(ROOT / "figures")
 
 
-def test_links_and_commands_exist():
-    for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert link.startswith("http") or (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/using.md", "docs/contributing.md"])
+def test_links_and_commands_exist(page: str):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link, anchor in re.findall(r"\]\(([^)#]+)(#[^)]*)?\)", text):
+        to = (ROOT / page).parent / link
+        assert link.startswith("http") or to.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", to.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor[1:] in {h.lower().replace(" ", "-") for h in headings}, link + anchor
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`make ([a-z0-9-]+)", TEXT):
+    for target in re.findall(r"(?:`|^)make ([a-z0-9-]+)", text, re.MULTILINE):
         known = re.search(rf"^{target}:", makefile, re.MULTILINE) or target.split("-")[0] in {
             p.prefix for p in papers().values()
         }

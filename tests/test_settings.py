@@ -299,7 +299,7 @@ def test_published_baselines_match_samples_of_the_likelihood() -> None:
 
 
 def test_errata_name_tests_that_exist() -> None:
-    text = (FIGURES.parent / "ERRATA.md").read_text()
+    text = (FIGURES.parent / "docs/errata.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w/]*test_\w+\.py)`", text))
     tests = Path(__file__).resolve().parent
     there = {str(p.relative_to(tests)) for p in tests.rglob("test_*.py")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-PAGE = "ERRATA.md"
+PAGE = "docs/errata.md"
 
 
 def table(root: Path) -> tuple[str, list[list[str]]]:

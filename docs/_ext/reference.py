@@ -1,4 +1,4 @@
-"""Errata, cards of datasets, the command line and the API as pages, each from where it is stated."""
+"""Cards of datasets, targets, the command line and the API as pages, each from where it is stated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import errata
 import yaml
 
 from repro.cli.main import parser
@@ -25,25 +24,14 @@ SHOWN = (
     ("Runs", ("engine",)),
     ("Tables, figures and claims", ("artifacts",)),
 )
-# Pages of the repository's root, which stay where tools and readers of the repository look for them.
-ROOT_PAGES = {"ERRATA": "errata", "EXTENDING": "own-data", "CONTRIBUTING": "contributing"}
 
 
 def pages(root: Path) -> Iterator[tuple[str, str]]:
     """Every page's name and text."""
-    yield "errata", errata.page(root)
-    for name in ("EXTENDING", "CONTRIBUTING"):
-        yield ROOT_PAGES[name], _moved((root / f"{name}.md").read_text(encoding="utf-8"))
     yield from _cards(root)
     yield "commands", _commands()
+    yield "targets", (root / "figures" / "targets.md").read_text(encoding="utf-8")
     yield from _api(root)
-
-
-def _moved(text: str) -> str:
-    """A page of the repository's root: its links lead to the site's pages."""
-    for name, page in ROOT_PAGES.items():
-        text = text.replace(f"[{name}.md]({name}.md)", f"[{page.replace('-', ' ')}]({page}.md)")
-    return text
 
 
 def _cards(root: Path) -> Iterator[tuple[str, str]]:

@@ -149,7 +149,7 @@ def _claim_rows(verdicts: Sequence[Verdict], errata: Sequence[tuple[str, str, st
         names = _related(name, errata)
         links = f'<a href="{where}">{escape(_label(artifact))}</a>'
         if names:
-            links += f"; errata {_errata_links(names, '../')}"
+            links += f"; errata {_errata_links(names, '../../')}"
         reasons = f'<div class="reasons">{inline("; ".join(v.reasons))}</div>' if v.reasons else ""
         evidence = f'<div class="reasons">{inline("; ".join(v.evidence))}</div>' if v.evidence else ""
         published = f'<div class="reasons">published: {inline(v.published)}</div>' if v.published else ""
@@ -244,7 +244,7 @@ def _result(entry: Entry, records: Records, errata: Sequence[tuple[str, str, str
     if entry.profile == "paper" or entry.records:
         said.append(f"<code>{escape(entry.artifact.command(entry.profile))}</code>")
     if names := _related(entry.artifact.name, errata):
-        said.append(f"errata {_errata_links(names, '../')}")
+        said.append(f"errata {_errata_links(names, '../../')}")
     parts = [f'<p class="profile">{"; ".join(said)}</p>']
     parts += [table_html(table, link) for table in entry.tables]
     if "png" in entry.files:

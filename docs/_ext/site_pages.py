@@ -1,4 +1,4 @@
-"""Pages that are made when the site is built: results, records, samples, errata, datasets, commands and the API."""
+"""Pages that are made when the site is built: results, records, samples, datasets, commands and the API."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import errata
 import reference
 import results
 import samples
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
+# Pages that show what a file or folder outside docs/ holds, which readers of the repository are led to.
+SHOWN = {
+    "README.md": "index.md",
+    "data_cards/": "generated/datasets/index.md",
+    "figures/README.md": "generated/results/index.md",
+    "figures/claims.md": "generated/results/claims.md",
+    "figures/targets.md": "generated/targets.md",
+    "figures/pretrained/": "generated/results/pretrained.md",
+}
 
 
 def _pages(records: results.Records) -> Iterator[tuple[str, str]]:
@@ -37,10 +47,12 @@ def _generate(app: Sphinx) -> None:
 
 
 def _relink(app: Sphinx, name: str, source: list[str]) -> None:
-    """Makes a page's links to files of the repository's root lead to the site's pages of them."""
+    """Makes a page's links to files outside docs/ lead to the site's pages of them, and the table of errata a page."""
+    if name == "errata":
+        source[0] = errata.page(ROOT)
     up = "../" * name.count("/")
-    for file, page in reference.ROOT_PAGES.items():
-        source[0] = source[0].replace(f"]({up}../{file}.md)", f"]({up}generated/{page}.md)")
+    for file, page in SHOWN.items():
+        source[0] = source[0].replace(f"]({up}../{file})", f"]({up}{page})")
 
 
 def _copy(app: Sphinx, error: Exception | None) -> None:

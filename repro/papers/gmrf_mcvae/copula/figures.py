@@ -20,10 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from repro.experiment import Results, Rows, artifact
 from repro.papers.gmrf_mcvae.copula.experiment import LABELS, copula_spec
-from repro.papers.gmrf_mcvae.copula.tables import table1_runs
+from repro.papers.gmrf_mcvae.copula.tables import table1, table1_runs
+from repro.report.cells import Cell
 from repro.report.plotting import GENERATED, TRUE, draw_points, new_figure, use_style
 
-__all__ = ["figure2", "figure5", "figure6", "joint_scatter", "marginals", "mvae_seeds"]
+__all__ = ["figure2", "figure5", "figure6", "joint_scatter", "marginals", "mvae_seeds", "overview", "overview_panels"]
 
 Samples = Mapping[str, ArrayLike]
 Arrays = dict[str, NDArray[np.floating[Any]]]
@@ -153,6 +154,54 @@ def marginals(true: Samples, generated: Mapping[str, Samples]) -> Figure:
     return figure
 
 
+def overview_panels(
+    true: Samples, generated: Mapping[str, Samples], distances: Mapping[str, Cell], *, max_points: int = 800
+) -> Figure:
+    """Draws the first pair of modalities in their first coordinate, a panel a model, with Table I's distance under it.
+
+    Arguments:
+        true: Modality to true samples of shape ``(N, 2)``.
+        generated: Model's label to generated samples of the same modalities.
+        distances: Model's label to its unconditional distance, obtained and published.
+        max_points: How many of the first samples of each side are drawn.
+
+    Raises:
+        ValueError: As :func:`joint_scatter` does, and if there are fewer than two modalities.
+
+    Source:
+        GMRF MCVAE, Figure 2 and Table I.
+    """
+    truth, models = _check(true, generated)
+    if len(truth) < 2:
+        raise ValueError(f"a pair of modalities is drawn, there is {list(truth)}")
+    i, j = list(truth)[:2]
+    with use_style():
+        panel, left, right, top, bottom = 1.3, 0.55, 0.1, 0.62, 1.0
+        space = 0.12
+        width = left + (len(models) + (len(models) - 1) * space) * panel + right
+        figure = new_figure(width, top + panel + bottom)
+        height = top + panel + bottom
+        grid = _grid(figure, 1, len(models), left, width - right, bottom, height - top, space=space)
+        for column, (label, samples) in enumerate(models.items()):
+            axes = figure.add_subplot(grid[0, column])
+            _scatter(axes, *([side[i][:, 0], side[j][:, 0]] for side in (truth, samples)), panel, max_points)
+            _ticks(axes, x=True, y=column == 0)
+            axes.set_title(label, pad=4, weight="bold")
+            if column == 0:
+                axes.set_ylabel(r"$\mathbf{x}_2$", labelpad=1)
+            cell = distances[label]
+            spread = "" if cell.std is None else f" ± {cell.std:.2f}"
+            lines = [r"$\mathbf{x}_1$", "not run" if cell.mean is None else f"obtained {cell.mean:.2f}{spread}"]
+            lines.append(f"published {'—' if cell.published is None else cell.published}")
+            for k, line in enumerate(lines):
+                axes.text(0.5, -0.17 - 0.13 * k, line, transform=axes.transAxes, ha="center", va="top", fontsize=8)
+        centre = (left + width - right) / 2 / width
+        said = "Table I, unconditional: distance × 1000 from the true distribution, lower is better"
+        figure.text(centre, 0.1 / height, said, ha="center", va="bottom", fontsize=8)
+        _legend(figure, height, centre, markers=True)
+    return figure
+
+
 _PAIR_AXES = (
     r"horizontal: $\mathbf{x}_i^{\,c}$,  vertical: $\mathbf{x}_j^{\,c}$ "
     r"of pair $(\mathbf{x}_i, \mathbf{x}_j)$, coordinate $c$ (no unit);  “off”: generated samples beyond the axes"
@@ -276,3 +325,10 @@ def figure5(results: Results) -> Figure:
 def figure6(results: Results) -> Figure:
     """The same for three seeds of MVAE."""
     return mvae_seeds(_truth(), {spec.seed: results.stored(spec) for spec in results.runs["mvae"]})
+
+
+@artifact("overview", runs=table1_runs)
+def overview(results: Results) -> Figure:
+    """One pair of coordinates of one run of each model, with its row of Table I."""
+    rows = {row.label: row.cells["uncond_mean"] for row in table1(results)[0].rows}
+    return overview_panels(_truth(), {LABELS[m]: results.samples(m) for m in results.runs}, rows)

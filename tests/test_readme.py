@@ -1,5 +1,4 @@
-"""The code of the README and of the page on using the package runs, the README's table is the records', and their links lead
-somewhere."""
+"""The code of the README and of the page on using the package runs, its table is the records', links lead on."""
 
 from __future__ import annotations
 
@@ -46,7 +45,9 @@ def test_readme_is_one_screen_before_its_first_picture():
     assert (ROOT / picture).stat().st_size < 300_000
 
 
-def test_python_code_of_the_page_on_using_runs_in_order(model_hub: ModelHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_code_of_the_page_on_using_runs_in_order(
+    model_hub: ModelHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a Hub of this machine, which the models of the last block are shared on."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -15,10 +15,10 @@ def _words(argument: str | None) -> list[str]:
 
 
 class Equation(SphinxDirective):
-    """An equation: its number in the paper as argument, LaTeX as content, names of code and numbers of errata as options.
+    """An equation: its number in the paper as argument, LaTeX as content, names of code and of errata as options.
 
-    Names of code are those of the API without ``repro.`` before them. A name or an erratum that the site does not have is a
-    warning of the build.
+    Names of code are those of the API without ``repro.`` before them. A name or an erratum that the site does not have
+    is a warning of the build.
     """
 
     optional_arguments = 1
@@ -40,7 +40,10 @@ class Equation(SphinxDirective):
         parts: list[nodes.Node] = []
         for name in self.options.get("code", []):
             short = ".".join(name.split(".")[-2:]) if name.split(".")[-2][0].isupper() else name.split(".")[-1]
-            parts += [nodes.Text(", " if parts else "Code: "), self._link("py", "obj", "repro." + name, nodes.literal, short)]
+            parts += [
+                nodes.Text(", " if parts else "Code: "),
+                self._link("py", "obj", "repro." + name, nodes.literal, short),
+            ]
         errata = self.options.get("errata", [])
         for k, number in enumerate(errata):
             lead = ("Errata " if len(errata) > 1 else "Erratum ") if k == 0 else ", "

@@ -1,8 +1,8 @@
 """Where the documentation of other packages says what their classes are, as inventories that ship with this repository.
 
-Their own inventories lie on their servers, which a build may not ask. These hold the names that this package's signatures
-mention, at the addresses that the packages' documentation has for them; the addresses are links for readers and are not
-loaded by any page. huggingface_hub's documentation is not Sphinx's and has no inventory of its own.
+Their own inventories lie on their servers, which a build may not ask. These hold the names that this package's
+signatures mention, at the addresses that the packages' documentation has for them: links for readers, which no page
+loads. huggingface_hub's documentation is not made by Sphinx and has no inventory of its own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _HUB |= {
 _VAES = {"MVAE": "mvae", "MMVAE": "mmvae", "MMVAEPlus": "mmvae_plus", "MoPoE": "mopoe", "JMVAE": "jmvae"}
 _VAES |= {"MVTCAE": "mvtcae", "DMVAE": "dmvae", "BaseMultiVAE": "base"}
 _MULTIVAE = {
-    f"multivae.models.{name}": f"models/multimodal_vaes/{page}.html#multivae.models.{name}" for name, page in _VAES.items()
+    f"multivae.models.{name}": f"models/multimodal_vaes/{page}.html#multivae.models.{name}"
+    for name, page in _VAES.items()
 }
 _MULTIVAE["multivae.models.base.base_model.BaseMultiVAE"] = _MULTIVAE["multivae.models.BaseMultiVAE"]
 

@@ -24,6 +24,19 @@ SHOWN = (
     ("Runs", ("engine",)),
     ("Tables, figures and claims", ("artifacts",)),
 )
+# Datasets that a person has to fetch, shown by the miniature that the tests read; tests/support/sheets.py draws all.
+MINIATURES = ("biked", "celebamask_hq", "mhd", "mlomics")
+MINIATURE_SAID = (
+    "The data has to be fetched by a person. This is the miniature that the tests read through its loader: the "
+    "published format, with patterns instead of pictures or measurements."
+)
+# What the pages of the API open with: whose classes theirs are made of.
+OPENING = {
+    "Models": "Baselines are those of multivae ({py:class}`~multivae.models.MVAE`, {py:class}`~multivae.models.MMVAE`, "
+    "{py:class}`~multivae.models.MMVAEPlus`, {py:class}`~multivae.models.MoPoE`), with every field of their "
+    "configuration pinned; all are {py:class}`torch.nn.Module`.",
+    "Weights": "Commits, downloads and their cache are those of huggingface_hub ({py:class}`huggingface_hub.HfApi`).",
+}
 
 
 def pages(root: Path) -> Iterator[tuple[str, str]]:
@@ -52,6 +65,9 @@ def _cards(root: Path) -> Iterator[tuple[str, str]]:
             splits.append(f"| {name} | {split.get('count', '')} | {f'`{hashed[:16]}…`' if hashed else '—'} |")
         licence = card.get("license_name") or card.get("license", "unknown")
         lines = [title, "", f'`repro.load_dataset("{path.stem}", split=...)`; licence: {licence}.', ""]
+        lines += [f"![Samples of {card['pretty_name']}](../../_static/sheets/{path.stem}.png)", ""]
+        drawn = f"Samples of the test split, evenly spread over it: `repro data show {path.stem} --columns 8`."
+        lines += [f"*{MINIATURE_SAID if path.stem in MINIATURES else drawn}*", ""]
         lines += [*shapes, ""] if len(shapes) > 2 else []
         lines += [*splits, ""] if len(splits) > 2 else []
         if traps := own.get("traps"):
@@ -118,7 +134,7 @@ def _api(root: Path) -> Iterator[tuple[str, str]]:
     toc = []
     for title, packages in SHOWN:
         page = title.lower().replace(" ", "-").replace(",", "")
-        lines = [f"# {title}", ""]
+        lines = [f"# {title}", "", *([OPENING[title], ""] if title in OPENING else [])]
         for package in packages:
             for module, passed in _modules(root, package):
                 lines += [f"## `{module}`", "", "```{eval-rst}", f".. automodule:: {module}", "   :members:"]

@@ -19,7 +19,10 @@ from repro.artifacts.pages import Entry, entries, group_of, records_behind, titl
 from repro.artifacts.render import Sources, state
 from repro.papers import papers
 from repro.records import Record
+from repro.report.cells import Cell
 from repro.report.html import Place, badge, inline, page, table_html
+from repro.report.plain_tables import PlainTable
+from repro.report.tables import Column, Row, Table
 
 LINES = {
     "gmrf_mcvae": "A Gaussian Markov random field as prior and posterior over the components' latents.",
@@ -219,6 +222,8 @@ def _paper_page(
         title = re.sub(r"([*_<])", r"\\\1", artifact.title)
         lines += [f"({_anchor(artifact)})=", f"## {_label(artifact)}: {title}", ""]
         lines += [raw("\n".join(_result(e, records, errata) for e in shown[artifact.id]))]
+    if unmet := [*_unmet(paper, own)]:
+        lines += ["## Published, not measured yet", "", raw("\n".join(table_html(t) for t in unmet))]
     left = [a for a in artifacts().values() if a.paper == paper and a.id not in shown]
     if left:
         items = "".join(
@@ -227,6 +232,37 @@ def _paper_page(
         )
         lines += ["## Not shown", "", raw(f"<ul>{items}</ul>")]
     return "\n".join(lines) + "\n"
+
+
+def _unmet(paper: str, own: Sequence[Entry]) -> Iterator[Table]:
+    """What the paper prints in its tables and no table of the page sets a value beside: the rows as printed."""
+    tables = [t for e in own for t in e.tables]
+    shown = {n.cell.published for t in tables if isinstance(t, Table) for n in t.numbers()}
+    text = {str(c) for t in tables if isinstance(t, PlainTable) for row in t.rows for c in row}
+    for name, printed in papers()[paper].published.items():
+        rows = {}
+        for label, cells in printed.get("rows", {}).items():
+            values = [c[0] if isinstance(c, list) and c else None if isinstance(c, list) else c for c in cells]
+            if any(isinstance(v, int | float) and v not in shown and str(v) not in text for v in values):
+                rows[label] = values
+        if rows:
+            keys = printed["columns"]
+            columns = [Column(k, k.replace("_", " ")) for k in keys]
+            left = [
+                Row(label, {k: _printed(v) for k, v in zip(keys, values, strict=False)})
+                for label, values in rows.items()
+            ]
+            found = artifacts().get(f"{paper}/{name}")
+            said = f"`{found.command('paper')}` measures it" if found and found.built else "it is not computed here"
+            yield Table(
+                f"{printed['caption']}, as printed", f"Nothing is recorded to compare it with; {said}", columns, left
+            )
+
+
+def _printed(value: object) -> Cell:
+    if isinstance(value, int | float):
+        return Cell(value, (), "not run")
+    return Cell(None, (), "not printed")
 
 
 def _result(entry: Entry, records: Records, errata: Sequence[tuple[str, str, str]]) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 @dataclass
 class Number:
-    """A cell of published or obtained values: its number, and where its link leads."""
+    """A cell with a number: ``"published"`` or ``"obtained"``, or ``"text"`` in a table of text; and where it leads."""
 
     kind: str
     value: float
@@ -49,13 +49,14 @@ class _Reader(HTMLParser):
         if tag in ("td", "th"):
             kind = found.get("class", "").removeprefix("part-")
             self.cell = None
-            if tag == "td" and kind in ("published", "obtained") and "data-value" in found:
-                self.cell = Number(kind, float(found["data-value"]))
+            if tag == "td" and kind in ("published", "obtained", "") and "data-value" in found:
+                self.cell = Number(kind or "text", float(found["data-value"]))
                 self.page.numbers.append(self.cell)
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("td", "th"):
             self.cell = None
+            self.page.text += " "
 
     def handle_data(self, data: str) -> None:
         self.page.text += data

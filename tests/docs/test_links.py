@@ -4,12 +4,19 @@ page to the record behind any number it is three clicks."""
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from repro.artifacts.pages import entries
 from repro.artifacts.render import Sources
+from repro.papers import paper as paper_package
+from repro.papers import papers
+from repro.report.plain_tables import PlainTable
 from tests.docs.pages import Page, clicks, target
 
 pytestmark = pytest.mark.slow
@@ -47,13 +54,16 @@ def test_every_erratum_has_its_anchor(pages: dict[str, Page]):
 def test_every_published_and_obtained_number_is_shown(pages: dict[str, Page]):
     wanted: dict[str, dict[str, list[float]]] = {}
     for entry in entries(Sources(None, FIGURES)):
-        kinds = wanted.setdefault(entry.artifact.paper, {"published": [], "obtained": []})
+        kinds = wanted.setdefault(entry.artifact.paper, {"published": [], "obtained": [], "text": []})
         for table in entry.tables:
-            if type(table).__name__ == "Table":
-                cells = [n.cell for n in table.numbers()]
+            cells = [n.cell for n in table.numbers()]
+            if isinstance(table, PlainTable):
+                kinds["text"] += [c.mean for c in cells if c.n]
+            else:
                 kinds["published"] += [c.published for c in cells if c.published is not None]
                 kinds["obtained"] += [c.mean for c in cells if c.mean is not None]
     assert sum(len(k["published"]) for k in wanted.values()) > 500
+    assert sum(len(k["text"]) for k in wanted.values()) > 100
     for paper, kinds in wanted.items():
         page = pages[f"generated/results/{paper}.html"]
         for kind, numbers in kinds.items():
@@ -62,20 +72,44 @@ def test_every_published_and_obtained_number_is_shown(pages: dict[str, Page]):
 
 def test_three_clicks_lead_from_the_start_page_to_the_record_of_every_number(pages: dict[str, Page], site: Path):
     away = clicks(pages, site)
-    walked = 0
+    walked: Counter[str] = Counter()
     for page in pages.values():
         for number in page.numbers:
             name = page.path.relative_to(site.resolve()).as_posix()
             assert away[name] <= 2, name
-            if number.kind == "obtained":
+            if number.kind in ("obtained", "text"):
                 to = target(page, number.link)
                 assert number.link, f"{name}: {number.value} leads to no record"
                 assert to is not None
                 behind = pages[to[0].relative_to(site.resolve()).as_posix()]
                 assert away[to[0].relative_to(site.resolve()).as_posix()] <= 3
                 assert "commit" in behind.text
-                walked += 1
-    assert walked > 500
+                walked[number.kind] += 1
+    assert walked["obtained"] > 500
+    assert walked["text"] > 100
+
+
+def _printed(table: Mapping[str, Any]) -> list[float]:
+    """The numbers that a paper prints in a table: means, not their deviations."""
+    cells = [c for row in table.get("rows", {}).values() for c in row]
+    return [float(v) for c in cells for v in (c[:1] if isinstance(c, list) else [c]) if isinstance(v, int | float)]
+
+
+@pytest.mark.parametrize("paper", [p.name for p in papers().values() if p.title])
+def test_every_number_that_a_paper_prints_is_on_its_page(pages: dict[str, Page], paper: str):
+    """As a cell of published values, or, where nothing is measured to compare it with, as text."""
+    page = pages[f"generated/results/{paper}.html"]
+    cells = Counter(n.value for n in page.numbers if n.kind == "published")
+    text = Counter(re.findall(r"\d+(?:\.\d+)?", page.text))
+    missing = []
+    for name, table in paper_package(paper).published.items():
+        source = table
+        if "same_as" in table:
+            other, _, there = table["same_as"].partition(".")
+            source = paper_package(other).published[there]
+        numbers = Counter(_printed(source))
+        missing += [f"{name}: {n:g}" for n, times in numbers.items() if cells[n] < times and not text[f"{n:g}"]]
+    assert missing == []
 
 
 def test_records_say_what_was_run(pages: dict[str, Page], site: Path):

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from repro.cli.main import main
+
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
 
 
@@ -38,6 +40,30 @@ def test_own_dataset_is_learned():
     names = _ran("dataset.md")
     assert set(names["errors"]) == {"GMRF MCVAE", "MoPoE-VAE"}
     assert all(error < 0.7 * names["spread"] for error in names["errors"].values())
+
+
+def test_own_method_learns_and_is_a_row_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = _ran("method.md")
+    assert names["error"] < 0.6 * names["spread"]
+    assert names["conditional"] > names["model"].log_likelihood(names["rest"]).mean()
+    text = (FOLDER / "method.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    Path("joint.py").write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], encoding="utf-8")
+    (command,) = re.findall(r"```bash\nrepro (.*?)\n```", text)
+    words = command.replace("--profile quick", "--profile smoke --only-methods --seeds 1 --executor inline").split()
+    assert main(words) == 0
+    (table,) = Path("results/own").rglob("table1.md")
+    assert "joint" in table.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_structures_are_told_apart():
+    names = _ran("structure.md")
+    distances = names["distances"]
+    assert set(distances) == {"independent", "gaussian", "laplace", "canonical", "score"}
+    assert names["floor"] < min(distances.values())
+    assert max(distances, key=distances.get) == "independent"
+    assert distances["gaussian"] < 0.5 * distances["independent"]
 
 
 @pytest.mark.slow

@@ -241,7 +241,7 @@ def _unmet(paper: str, own: Sequence[Entry]) -> Iterator[Table]:
     text = {str(c) for t in tables if isinstance(t, PlainTable) for row in t.rows for c in row}
     for name, printed in papers()[paper].published.items():
         rows = {}
-        for label, cells in printed.get("rows", {}).items():
+        for label, cells in printed.get("rows", {}).items() if "caption" in printed else ():
             values = [c[0] if isinstance(c, list) and c else None if isinstance(c, list) else c for c in cells]
             if any(isinstance(v, int | float) and v not in shown and str(v) not in text for v in values):
                 rows[label] = values

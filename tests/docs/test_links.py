@@ -67,7 +67,11 @@ def test_every_published_and_obtained_number_is_shown(pages: dict[str, Page]):
     for paper, kinds in wanted.items():
         page = pages[f"generated/results/{paper}.html"]
         for kind, numbers in kinds.items():
-            assert sorted(n.value for n in page.numbers if n.kind == kind) == pytest.approx(sorted(numbers))
+            found = [n.value for n in page.numbers if n.kind == kind]
+            if kind == "published":  # and those that nothing is measured beside
+                assert Counter(numbers) <= Counter(found)
+            else:
+                assert sorted(found) == pytest.approx(sorted(numbers))
 
 
 def test_three_clicks_lead_from_the_start_page_to_the_record_of_every_number(pages: dict[str, Page], site: Path):

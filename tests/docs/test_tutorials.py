@@ -51,7 +51,7 @@ def test_own_method_learns_and_is_a_row_of_the_table(tmp_path: Path, monkeypatch
     Path("joint.py").write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], encoding="utf-8")
     (command,) = re.findall(r"```bash\nrepro (.*?)\n```", text)
     words = command.replace("--profile quick", "--profile smoke --only-methods --seeds 1 --executor inline").split()
-    assert main(words) == 0
+    assert main([*words, "--runs", "runs", "--results", "results"]) == 0
     (table,) = Path("results/own").rglob("table1.md")
     assert "joint" in table.read_text(encoding="utf-8")
 

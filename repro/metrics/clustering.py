@@ -59,19 +59,23 @@ def _numpy(z: Tensor | np.ndarray) -> np.ndarray:
     return z.detach().cpu().double().numpy() if isinstance(z, Tensor) else np.asarray(z, dtype=np.float64)
 
 
+def _classes(labels: Tensor | np.ndarray) -> np.ndarray:
+    return labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+
+
 def fit_classifier(latents: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> Pipeline:
     """Fits :data:`CLASSIFIER`, which is deterministic.
 
     Arguments:
-        latents: ``(N, d)``.
-        labels: Integer classes, ``(N,)``.
+        latents: ``(N, d)``, on any device.
+        labels: Integer classes, ``(N,)``, on any device.
 
     Raises:
         ValueError: If shapes do not fit, a value is not finite, every latent is constant, or there is one class only.
 
     Source: CoVAE, section 3.2, which does not name its classifier.
     """
-    z, y = _numpy(latents), np.asarray(labels)
+    z, y = _numpy(latents), _classes(labels)
     if z.ndim != 2 or y.shape != (len(z),):
         raise ValueError(f"latents {z.shape} and labels {y.shape}, must be (N, d) and (N,)")
     if not np.isfinite(z).all():
@@ -88,13 +92,13 @@ def score_classifier(classifier: Pipeline, latents: Tensor | np.ndarray, labels:
 
     Arguments:
         classifier: From :func:`fit_classifier`.
-        latents: ``(N, d)``.
-        labels: Integer classes, ``(N,)``.
+        latents: ``(N, d)``, on any device.
+        labels: Integer classes, ``(N,)``, on any device.
 
     Raises:
         ValueError: If sizes do not fit, or a class was absent from the training split.
     """
-    z, y = _numpy(latents), np.asarray(labels)
+    z, y = _numpy(latents), _classes(labels)
     known = classifier[-1].classes_
     if absent := sorted(set(np.unique(y).tolist()) - set(known.tolist())):
         raise ValueError(f"classes {absent} are absent from the training split, which has {known.tolist()}")

@@ -65,7 +65,8 @@ def _samples(model: TrainableModel, number: int, labels: str) -> Dataset:
 
 
 def _step(model: TrainableModel, stage: Any, batch: dict[str, Tensor]) -> dict[str, float]:
-    from repro.training.loop import OPTIMIZERS, backward_pass, stage_parameters
+    from repro.training.loop import OPTIMIZERS, stage_parameters
+    from repro.training.steps import backward_pass
 
     chosen = stage_parameters(model, stage)
     optimizer = OPTIMIZERS["adam"](chosen, lr=1e-6, fused=True)

@@ -58,6 +58,7 @@ class Checkpoint:
         shards: Parts that every batch was divided into.
         batch_size: Samples a step of an epoch that was left within; 0 where it is not known.
         samples: Of that epoch, 0 where it is not known.
+        way: How the stage's steps are taken; empty where no other way was asked for than operation by operation.
     """
 
     stage: int
@@ -71,6 +72,7 @@ class Checkpoint:
     shards: int = 1
     batch_size: int = 0
     samples: int = 0
+    way: str = ""
 
 
 def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
@@ -124,6 +126,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, key: str) -> None:
         }
     )
     content: dict[str, Any] = {"stage": checkpoint.stage, "epoch": checkpoint.epoch, "history": checkpoint.history}
+    content |= {"way": checkpoint.way} if checkpoint.way else {}
     within = checkpoint.step > 0 or checkpoint.shards > 1
     if within:
         content |= {"step": checkpoint.step, "shards": checkpoint.shards, "terms": list(checkpoint.sums)}
@@ -213,6 +216,7 @@ def load_checkpoint(path: Path, key: str) -> Checkpoint:
         shards=state.get("shards", 1),
         batch_size=state.get("batch_size", 0),
         samples=state.get("samples", 0),
+        way=state.get("way", ""),
     )
 
 

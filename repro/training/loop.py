@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from repro.datasets.base import Dataset, fingerprint
-from repro.model import Loss, Stage, TrainableModel, evaluating, isolated_rng, keeping_modes
+from repro.model import Stage, TrainableModel, evaluating, isolated_rng, keeping_modes
 from repro.training.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -26,16 +26,18 @@ from repro.training.checkpoints import (
     save_checkpoint,
 )
 from repro.training.distributed import ALONE, Parallel, ShardedLoss
+from repro.training.steps import STEPS, CapturedStep, EagerStep, chosen_step
+from repro.training.streams import random_state, set_random_state
 
 __all__ = [
     "NonFiniteLossError",
     "TrainingSettings",
     "TrainingStopped",
-    "backward_pass",
     "default_key",
     "epoch_seed",
     "stage_parameters",
     "train",
+    "training",
 ]
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -81,10 +83,12 @@ class TrainingSettings:
             ReduceLROnPlateau); 0 for a constant rate.
         patience: Epochs without improvement of the validation loss before a stage ends; None for exactly ``epochs``.
         min_improvement: The relative improvement r of the validation loss that counts, from 0 to below 1.
+        step: How a step is taken on a GPU (:mod:`repro.training.steps`): ``"eager"``, ``"captured"`` or ``"auto"``, the
+            faster of both. It changes no key, like the device.
 
     Raises:
-        ValueError: If a number is not positive or outside its range, the optimiser is unknown, or a stage has a
-            setting of another name.
+        ValueError: If a number is not positive or outside its range, the optimiser or the way of a step is unknown, or
+            a stage has a setting of another name.
     """
 
     epochs: int
@@ -97,6 +101,7 @@ class TrainingSettings:
     plateau: int = 0
     patience: int | None = None
     min_improvement: float = 0.0
+    step: str = "eager"
 
     def __post_init__(self) -> None:
         for name in POSITIVE:
@@ -110,6 +115,8 @@ class TrainingSettings:
             raise ValueError(f"min_improvement is {self.min_improvement}, must be from 0 to below 1")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer is {self.optimizer!r}; one of {', '.join(OPTIMIZERS)}")
+        if self.step not in STEPS:
+            raise ValueError(f"step is {self.step!r}; one of {', '.join(STEPS)}")
         for stage, own in self.stages.items():
             if unknown := sorted(set(own) - set(OWN)):
                 raise ValueError(f"stage {stage!r} has settings {unknown}; of its own it can have {', '.join(OWN)}")
@@ -155,47 +162,52 @@ def _load_optimizer_state(optimizer: torch.optim.Optimizer, flat: Mapping[str, T
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _random_state() -> dict[str, Tensor]:
-    _, keys, position, has_gauss, cached = np.random.get_state()
-    state = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))}
-    state["numpy_rest"] = torch.tensor([position, has_gauss, cached], dtype=torch.float64)
-    return state | {f"cuda{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
-
-
-def _set_random_state(state: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(state["torch"])
-    position, has_gauss, cached = state["numpy_rest"].tolist()
-    keys = state["numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, int(position), int(has_gauss), cached))
-    for index in range(torch.cuda.device_count()):
-        if f"cuda{index}" in state:
-            torch.cuda.set_rng_state(state[f"cuda{index}"], index)
-
-
-def backward_pass(model: TrainableModel, loss: Loss) -> None:
-    """Gradients of the total; or, where there are parts, of each part by the parameters of its group alone."""
-    if not loss.parts:
-        loss.total.backward()
-        return
-    for prefix, part in loss.parts.items():
-        group = [p for name, p in model.named_parameters() if name.startswith(prefix)]
-        if not group:
-            raise ValueError(f"the loss has a part for {prefix!r}, the model has no such parameter")
-        for parameter, gradient in zip(group, torch.autograd.grad(part, group, retain_graph=True), strict=True):
-            parameter.grad = gradient
-
-
 def _size(batch: Mapping[str, Tensor]) -> int:
     return len(next(iter(batch.values())))
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """A step that training asks for, to be answered with the sums over its samples of the loss and its terms.
+
+    Arguments:
+        step: What takes it.
+        batch: On what.
+    """
+
+    step: EagerStep | CapturedStep
+    batch: Mapping[str, Tensor]
+
+
+class _Way:
+    """How the steps of a stage are taken, which its first batch decides.
+
+    Arguments:
+        asked: One of ``STEPS``.
+        eager: The step operation by operation.
+    """
+
+    def __init__(self, asked: str, eager: EagerStep) -> None:
+        self.asked, self.eager = asked, eager
+        self._chosen: EagerStep | CapturedStep | None = eager if asked == "eager" else None
+
+    @property
+    def name(self) -> str:
+        """What was chosen; nothing before the first batch, or where nothing was asked for."""
+        return "" if self._chosen is None or self.asked == "eager" else self._chosen.name
+
+    def step(self, batch: Mapping[str, Tensor]) -> EagerStep | CapturedStep:
+        """What takes the step on a batch."""
+        if self._chosen is None:
+            self._chosen = chosen_step(self.asked, self.eager, batch)
+        return self._chosen
 
 
 @dataclass
 class _Epoch:
     """One pass over the data, which can be left after any step and taken up again."""
 
-    model: TrainableModel
-    stage: Stage
-    optimizer: torch.optim.Optimizer
+    way: _Way
     data: Dataset
     batch_size: int
     seed: int
@@ -204,7 +216,9 @@ class _Epoch:
     sums: dict[str, Tensor] = field(default_factory=dict)
     random: dict[str, Tensor] = field(default_factory=dict)
 
-    def run(self, stop: Callable[[], bool], sharded: ShardedLoss | None, parallel: Parallel) -> bool:
+    def run(
+        self, stop: Callable[[], bool], sharded: ShardedLoss | None, parallel: Parallel
+    ) -> Generator[StepRequest, Mapping[str, Tensor], bool]:
         """Goes on to the epoch's end, or until ``stop``; returns whether it came to the end."""
         first, seen = self.step, 0
         with isolated_rng(self.seed):
@@ -212,29 +226,28 @@ class _Epoch:
             for batch in islice(batches, first):  # the order is drawn anew, what was done is passed over
                 seen += _size(batch)
             if self.random:
-                _set_random_state(self.random)
+                set_random_state(self.random)
             for batch in batches:
-                self._take(batch, sharded)
+                if sharded is None:
+                    terms = yield StepRequest(self.way.step(batch), batch)
+                else:
+                    terms = self._sharded(batch, sharded)
+                for name, term in terms.items():
+                    self.sums[name] = self.sums[name] + term if name in self.sums else term
                 self.step, seen = self.step + 1, seen + _size(batch)
                 due = parallel.world == 1 or self.step % STEPS_BETWEEN_AGREEMENTS == 0
                 if due and seen < len(self.data) and parallel.any(stop()):
-                    self.random = {} if sharded is not None else _random_state()
+                    self.random = {} if sharded is not None else random_state()
                     self.sums = parallel.sum(self.sums)
                     return False
         return True
 
-    def _take(self, batch: Mapping[str, Tensor], sharded: ShardedLoss | None) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        if sharded is None:
-            loss = self.model.loss(batch, self.stage)
-            backward_pass(self.model, loss)
-            size = _size(batch)
-            terms = {k: v.detach() * size for k, v in {"loss": loss.total, **loss.terms}.items()}
-        else:
-            terms = sharded.backward(batch, epoch_seed(self.seed, "step", self.step))
-        self.optimizer.step()
-        for name, term in terms.items():
-            self.sums[name] = self.sums[name] + term if name in self.sums else term
+    def _sharded(self, batch: Mapping[str, Tensor], sharded: ShardedLoss) -> Mapping[str, Tensor]:
+        optimizer = self.way.eager.optimizer
+        optimizer.zero_grad(set_to_none=True)
+        terms = sharded.backward(batch, epoch_seed(self.seed, "step", self.step))
+        optimizer.step()
+        return terms
 
     def means(self, parallel: Parallel) -> dict[str, float]:
         """Means over samples of the loss and its terms."""
@@ -357,9 +370,9 @@ def _plain(value: Any) -> Any:
 def default_key(model: TrainableModel, data: Dataset, settings: TrainingSettings, seed: int) -> str:
     """The key of a run that was given none: what its parameters follow from, as JSON.
 
-    It holds the seed, the settings but for the device and the number of epochs, the training split's fingerprint, and
-    the model: its class, the shapes of its parameters, and the text, fractions and flags among its modules' public
-    attributes (β, a likelihood's scale). Whole numbers are left out, as counters are some.
+    It holds the seed, the settings but for the device, the way of a step and the number of epochs, the training split's
+    fingerprint, and the model: its class, the shapes of its parameters, and the text, fractions and flags among its
+    modules' public attributes (β, a likelihood's scale). Whole numbers are left out, as counters are some.
 
     Arguments:
         model: The model.
@@ -368,7 +381,7 @@ def default_key(model: TrainableModel, data: Dataset, settings: TrainingSettings
         seed: The run's seed.
     """
     own = asdict(settings)
-    for name in ("device", "epochs"):
+    for name in ("device", "epochs", "step"):
         own.pop(name)
     own["stages"] = {s: {k: v for k, v in x.items() if k != "epochs"} for s, x in settings.stages.items()}
     own["stages"] = {s: x for s, x in own["stages"].items() if x}
@@ -429,6 +442,123 @@ def _check_finite(model: TrainableModel, where: str) -> None:
         raise NonFiniteLossError(f"{where}: parameters not finite: {bad[:3]}; the checkpoint is kept") from None
 
 
+def training(
+    model: TrainableModel,
+    data: Dataset,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    key: str = "",
+    validation: Dataset | None = None,
+    checkpoint: str | Path | None = None,
+    on_epoch: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    pace: Callable[[Callable[[], None]], None] | None = None,
+    parallel: Parallel = ALONE,
+) -> Generator[StepRequest, Mapping[str, Tensor], list[dict[str, Any]]]:
+    """Training as :func:`train` does it, which asks for each step and goes on with what that gives.
+
+    What takes a step may be another's: several such runs share theirs in :mod:`repro.training.stacked`. An error of a
+    step is to be thrown into the run, which says what it means. Arguments, result and errors are those of
+    :func:`train`.
+    """
+    stages = _check(model, data, settings, validation, parallel.shards)
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint)
+        check_folder(checkpoint)
+        key = key or default_key(model, data, settings, seed)
+    stop, pace = stop or (lambda: False), pace or (lambda save: save())
+    model.to(settings.device).train()
+    data = data.to(settings.device).converted(model.dtype)
+    patient = any(settings.for_stage(s.name).patience is not None for s in stages)
+    validation = validation.to(settings.device).converted(model.dtype) if validation is not None and patient else None
+    if settings.labels:
+        data = data.labelled(settings.labels)
+        validation = None if validation is None else validation.labelled(settings.labels)
+    state = _continued(model, checkpoint, key, parallel, settings.device)
+
+    def save(**changes: Any) -> None:
+        if checkpoint is not None and parallel.rank == 0:
+            tensors = {"model": model.state_dict(), "optimizer": _optimizer_state(optimizer)}
+            done = Checkpoint(index, history=state.history, shards=parallel.shards, way=way.name, **tensors, **changes)
+            save_checkpoint(checkpoint, done, key)
+
+    for index in range(state.stage, len(stages)):
+        stage, own = stages[index], settings.for_stage(stages[index].name)
+        first = state.epoch if index == state.stage else 0
+        past = [e for e in state.history if e["stage"] == stage.name]
+        if first >= own.epochs or (past and past[-1].get("converged")):
+            continue
+        with torch.no_grad(), isolated_rng(epoch_seed(seed, stage.name, STAGE_DATA)):
+            split = model.stage_data(stage, data)
+        optimizer = OPTIMIZERS[settings.optimizer](stage_parameters(model, stage), lr=own.learning_rate, fused=True)
+        if index == state.stage and state.optimizer:
+            _load_optimizer_state(optimizer, state.optimizer)
+        falls = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=own.plateau) if own.plateau else None
+        rule = None
+        if own.patience is not None and validation is not None:
+            rule = _Patience(model, stage, validation, own, seed)
+        for entry in past:  # what both have seen is in the history, so that no state of them needs to be kept
+            if falls is not None:
+                falls.step(entry["loss"])
+            if rule is not None:
+                rule.note(entry["validation_loss"])
+        sharded = parallel.loss(model, stage)
+        asked = "eager" if sharded is not None else own.step
+        if asked == "auto" and index == state.stage and state.way:
+            asked = state.way  # whatever is faster now: one way of taking steps, one result
+        way = _Way(asked, EagerStep(model, stage, optimizer))
+        least = model.smallest_batch(stage)
+        smallest = 1 if least == 1 else least * parallel.shards
+        if len(split) < smallest:
+            raise ValueError(f"stage {stage.name!r} needs at least {smallest} samples, it has {len(split)}")
+        for epoch in range(first, own.epochs):
+            work = _Epoch(way, split, own.batch_size, epoch_seed(seed, stage.name, epoch), smallest)
+            if index == state.stage and epoch == state.epoch:
+                _check_continued(state, work, checkpoint)
+                work.step, work.sums, work.random = state.step, state.sums, state.random
+            where = f"stage {stage.name!r}, epoch {epoch + 1} of {own.epochs}"
+            try:
+                finished = yield from work.run(stop, sharded, parallel)
+            except ValueError:  # of a distribution that such parameters lead to
+                _check_finite(model, f"{where}, step {work.step + 1}")
+                raise
+            if not finished:
+                within = {"batch_size": own.batch_size, "samples": len(split)}
+                save(epoch=epoch, step=work.step, sums=work.sums, random=work.random, **within)
+                raise TrainingStopped(f"stopped in {where}, after {work.step} of its steps")
+            terms = work.means(parallel)
+            if bad := {k: v for k, v in terms.items() if not abs(v) < float("inf")}:
+                raise NonFiniteLossError(f"{where}: the loss is not finite ({bad}); the last good checkpoint is kept")
+            _check_finite(model, where)
+            if falls is not None:
+                falls.step(terms["loss"])
+            entry: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "epochs": own.epochs, **terms}
+            entry |= {"step": way.name} if way.name else {}
+            last = epoch + 1 == own.epochs
+            if rule is not None:
+                value = parallel.share(rule.measure)
+                if not abs(value) < float("inf"):
+                    raise NonFiniteLossError(
+                        f"{where}: the validation loss is {value}; the last good checkpoint is kept"
+                    )
+                converged = rule.note(value)
+                last = last or converged
+                entry |= {"validation_loss": value} | ({"converged": converged} if last else {})
+            if on_epoch is not None and parallel.rank == 0:
+                with keeping_modes(model):
+                    entry |= _added(on_epoch(entry))
+            state.history.append(entry)
+            if not (last and index + 1 == len(stages)) and parallel.any(stop()):
+                save(epoch=epoch + 1)
+                raise TrainingStopped(f"stopped after {where}")
+            pace(lambda done=epoch + 1: save(epoch=done))
+            if last:
+                break
+    model.eval()
+    return state.history
+
+
 def train(
     model: TrainableModel,
     data: Dataset,
@@ -446,8 +576,8 @@ def train(
     """Trains all stages of a model, from its checkpoint where there is one.
 
     A checkpoint is written after every epoch or as ``pace`` has it, and within one where ``stop`` asks for an end.
-    Continuing from it gives the same parameters, bit for bit on one device with one number of threads, as training
-    without an interruption.
+    Continuing from it gives the same parameters, bit for bit on one device with one number of threads and steps taken
+    in one way, as training without an interruption; where the way is chosen by measurement, the checkpoint says which.
 
     Arguments:
         model: The model, with its initial parameters; it is trained in place.
@@ -478,93 +608,17 @@ def train(
             stage, the data's values cannot be the model's type without loss, or ``on_epoch`` returns what a checkpoint
             cannot hold.
     """
-    stages = _check(model, data, settings, validation, parallel.shards)
-    if checkpoint is not None:
-        checkpoint = Path(checkpoint)
-        check_folder(checkpoint)
-        key = key or default_key(model, data, settings, seed)
-    stop, pace = stop or (lambda: False), pace or (lambda save: save())
-    model.to(settings.device).train()
-    data = data.to(settings.device).converted(model.dtype)
-    patient = any(settings.for_stage(s.name).patience is not None for s in stages)
-    validation = validation.to(settings.device).converted(model.dtype) if validation is not None and patient else None
-    if settings.labels:
-        data = data.labelled(settings.labels)
-        validation = None if validation is None else validation.labelled(settings.labels)
-    state = _continued(model, checkpoint, key, parallel, settings.device)
-
-    def save(**changes: Any) -> None:
-        if checkpoint is not None and parallel.rank == 0:
-            tensors = {"model": model.state_dict(), "optimizer": _optimizer_state(optimizer)}
-            done = Checkpoint(index, history=state.history, shards=parallel.shards, **tensors, **changes)
-            save_checkpoint(checkpoint, done, key)
-
-    for index in range(state.stage, len(stages)):
-        stage, own = stages[index], settings.for_stage(stages[index].name)
-        first = state.epoch if index == state.stage else 0
-        past = [e for e in state.history if e["stage"] == stage.name]
-        if first >= own.epochs or (past and past[-1].get("converged")):
-            continue
-        with torch.no_grad(), isolated_rng(epoch_seed(seed, stage.name, STAGE_DATA)):
-            split = model.stage_data(stage, data)
-        optimizer = OPTIMIZERS[settings.optimizer](stage_parameters(model, stage), lr=own.learning_rate, fused=True)
-        if index == state.stage and state.optimizer:
-            _load_optimizer_state(optimizer, state.optimizer)
-        falls = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=own.plateau) if own.plateau else None
-        rule = None
-        if own.patience is not None and validation is not None:
-            rule = _Patience(model, stage, validation, own, seed)
-        for entry in past:  # what both have seen is in the history, so that no state of them needs to be kept
-            if falls is not None:
-                falls.step(entry["loss"])
-            if rule is not None:
-                rule.note(entry["validation_loss"])
-        sharded = parallel.loss(model, stage)
-        least = model.smallest_batch(stage)
-        smallest = 1 if least == 1 else least * parallel.shards
-        if len(split) < smallest:
-            raise ValueError(f"stage {stage.name!r} needs at least {smallest} samples, it has {len(split)}")
-        for epoch in range(first, own.epochs):
-            work = _Epoch(model, stage, optimizer, split, own.batch_size, epoch_seed(seed, stage.name, epoch), smallest)
-            if index == state.stage and epoch == state.epoch:
-                _check_continued(state, work, checkpoint)
-                work.step, work.sums, work.random = state.step, state.sums, state.random
-            where = f"stage {stage.name!r}, epoch {epoch + 1} of {own.epochs}"
+    options: dict[str, Any] = {"validation": validation, "checkpoint": checkpoint, "on_epoch": on_epoch}
+    options |= {"stop": stop, "pace": pace, "parallel": parallel}
+    run = training(model, data, settings, seed=seed, key=key, **options)
+    try:
+        request = next(run)
+        while True:
             try:
-                finished = work.run(stop, sharded, parallel)
-            except ValueError:  # of a distribution that such parameters lead to
-                _check_finite(model, f"{where}, step {work.step + 1}")
-                raise
-            if not finished:
-                within = {"batch_size": own.batch_size, "samples": len(split)}
-                save(epoch=epoch, step=work.step, sums=work.sums, random=work.random, **within)
-                raise TrainingStopped(f"stopped in {where}, after {work.step} of its steps")
-            terms = work.means(parallel)
-            if bad := {k: v for k, v in terms.items() if not abs(v) < float("inf")}:
-                raise NonFiniteLossError(f"{where}: the loss is not finite ({bad}); the last good checkpoint is kept")
-            _check_finite(model, where)
-            if falls is not None:
-                falls.step(terms["loss"])
-            entry: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "epochs": own.epochs, **terms}
-            last = epoch + 1 == own.epochs
-            if rule is not None:
-                value = parallel.share(rule.measure)
-                if not abs(value) < float("inf"):
-                    raise NonFiniteLossError(
-                        f"{where}: the validation loss is {value}; the last good checkpoint is kept"
-                    )
-                converged = rule.note(value)
-                last = last or converged
-                entry |= {"validation_loss": value} | ({"converged": converged} if last else {})
-            if on_epoch is not None and parallel.rank == 0:
-                with keeping_modes(model):
-                    entry |= _added(on_epoch(entry))
-            state.history.append(entry)
-            if not (last and index + 1 == len(stages)) and parallel.any(stop()):
-                save(epoch=epoch + 1)
-                raise TrainingStopped(f"stopped after {where}")
-            pace(lambda done=epoch + 1: save(epoch=done))
-            if last:
-                break
-    model.eval()
-    return state.history
+                terms = request.step(request.batch)
+            except BaseException as error:  # a signal's too: what is open within the run is closed at once
+                request = run.throw(error)
+            else:
+                request = run.send(terms)
+    except StopIteration as end:
+        return end.value

@@ -22,7 +22,7 @@ from repro.model import isolated_rng
 from repro.networks.vaegan import Decoder, Discriminator, Encoder
 from repro.papers.pretrained.vaegan import VAEGAN
 from repro.training import TrainingSettings, train
-from repro.training.loop import backward_pass
+from repro.training.steps import backward_pass
 
 IMAGE = {"image": ModalitySpec((1, 28, 28), "image", (0.0, 1.0))}
 ARGUMENTS = SimpleNamespace(input_dim=(1, 28, 28), latent_dim=10)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from repro.model import TrainableModel
     from repro.training.distributed import Parallel
 
-__all__ = ["execute", "sound_record"]
+__all__ = ["alike", "execute", "execute_stacked", "sound_record"]
 
 
 # Checkpoints take at most this share of a run's time; what a kill can cost is a hundred times what one takes.
@@ -36,6 +37,7 @@ def execute(
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     stop: Callable[[], bool] | None = None,
     parallel: Parallel | None = None,
+    step: str = "eager",
 ) -> Record:
     """Executes a run, or returns its record where it has one.
 
@@ -49,6 +51,8 @@ def execute(
         on_epoch: Called with each finished epoch's entry, for progress.
         stop: Asked after every step of training, and before the evaluation; the run ends at the first true answer.
         parallel: The processes that carry the run out together, each of which calls this; this one alone if None.
+        step: How a training step is taken, see :class:`~repro.training.TrainingSettings`; the record says so where it
+            is not ``"eager"``.
 
     Raises:
         TrainingStopped: If ``stop`` asked for it; the run continues from there.
@@ -67,7 +71,7 @@ def execute(
     finished = False
     try:
         if (record := parallel.share(lambda: store.record(spec))) is None:
-            record = _execute(spec, _Place(lock, device, on_epoch, stop or _never, parallel))
+            record = _execute(spec, _Place(lock, device, on_epoch, stop or _never, parallel, step))
         finished = True
         return record
     except LockError as error:
@@ -99,6 +103,7 @@ class _Place:
     on_epoch: Callable[[dict[str, Any]], None] | None
     stop: Callable[[], bool]
     parallel: Parallel
+    step: str = "eager"
 
     @property
     def directory(self) -> Path:
@@ -159,7 +164,6 @@ class _Pace:
 def _execute(spec: RunSpec, place: _Place) -> Record:
     import torch
 
-    from repro.model import isolated_rng
     from repro.training import TrainingStopped
     from repro.training.checkpoints import discard_checkpoints
     from repro.training.distributed import gathered
@@ -171,10 +175,7 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
     parallel.share(lambda: check_spec_file(directory, spec))
     if parallel.any(place.stop()):
         raise TrainingStopped("stopped before it began")
-    experiment = experiment_of(spec)
-    data = experiment.load(spec)
-    with isolated_rng(spec.seed):
-        model = experiment.build(spec)
+    experiment, (data, model) = experiment_of(spec), _loaded(spec)
     trained = _trained(spec, place, model, data)
     if parallel.any(place.stop()):
         raise TrainingStopped("stopped before the evaluation")
@@ -216,8 +217,23 @@ def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Mapping[
         model.load_state_dict(load_file(weights), strict=True)
         model.to(place.device).eval()
         return trained
-    settings = experiment_of(spec).training(spec, place.device)
+    settings = replace(experiment_of(spec).training(spec, place.device), step=place.step)
     log = _Log(directory / "log.jsonl")
+    options = _options(spec, place, log)
+    try:
+        with _memory(spec, settings.batch_size, parallel):
+            history = train(model, data["train"], settings, validation=data.get("validation"), **options)
+    except TrainingStopped as stopped:
+        if place.first:
+            log.add({"stopped": str(stopped)})
+        raise
+    if place.first:
+        trained = _write_trained(spec, place, model, history, place.shared)
+    return parallel.share(lambda: trained)
+
+
+def _options(spec: RunSpec, place: _Place, log: _Log) -> dict[str, Any]:
+    """What training is told besides model, data and settings."""
 
     def logged(entry: dict[str, Any]) -> dict[str, Any]:
         place.lock.check()
@@ -226,30 +242,120 @@ def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Mapping[
             place.on_epoch(entry)
         return seconds
 
-    options: dict[str, Any] = {"seed": spec.seed, "key": spec.key, "on_epoch": logged}
-    options |= {"stop": place.stop, "pace": _Pace()}
-    try:
-        with _memory(spec, settings.batch_size, parallel):
-            history = train(
-                model,
-                data["train"],
-                settings,
-                validation=data.get("validation"),
-                checkpoint=directory / "checkpoint.safetensors",
-                parallel=parallel,
-                **options,
+    options: dict[str, Any] = {"seed": spec.seed, "key": spec.key, "on_epoch": logged, "parallel": place.parallel}
+    return options | {
+        "stop": place.stop,
+        "pace": _Pace(),
+        "checkpoint": place.directory / "checkpoint.safetensors",
+    }
+
+
+def _write_trained(
+    spec: RunSpec, place: _Place, model: TrainableModel, history: list[dict[str, Any]], how: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Keeps what was trained, and what is noted of it."""
+    weights = place.directory / "weights.safetensors"
+    save_tensors(weights, model.state_dict(), {"key": spec.key})
+    known = {k: v for k, v in environment(place.device).items() if k in ("commit", "dirty", "device_name")}
+    trained = {"key": spec.key, "weights_sha256": file_sha256(weights), "history": history}
+    trained |= {"environment": known | dict(how)}
+    write_atomically(place.directory / "training.json", json.dumps(trained, indent=1) + "\n")
+    return trained
+
+
+def alike(spec: RunSpec, other: RunSpec) -> bool:
+    """Whether two runs are seeds of one model, which can be trained together."""
+    return replace(spec, seed=0) == replace(other, seed=0)
+
+
+def execute_stacked(
+    specs: Sequence[RunSpec],
+    store: RunStore,
+    *,
+    device: str = "cpu",
+    on_epoch: Callable[[RunSpec, dict[str, Any]], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> list[Record | Exception]:
+    """Executes seeds of one model, trained together (:mod:`repro.training.stacked`) and measured one after another.
+
+    A seed with a record or with whole weights is not trained again; one with a checkpoint goes on from it, whether it
+    was trained alone or with others. A record says with how many seeds its run was trained.
+
+    Arguments:
+        specs: The runs, which are :func:`alike`.
+        store: Where run directories live.
+        device: As in :func:`execute`.
+        on_epoch: Called with a run and each of its finished epochs' entries.
+        stop: Asked after every step; all runs end at the first true answer.
+
+    Returns:
+        Each one's record, or the error that ended it, as :func:`execute` raises it.
+
+    Raises:
+        ValueError: If the runs are not seeds of one model.
+        BusyError: If another process is executing one of them.
+        TrainingStopped: If ``stop`` asked for it; the runs continue from there.
+    """
+    from repro.training import TrainingStopped
+    from repro.training.distributed import ALONE
+    from repro.training.loop import training
+    from repro.training.stacked import train_stacked
+
+    if any(not alike(s, specs[0]) for s in specs):
+        raise ValueError(f"{', '.join(s.label for s in specs)} are not seeds of one model")
+    places, errors = {}, {}
+    with contextlib.ExitStack() as locks:
+        runs, parts = [], []
+        for spec in specs:
+            if store.record(spec) is not None:
+                continue
+            lock = RunLock(store.directory(spec))
+            _acquire(lock, spec)
+            locks.callback(lock.release, finished=False)
+            told = None if on_epoch is None else partial(on_epoch, spec)
+            place = places[spec] = _Place(lock, device, told, stop or _never, ALONE)
+            check_spec_file(place.directory, spec)
+            if _read_trained(place.directory, spec) is not None:
+                continue
+            data, model = _loaded(spec)
+            settings, log = experiment_of(spec).training(spec, device), _Log(place.directory / "log.jsonl")
+            runs.append(
+                training(
+                    model, data["train"], settings, validation=data.get("validation"), **_options(spec, place, log)
+                )
             )
-    except TrainingStopped as stopped:
-        if place.first:
-            log.add({"stopped": str(stopped)})
-        raise
-    if place.first:
-        save_tensors(weights, model.state_dict(), {"key": spec.key})
-        known = {k: v for k, v in environment(place.device).items() if k in ("commit", "dirty", "device_name")}
-        trained = {"key": spec.key, "weights_sha256": file_sha256(weights), "history": history}
-        trained |= {"environment": known | place.shared}
-        write_atomically(directory / "training.json", json.dumps(trained, indent=1) + "\n")
-    return parallel.share(lambda: trained)
+            parts.append((spec, place, model, log))
+        with _memory(specs[0], None, ALONE):
+            ended = train_stacked(runs)
+        for (spec, place, model, log), end in zip(parts, ended, strict=True):
+            if isinstance(end, TrainingStopped):
+                log.add({"stopped": str(end)})
+            if isinstance(end, Exception):
+                errors[spec] = end
+            else:
+                _write_trained(spec, place, model, end, {"stacked": len(parts)} if len(parts) > 1 else {})
+    if stopped := next((e for e in errors.values() if isinstance(e, TrainingStopped)), None):
+        raise stopped
+    found: list[Record | Exception] = []
+    for spec in specs:
+        try:
+            told = None if on_epoch is None else partial(on_epoch, spec)
+            found.append(errors.get(spec) or execute(spec, store, device=device, on_epoch=told, stop=stop))
+        except TrainingStopped:
+            raise
+        except Exception as error:
+            found.append(error)
+    return found
+
+
+def _loaded(spec: RunSpec) -> tuple[Mapping[str, Any], TrainableModel]:
+    """A run's data, and its model with the seed's parameters."""
+    from repro.model import isolated_rng
+
+    experiment = experiment_of(spec)
+    data = experiment.load(spec)
+    with isolated_rng(spec.seed):
+        return data, experiment.build(spec)
 
 
 def _read_trained(directory: Path, spec: RunSpec) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from repro.engine.devices import device_slots, visible
-from repro.engine.execute import execute
+from repro.engine.execute import alike, execute, execute_stacked
 from repro.engine.progress import Progress
 from repro.engine.store import RunStore, write_atomically
 from repro.engine.torchrun import launch
@@ -91,6 +91,7 @@ class _Way:
     device: str
     processes: int
     shards: int
+    step: str = "eager"
 
     def run_one(
         self,
@@ -104,7 +105,9 @@ class _Way:
             return
         from repro.training.distributed import Parallel
 
-        execute(spec, store, device=self.device, on_epoch=on_epoch, stop=stop, parallel=Parallel(shards=self.shards))
+        parallel = Parallel(shards=self.shards)
+        options: dict[str, Any] = {"on_epoch": on_epoch, "stop": stop, "parallel": parallel, "step": self.step}
+        execute(spec, store, device=self.device, **options)
 
 
 def _die_with_parent() -> None:
@@ -257,6 +260,14 @@ class _Ledger:
             self.waiting.remove(spec)
         return spec
 
+    def take(self, fits: Callable[[RunSpec], bool]) -> list[RunSpec]:
+        """All runs of a kind that may start now."""
+        now = time.monotonic()
+        found = [s for s in self.waiting if self.due.get(s, now) <= now and fits(s)]
+        for spec in found:
+            self.waiting.remove(spec)
+        return found
+
     def began(self, spec: RunSpec) -> None:
         if self.progress is not None:
             self.progress.began(spec)
@@ -303,6 +314,8 @@ def run_all(
     runs_per_gpu: int = 1,
     processes: int = 1,
     shards: int | None = None,
+    step: str = "eager",
+    stacked: bool = False,
 ) -> list[Failure]:
     """Executes all runs that have no record yet; a failure stops none of the others, and is tried again once.
 
@@ -318,22 +331,30 @@ def run_all(
         runs_per_gpu: Runs at once on one GPU.
         processes: Processes that train one run together.
         shards: Parts that every batch is divided into; ``processes`` of them if None.
+        step: How a training step is taken, ``"eager"``, ``"captured"`` or ``"auto"``.
+        stacked: Whether seeds of one model are trained together, in this process.
 
     Returns:
         The runs that failed twice.
 
     Raises:
         RunsStopped: If ``stop`` asked for it, after every run has written its checkpoint.
-        ValueError: If a number is under 1, or there are fewer GPUs than one run takes.
+        ValueError: If a number is under 1, there are fewer GPUs than one run takes, or seeds are to be stacked that
+            several processes or shards train.
         KeyboardInterrupt: After the workers have been stopped; each run continues from its last epoch.
     """
     specs = list(dict.fromkeys(specs))
     if not specs:
         return []
-    way = _Way(device, processes, processes if shards is None else shards)
+    way = _Way(device, processes, processes if shards is None else shards, step)
+    if stacked and way.shards > 1:
+        raise ValueError("seeds are stacked in one process with one shard")
     places = device_slots(device, workers=workers, runs_per_gpu=runs_per_gpu, processes=processes)[: len(specs)]
     ledger, stop = _Ledger(specs, store, progress), stop or (lambda: False)
-    stopped = _inline(ledger, way, stop) if len(places) == 1 else _pooled(ledger, way, stop, places)
+    if stacked:
+        stopped = _stacked(ledger, way, stop)
+    else:
+        stopped = _inline(ledger, way, stop) if len(places) == 1 else _pooled(ledger, way, stop, places)
     if stopped:
         raise RunsStopped(ledger.failures)
     return ledger.failures
@@ -363,6 +384,42 @@ def _inline(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
                 return True
             except EXPECTED_ERRORS as error:
                 ledger.failed(spec, one_line(error), _kind(error))
+    return False
+
+
+def _stacked(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
+    """All seeds of one model at once, one model after another."""
+    from repro.training import TrainingStopped
+
+    def asked() -> bool:
+        ledger.tick()
+        return stop()
+
+    with _one_thread(way.device):
+        while ledger.waiting:
+            if stop():
+                return True
+            first = ledger.next()
+            if first is None:
+                ledger.tick()
+                time.sleep(SECONDS_BETWEEN_QUESTIONS)
+                continue
+            group = [first, *ledger.take(lambda spec, first=first: alike(spec, first))]
+            for spec in group:
+                ledger.began(spec)
+            try:
+                ended = execute_stacked(group, ledger.store, device=way.device, on_epoch=ledger.epoch, stop=asked)
+            except TrainingStopped:
+                return True
+            except EXPECTED_ERRORS as error:
+                ended = [error] * len(group)
+            for spec, end in zip(group, ended, strict=True):
+                if not isinstance(end, Exception):
+                    ledger.done(spec)
+                elif isinstance(end, EXPECTED_ERRORS):
+                    ledger.failed(spec, one_line(end), _kind(end))
+                else:
+                    raise end
     return False
 
 

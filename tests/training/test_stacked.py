@@ -22,6 +22,9 @@ SEEDS = range(3)
 LOOKS = "vmap: It looks like you're either (1) calling .item()"
 REFUSED = {"gmrf block-dominant": LOOKS, "variant nnmrf": LOOKS, "variant nnmrf per sample": LOOKS}
 REFUSED |= {"mopoe": "vmap: inplace arithmetic", "mvtcae": LOOKS}
+REFUSED |= dict.fromkeys((m for m in MODELS if m.startswith("covae")), LOOKS)
+# The stage of the score, whose average of weights is of lists of tensors; the stages beside it are stacked.
+REFUSED |= dict.fromkeys((m for m in MODELS if m.startswith(("sbm", "mld"))), "stage 'score' of SBMVAE")
 
 
 def seeded(name: str, seed: int) -> TrainableModel:

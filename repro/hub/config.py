@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,11 +15,13 @@ from repro.errors import RecordError
 from repro.records import RunSpec
 from repro.weights.folder import check_pickles
 
-__all__ = ["FILES", "FORMAT", "Config", "check_files", "check_name", "offline", "parse_config"]
+__all__ = ["BLOCK_FILES", "FILES", "FORMAT", "Config", "check_files", "check_name", "offline", "parse_config"]
 
 FORMAT = "repro-weights/1"
 ENCODED = "repro-weights/2"
 FILES = ("config.json", "weights.safetensors", "record.json", "README.md")
+# Of a building block inside the package, whose card is made when it goes to the Hub.
+BLOCK_FILES = FILES[:3]
 WORD = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
 CLASS = re.compile(r"(repro(?:\.[a-z_][a-z0-9_]*)+)\.([A-Za-z][A-Za-z0-9]*)")
 FIELDS = {"format", "class", "modalities", "arguments", "spec"}
@@ -112,11 +114,16 @@ def check_name(name: Any, where: str = "weights") -> str:
     return name
 
 
-def check_files(files: Iterable[str], where: str) -> None:
-    """Refuses files that are none of a model's four; one that could be unpickled is never opened.
+def check_files(files: Iterable[str], where: str, names: Sequence[str] = FILES) -> None:
+    """Refuses files that are none of a model's; one that could be unpickled is never opened.
+
+    Arguments:
+        files: What there is.
+        where: What it belongs to, for messages.
+        names: What there has to be.
 
     Raises:
-        ValueError: If one leaves the model's folder, is a pickle, or is unknown, or one of the four is missing.
+        ValueError: If one leaves the model's folder, is a pickle, or is unknown, or one of the names is missing.
     """
     found = list(files)
     for file in found:
@@ -124,9 +131,9 @@ def check_files(files: Iterable[str], where: str) -> None:
         if path.is_absolute() or ".." in path.parts or "\\" in file:
             raise ValueError(f"{where}: the path {file!r} leaves the model's folder")
         check_pickles([file], where)
-        if file not in FILES:
-            raise ValueError(f"{where}: unknown file {file!r}; a model has {', '.join(FILES)}")
-    if missing := [file for file in FILES if file not in found]:
+        if file not in names:
+            raise ValueError(f"{where}: unknown file {file!r}; a model has {', '.join(names)}")
+    if missing := [file for file in names if file not in found]:
         raise ValueError(f"{where}: no {', '.join(missing)}")
 
 

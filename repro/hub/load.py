@@ -52,8 +52,8 @@ def load_model(
     """A trained model, in evaluation mode: one of the package's by name, or one that a user saved.
 
     A published model is looked for in the package, which small ones ship with, then in the cache, then on the Hub, at
-    the commit that the manifest (``repro/weights.toml``) pins. Every file's SHA-256 is checked at every call, and names
-    and shapes of all tensors must be the model's. The global random state stays untouched. For a folder, or a
+    the commit that the manifest (``repro/weights/manifest.toml``) pins. Every file's SHA-256 is checked at every call,
+    and names and shapes of all tensors must be the model's. The global random state stays untouched. For a folder, or a
     repository of the Hub, it is :meth:`~repro.model.MultimodalModel.from_pretrained`.
 
     Arguments:
@@ -113,7 +113,7 @@ def _contents(entry: Entry, revision: str | None) -> tuple[Config, bytes]:
         folder = package_folder() / entry.name
         read = partial(_read, folder, hashes, f"weights/{entry.name}", "install the package again")
         text = read("config.json")
-        config = _block(entry.name, text) if "README.md" not in hashes else parse_config(text, f"weights/{entry.name}")
+        config = _block(entry.name, text) if entry.dtype else parse_config(text, f"weights/{entry.name}")
         return config, read("weights.safetensors")
     from repro.hub.pull import pull
 

@@ -70,7 +70,7 @@ def _listed(folder: Path, wanted: _Wanted, thorough: bool) -> list[str]:
 def _known(entry: Entry, revision: str | None) -> _Wanted | None:
     """The files of a revision as far as this machine knows them: the pinned ones, or those of an earlier pull."""
     if revision in (None, entry.revision):
-        return _Wanted(entry.revision, entry.bytes, entry.sha256) if entry.revision else None
+        return _Wanted(entry.revision, *entry.on_the_hub) if entry.revision else None
     try:
         commit = revision if COMMIT.fullmatch(str(revision)) else _refs(entry)[f"{entry.repo}@{revision}"]
         value = json.loads((_folder(entry, commit) / "files.json").read_text(encoding="utf-8"))

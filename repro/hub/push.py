@@ -104,7 +104,8 @@ def _packaged(model: Model) -> Bundle:
         "record.json": folder / "record.json",
         "README.md": model_card(model, record).encode(),
     }
-    return Bundle(model, record, new_entry(name, record, model.headline, contents, {}), contents)
+    hub = new_entry(name, record, model.headline, contents, {})
+    return Bundle(model, record, replace(find_entry(name), hub_bytes=hub.bytes, hub_sha256=hub.sha256), contents)
 
 
 def push(
@@ -141,9 +142,10 @@ def push(
     check_card(readme, "README.md")
     for bundle in bundles:
         print(f"{bundle.model.name}  record {bundle.record.spec.key}, commit {_commit(bundle.record)}")
-        for file, size in bundle.entry.bytes.items():
-            print(f"    {file:20s} {size / 1e6:9.3f} MB  sha256 {bundle.entry.sha256[file]}")
-    total = sum(b.entry.size for b in bundles)
+        sizes, hashes = bundle.entry.on_the_hub
+        for file, size in sizes.items():
+            print(f"    {file:20s} {size / 1e6:9.3f} MB  sha256 {hashes[file]}")
+    total = sum(sum(b.entry.on_the_hub[0].values()) for b in bundles)
     print(f"README.md of all models, and {len(bundles)} models, {total / 1e6:.1f} MB in all", flush=True)
     if not upload:
         cards = {"README.md": readme} | {f"{b.model.name}/README.md": _card(b) for b in bundles}
@@ -157,7 +159,8 @@ def push(
     for bundle in bundles:
         before = known.get(bundle.model.name)
         # Where nothing has changed, the commit that was pinned holds the same files.
-        kept = before is not None and (before.repo, before.sha256) == (repo, bundle.entry.sha256) and not changed
+        same = before is not None and (before.repo, before.on_the_hub) == (repo, bundle.entry.on_the_hub)
+        kept = same and not changed
         revision = before.revision if before is not None and kept else commit
         known[bundle.model.name] = replace(bundle.entry, repo=repo, revision=revision)
     write_manifest(known, path)

@@ -1,4 +1,4 @@
-"""Weights that ship inside the package: small ones, each with its hash and the record of the run that made them."""
+"""Building blocks inside the package: weights that models are built from, each held to the manifest's hash."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ SAME_IMAGES = {"mnist_triples": "mnist", "correlated_mnist": "mnist"}
 
 @cache
 def manifest() -> Mapping[str, Any]:
-    """What ships, by name: sha256 and bytes of each file, the record's key, the headline metric (manifest.toml)."""
-    return tomllib.loads((files(FOLDER) / "manifest.toml").read_text(encoding="utf-8"))
+    """The building blocks that ship, by name: sha256 and bytes of each file, the record's key, the headline metric."""
+    found = tomllib.loads((files(FOLDER) / "manifest.toml").read_text(encoding="utf-8"))
+    return {name: entry for name, entry in found.items() if "dtype" in entry}
 
 
 def _read(name: str, file: str) -> bytes:

@@ -132,4 +132,4 @@ def test_wrong_calls(shelf: Shelf, capsys: Capture, tmp_path: Path) -> None:
     assert "unknown weights 'x'" in failed(capsys, 2, "path", "x")
     write_manifest({NAME: entry})
     shelf.manifest.write_text(shelf.manifest.read_text().replace(f'["{NAME}"]', '["../copula"]'))
-    assert "weights.toml: '../copula' is no name of weights" in failed(capsys, 1, "list")
+    assert "manifest.toml: '../copula' is no name of weights" in failed(capsys, 1, "list")

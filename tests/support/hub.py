@@ -436,14 +436,12 @@ def model_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelHub]:
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Shelf:
     """An empty package of weights instead of the real one, and an empty cache."""
-    from repro.hub import manifest as hub_manifest
     from repro.weights import folder as weights_folder
     from tests.support.weights import Shelf
 
     found = Shelf(tmp_path)
     found.weights.mkdir(parents=True)
-    for module in (hub_manifest, weights_folder):
-        monkeypatch.setattr(module, "files", lambda name: found.manifest.parent / name.partition(".")[2])
+    monkeypatch.setattr(weights_folder, "files", lambda name: found.root / "package" / name.partition(".")[2])
     monkeypatch.setenv("REPRO_RUNS", str(found.store.root))
     monkeypatch.setenv("REPRO_FIGURES", str(found.figures))
     return found

@@ -45,7 +45,7 @@ class Shelf:
 
     @property
     def manifest(self) -> Path:
-        return self.root / "package" / "weights.toml"
+        return self.weights / "manifest.toml"
 
     def record(self, name: str = NAME) -> Record:
         """A run directory of a model with untrained weights, and a record of made-up metrics."""

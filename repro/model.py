@@ -32,6 +32,7 @@ __all__ = [
     "evaluating",
     "isolated_rng",
     "keeping_modes",
+    "resolved_settings",
 ]
 
 
@@ -47,6 +48,23 @@ def _count(name: str, value: Any) -> int:
     if number < 1:
         raise ValueError(f"{name} is {number}, must be at least 1")
     return number
+
+
+def resolved_settings(settings: Mapping[str, Any] | None, defaults: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """A builder's settings, with its defaults for those that are not given.
+
+    Arguments:
+        settings: Name to value; all or some of the defaults' names.
+        defaults: Every name that there is.
+        what: What is built, for messages.
+
+    Raises:
+        ValueError: If a name is unknown; it lists those that there are.
+    """
+    given = dict(settings or {})
+    if unknown := [name for name in given if name not in defaults]:
+        raise ValueError(f"{what} has no settings {unknown}; there are {', '.join(defaults)}")
+    return {**defaults, **given}
 
 
 @dataclass(frozen=True)

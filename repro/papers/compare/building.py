@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from repro.datasets.base import ModalitySpec
 from repro.distributions.diffusion import VPSDE
-from repro.model import MultimodalModel
+from repro.model import MultimodalModel, resolved_settings
 from repro.networks.construction import rebuildable
 from repro.papers.covae.building import build as build_covae
 from repro.papers.covae.networks import build_networks
@@ -21,6 +22,9 @@ from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
 
 __all__ = ["build", "decoders", "fully_connected_autoencoders"]
+
+
+SCORE_MODEL = {"beta": 0.1, "sde": (0.1, 5.0), "score": {"multipliers": (1, 2)}, "latents": "sample"}
 
 
 @rebuildable
@@ -109,7 +113,7 @@ def _score_model(
 def build(
     method: str,
     modalities: Mapping[str, ModalitySpec],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
     sampling: Mapping[str, Any] | None = None,
 ) -> MultimodalModel:
     """The untrained model of a method.
@@ -117,21 +121,27 @@ def build(
     Arguments:
         method: ``"covae"``, ``"gmrf_mcvae"`` or ``"sbm_vae"``.
         modalities: Name to :class:`~repro.model.ModalitySpec`.
-        settings: What a specification's ``params["model"]`` holds.
+        settings: What a specification's ``params["model"]`` holds, or some of it: for ``"covae"`` see
+            :func:`repro.papers.covae.building.settings_of`; the others' networks are ``"mlp"`` of the default
+            ``widths`` with four latents a modality (``latent_dim``), SBM-VAE has the settings ``SCORE_MODEL``, and
+            GMRF MCVAE those of its class.
         sampling: SBM-VAE's sampler.
 
     Raises:
-        ValueError: If the method is unknown, and as the models and networks do.
+        ValueError: If the method or a setting is unknown, and as the models and networks do.
     """
     if method == "covae":
         return build_covae(method, modalities, settings)
     if method not in ("gmrf_mcvae", "sbm_vae"):
         raise ValueError(f"unknown method {method!r}; covae, gmrf_mcvae or sbm_vae")
-    options = dict(settings)
-    kind = options.pop("networks")
-    network = {name: options.pop(name) for name in ("widths",) if name in options}
+    own = SCORE_MODEL
+    if method == "gmrf_mcvae":
+        parameters = signature(GMRFMCVAE.__init__).parameters
+        own = {n: p.default for n, p in parameters.items() if n not in ("self", "modalities", "encoders", "decoders")}
+    options = resolved_settings(settings, {**own, "networks": "mlp", "widths": (256, 256), "latent_dim": 4}, method)
+    kind, widths = options.pop("networks"), options.pop("widths")
     size = dict.fromkeys(modalities, options["latent_dim"])
-    made = build_networks(kind, modalities, encoded=size, decoded=size, **network)
+    made = build_networks(kind, modalities, encoded=size, decoded=size, widths=widths)
     rows = {m: _Rows(d) for m, d in made.decoders.items()}
     if method == "sbm_vae":
         return _score_model(modalities, made.encoders, rows, options, sampling or {})

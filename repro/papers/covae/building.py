@@ -3,39 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from repro.baselines import METHODS, build_baseline
-from repro.baselines.joint import build_joint_baseline
+from repro.baselines.joint import JOINT_METHODS, build_joint_baseline
 from repro.datasets.base import ModalitySpec, specs
 from repro.datasets.card import load_card
-from repro.model import MultimodalModel
+from repro.model import MultimodalModel, resolved_settings
 from repro.papers.covae.model import CoVAE
 from repro.papers.covae.networks import build_networks
 from repro.papers.covae.posterior import num_covariance_entries
 from repro.records import RunSpec
 
-__all__ = ["build", "build_run"]
+__all__ = ["build", "build_run", "settings_of"]
 
+# Arguments of the networks; those of the models are their own.
 NETWORK_OPTIONS = ("widths", "dropout", "joint_hidden")
+PARTS = ("self", "modalities", "method", "encoders", "decoders", "joint_encoder")
+LATENTS = 4
+PRIVATE = ("mmvae_plus", "dmvae")  # the methods that need private latents
 
 
-def build(method: str, modalities: Mapping[str, ModalitySpec], settings: Mapping[str, Any]) -> MultimodalModel:
+def settings_of(method: str, modalities: Mapping[str, ModalitySpec]) -> dict[str, Any]:
+    """Every setting of a method that :func:`build` takes, with its default.
+
+    ``networks`` is ``"mlp"`` and its further settings are those of
+    :func:`~repro.papers.covae.networks.build_networks`. There are four latents a modality (``latent_dims`` of CoVAE) or
+    four shared ones (``latent_dim`` of a baseline; MMVAE+ and DMVAE have as many private ones, ``specific_dim``). All
+    others have the model's own default, and β is 1 where the model has none.
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+    if method == "covae":
+        model, own = CoVAE.__init__, {"latent_dims": dict.fromkeys(modalities, LATENTS)}
+    elif method in METHODS or method in JOINT_METHODS:
+        model = build_baseline if method in METHODS else build_joint_baseline
+        own = {"latent_dim": LATENTS, "specific_dim": LATENTS if method in PRIVATE else 0, "beta": 1.0}
+    else:
+        raise ValueError(f"unknown method {method!r}; one of covae, {', '.join([*METHODS, *JOINT_METHODS])}")
+    network = signature(build_networks).parameters
+    found = {"networks": "mlp", **{name: network[name].default for name in NETWORK_OPTIONS}}
+    taken = {n: p.default for n, p in signature(model).parameters.items() if n not in (*PARTS, *found)}
+    return {**found, **taken, **own}
+
+
+def build(
+    method: str, modalities: Mapping[str, ModalitySpec], settings: Mapping[str, Any] | None = None
+) -> MultimodalModel:
     """The untrained model of a method.
 
     Arguments:
         method: ``"covae"`` or a baseline's name.
         modalities: Name to :class:`ModalitySpec`.
-        settings: What a specification's ``params["model"]`` holds.
+        settings: All or some of the settings of :func:`settings_of`, such as ``{"beta": 0.03}``; what a specification's
+            ``params["model"]`` holds. CoVAE's ``latent_dims`` may be one number for all modalities.
 
     Raises:
-        ValueError: As the models and networks do.
+        ValueError: If there is no such method or setting, or as the models and networks do.
     """
-    options = dict(settings)
+    options = resolved_settings(settings, settings_of(method, modalities), method)
     kind = options.pop("networks")
-    network = {name: options.pop(name) for name in NETWORK_OPTIONS if name in options}
+    network = {name: options.pop(name) for name in NETWORK_OPTIONS}
     if method == "covae":
-        sizes = {m: int(options["latent_dims"][m]) for m in modalities}
+        dims = options["latent_dims"]
+        dims = dims if isinstance(dims, Mapping) else dict.fromkeys(modalities, dims)
+        if missing := [m for m in modalities if m not in dims]:
+            raise ValueError(f"latent_dims {dict(dims)} lack the modalities {missing}")
+        options["latent_dims"] = sizes = {m: int(dims[m]) for m in modalities}
         dims = list(sizes.values())
         outputs = sum(dims) + num_covariance_entries(options["posterior"], dims)
         made = build_networks(kind, modalities, encoded=sizes, decoded=sizes, joint_outputs=outputs, **network)

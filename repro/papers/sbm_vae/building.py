@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from repro.datasets import load_dataset
 from repro.datasets.base import Dataset, ModalitySpec, fingerprint, specs
 from repro.datasets.card import load_card
 from repro.distributions.diffusion import VPSDE
-from repro.model import MultimodalModel
+from repro.model import MultimodalModel, resolved_settings
 from repro.networks.construction import rebuildable
 from repro.networks.soft_intro import SoftIntroDecoder, SoftIntroEncoder
 from repro.papers.sbm_vae.autoencoders import Autoencoders
@@ -84,19 +84,60 @@ def load(spec: RunSpec) -> dict[str, Dataset]:
     return found
 
 
+# What build_sbm takes, and the paper's values for Extended PolyMNIST; the sizes of networks are their own defaults.
+SETTINGS: dict[str, Any] = {
+    "kind": "vae",
+    "latent_dim": 64,
+    "beta": 0.1,
+    "likelihoods": None,
+    "regularisation": 1e-5,
+    "noise_variance": 0.01,
+    "widths": (64, 128, 256),
+    "hidden": (256, 256),
+    "compute_dtype": "float32",
+    "latents": "sample",
+    "sde": (0.1, 5.0),
+    "weighting": "variance",
+    "score": {},
+    "multi_time": False,
+    "energy": None,
+    "embedding_dim": 0,
+    "gamma": 1000 / 256,
+    "missing": 0.0,
+    "finetune_drop": 0.0,
+}
+
+
 def build_sbm(
-    modalities: Mapping[str, ModalitySpec], settings: Mapping[str, Any], sampling: Mapping[str, Any]
+    modalities: Mapping[str, ModalitySpec],
+    settings: Mapping[str, Any] | None = None,
+    sampling: Mapping[str, Any] | None = None,
 ) -> SBMVAE:
-    """An untrained SBM-VAE of the ``model`` and the ``sampling`` part of a specification."""
-    s = dict(settings)
+    """An untrained SBM-VAE.
+
+    Arguments:
+        modalities: Name to :class:`~repro.model.ModalitySpec`.
+        settings: All or some of ``SETTINGS``, the ``model`` part of a specification: arguments of
+            :class:`Autoencoders`, of :class:`SBMVAE` and of :class:`LatentScore` (``score`` has its further ones),
+            ``energy`` with the widths of the pair energy and ``embedding_dim`` of the contrastive encoders, which there
+            are none of by default.
+        sampling: All or some of the arguments of :class:`SamplingSettings`, the ``sampling`` part; the paper's by
+            default.
+
+    Raises:
+        ValueError: If there is no such setting, or as the parts do.
+    """
+    s = resolved_settings(settings, SETTINGS, "SBM-VAE")
+    known = {f.name: f.default for f in fields(SamplingSettings)}
+    sampling = resolved_settings(sampling, known, "the sampling")
     sde, number, dim = VPSDE(*s["sde"]), len(modalities), s["latent_dim"]
-    networks = {"widths": s["widths"]} | ({"hidden": s["hidden"]} if "hidden" in s else {})
+    networks = {"widths": s["widths"], "hidden": s["hidden"]}
     autoencoders = Autoencoders(
         modalities,
         kind=s["kind"],
         latent_dim=dim,
         beta=s["beta"],
-        likelihoods=s.get("likelihoods"),
+        likelihoods=s["likelihoods"],
         regularisation=s["regularisation"],
         noise_variance=s["noise_variance"],
         compute_dtype=s["compute_dtype"],

@@ -18,6 +18,7 @@ _LAZY = {
     # What one's own data need.
     "Dataset": "repro.datasets",
     "ModalitySpec": "repro.datasets",
+    "Scales": "repro.datasets.scales",
     "TrainingSettings": "repro.training",
     "train": "repro.training",
     "GMRFMCVAE": "repro.papers.gmrf_mcvae.model",

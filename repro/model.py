@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repro.datasets.base import Dataset, ModalitySpec, as_tensor, as_type, check_name, unit_values
+from repro.datasets.base import Dataset, ModalitySpec, check_name
+from repro.datasets.values import as_tensor, as_type, unit_values
 from repro.networks.construction import recording
 from repro.weights.card import saved_card
 from repro.weights.folder import check_repo
@@ -465,7 +466,7 @@ class MultimodalModel(TrainableModel):
     def prepared(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Some modalities as the model takes them: in its order, of its parameters' type and on their device.
 
-        Values of other types are converted where nothing is lost (:func:`~repro.datasets.base.as_tensor`); bytes are
+        Values of other types are converted where nothing is lost (:func:`~repro.datasets.values.as_tensor`); bytes are
         256 levels of [0, 1], or 0 and 1 in a binary modality whose largest is 1. Values may lie outside of the declared
         range, as generated ones do, but by no more than half its width: further out, they have another scale.
 

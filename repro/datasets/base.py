@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from repro.datasets.card import Card
+from repro.datasets.scales import Scales
+from repro.datasets.values import as_tensor, as_type, unit_values
 
 __all__ = [
     "Dataset",
     "ModalitySpec",
-    "as_tensor",
-    "as_type",
     "check_name",
     "fingerprint",
     "first_of_each_class",
@@ -101,76 +101,6 @@ def check_name(name: object) -> None:
         raise ValueError(f"a modality is called {name!r}, as an attribute of torch.nn.ModuleDict; give it another name")
 
 
-def as_tensor(name: str, value: Any) -> Tensor:
-    """A modality's values as a tensor of bytes or of floating-point numbers of 32 bits or more.
-
-    Whole numbers, flags and half precision become float32, which holds them exactly or they are refused; bytes stay
-    bytes. No copy is made where none is needed.
-
-    Arguments:
-        name: The modality, for the error.
-        value: A tensor, a NumPy array, a data frame, or nested lists of numbers.
-
-    Raises:
-        ValueError: If the values are no real numbers, or float32 cannot hold them; it names the modality and the type.
-    """
-    if not isinstance(value, Tensor):
-        kind = type(value).__name__
-        try:
-            array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
-            if array.dtype == object:  # such as a frame of columns of several types of numbers
-                array = array.astype(np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(f"modality {name!r} is a {kind} of values that are not all numbers") from None
-        if array.dtype.kind not in "fiub":
-            raise ValueError(f"modality {name!r} has values of type {array.dtype}, needs real numbers")
-        if array.dtype.itemsize > 8:
-            array = array.astype(np.float64)
-        little = array.dtype.newbyteorder("=")
-        copied = not array.flags.writeable or any(n < 0 for n in array.strides) or array.dtype != little
-        wide = array.dtype.kind == "u" and array.dtype.itemsize > 1
-        if wide and array.size and int(array.max()) > np.iinfo(np.int64).max:
-            raise ValueError(f"modality {name!r} has values of type {array.dtype} that float32 cannot hold")
-        array = array.astype(np.int64) if wide else array.astype(little) if copied else array
-        value = torch.from_numpy(array)
-    if value.is_complex() or value.is_quantized or value.layout is not torch.strided:
-        raise ValueError(f"modality {name!r} has values of type {value.dtype}, needs dense real numbers")
-    if value.dtype in (torch.uint8, torch.float32, torch.float64):
-        return value
-    return as_type(name, value, torch.float32)
-
-
-def as_type(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values in a floating-point type, rounded as that type rounds.
-
-    Arguments:
-        name: The modality, for the error.
-        value: Numbers of any real type but bytes.
-        dtype: The type.
-
-    Raises:
-        ValueError: If whole numbers are not held exactly, or finite ones overflow.
-    """
-    if value.dtype is dtype:
-        return value
-    found = value.to(dtype)
-    if not value.is_floating_point():
-        lost = value.dtype is not torch.bool and bool((found.double() != value.double()).any())
-        # Doubles hold whole numbers up to 2**53 alone.
-        lost = lost or (value.dtype is torch.int64 and bool((value.abs() > 2**53).any()))
-    else:
-        lost = value.element_size() > found.element_size() and bool((found.isinf() & ~value.isinf()).any())
-    if lost:
-        kinds = [str(t).removeprefix("torch.") for t in (value.dtype, dtype)]
-        raise ValueError(f"modality {name!r} has values of type {kinds[0]} that {kinds[1]} cannot hold")
-    return found
-
-
-def unit_values(x: Tensor) -> Tensor:
-    """Bytes as float32 in [0, 1], all else as it is."""
-    return x.float().div_(255.0) if x.dtype is torch.uint8 else x
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """One split of a multimodal dataset, held in memory as one tensor a modality.
@@ -189,8 +119,8 @@ class Dataset:
         provenance: How the data came about: seed, sources, hashes.
         padding: Zeros added on each side of the last two dimensions; ``modalities`` state the padded shape.
         label_key: Name under which samples and batches carry the label, empty for none.
-        scales: Modality to the mean and the standard deviation that its values were standardised by, each of the shape
-            of a sample; see :meth:`from_arrays`.
+        scales: The mean and the standard deviation that values were standardised by, of the modalities that were
+            (:class:`~repro.datasets.scales.Scales`); see :meth:`from_arrays`.
 
     Raises:
         ValueError: If names, shapes or lengths of ``data`` and ``modalities`` do not fit, a name is reserved, there is
@@ -205,7 +135,7 @@ class Dataset:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     padding: int = 0
     label_key: str = ""
-    scales: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    scales: Scales = field(default_factory=Scales)
 
     @staticmethod
     def from_arrays(
@@ -216,9 +146,10 @@ class Dataset:
         labels: Any = None,
         standardise: bool = False,
         validation: float = 0.0,
+        test: float = 0.0,
         seed: int = 0,
     ) -> dict[str, Dataset]:
-        """Splits of one's own arrays, one a modality with samples first: ``"train"``, and ``"validation"`` on request.
+        """Splits of one's own arrays, one a modality with samples first: train, and validation and test on request.
 
         What a modality is, is inferred where it is not stated: bytes of three dimensions or more are images, values
         that are all 0 or 1 are binary, all others continuous. A column of single numbers has the shape (1,).
@@ -230,28 +161,23 @@ class Dataset:
             labels: Class labels, one a sample.
             standardise: Whether continuous modalities get zero mean and unit variance over the training split, value by
                 value; :meth:`standardised` does the same to other samples and :meth:`restored` undoes it.
-            validation: Share of the samples that are held out, drawn without replacement.
+            validation: Share of the samples that are held out for choices, drawn without replacement.
+            test: Share that is held out for what is reported, drawn after them.
             seed: Of that draw.
 
         Raises:
-            ValueError: As the splits themselves do; if the share is not in [0, 1) or leaves a part empty.
+            ValueError: As the splits themselves do; if a share is not in [0, 1) or a split would be empty.
         """
         options = {"name": name, "specs": specs, "labels": labels, "standardise": standardise}
-        return from_arrays(arrays, **options, validation=validation, seed=seed)
+        return from_arrays(arrays, **options, validation=validation, test=test, seed=seed)
 
     def standardised(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Values in their own units as this split has them, such as those of new samples.
-
-        Arguments:
-            values: Name to values of shape ``(*any, *spec.shape)``, all or some of the modalities.
-        """
-        found = {m: as_tensor(m, x) for m, x in values.items()}
-        return {m: (x - self.scales[m][0]) / self.scales[m][1] if m in self.scales else x for m, x in found.items()}
+        """Values in their own units as this split has them: :meth:`repro.datasets.scales.Scales.standardised`."""
+        return self.scales.standardised(values)
 
     def restored(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The inverse of :meth:`standardised`: values of this split, or generated ones, in their own units."""
-        places = {m: [v.to(x.device) for v in self.scales.get(m, ())] for m, x in values.items()}
-        return {m: x * places[m][1] + places[m][0] if places[m] else x for m, x in values.items()}
+        """Values of this split, or generated ones, in their own units: the inverse of :meth:`standardised`."""
+        return self.scales.restored(values)
 
     def __post_init__(self) -> None:
         if list(self.data) != list(self.modalities):
@@ -583,8 +509,11 @@ def _values(name: str, value: Any) -> Tensor:
     found = as_tensor(name, value)
     if found.dtype is torch.uint8 and (found.ndim < 3 or not found.numel() or int(found.max()) <= 1):
         found = found.float()  # counts, or zeros and ones: no levels of grey
-    found = found.float() if found.dtype is torch.float64 else found
     return found[:, None] if found.ndim == 1 else found
+
+
+def _single(data: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {m: as_type(m, x, torch.float32) if x.dtype is torch.float64 else x for m, x in data.items()}
 
 
 def _inferred(name: str, x: Tensor) -> ModalitySpec:
@@ -604,36 +533,33 @@ def from_arrays(
     labels: Any = None,
     standardise: bool = False,
     validation: float = 0.0,
+    test: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Dataset]:
     """See :meth:`repro.datasets.Dataset.from_arrays`."""
-    if not 0 <= validation < 1:
-        raise ValueError(f"validation is {validation}, must be at least 0 and under 1")
+    shares = {"validation": validation, "test": test}
+    for split, share in shares.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"{split} is {share}, must be at least 0 and under 1")
     if unknown := [m for m in specs or {} if m not in arrays]:
         raise ValueError(f"specs of {unknown}; the arrays are {list(arrays)}")
     data = {m: _values(m, x) for m, x in arrays.items()}
     known = {m: (specs or {}).get(m) or _inferred(m, x) for m, x in data.items()}
     labels = None if labels is None else torch.as_tensor(np.asarray(labels))
     whole = Dataset(name, "train", known, data, labels)
-    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
-    held_out = round(validation * len(whole))
-    if validation and not 1 <= held_out < len(whole):
-        raise ValueError(f"{name}: {held_out} of {len(whole)} samples for validation leave one part without any")
-    rows = {"train": order[held_out:].sort().values, "validation": order[:held_out].sort().values}
+    rows, left = {}, torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
+    for split, share in shares.items():
+        count = round(share * len(whole))
+        if share and not 1 <= count < len(left):
+            raise ValueError(f"{name}: {count} of {len(whole)} samples for {split} leave one part without any")
+        rows[split], left = left[:count].sort().values, left[count:]
+    rows = {"train": left.sort().values, **rows}
     parts = {split: whole.select(r, split) for split, r in rows.items() if len(r)}
     if not standardise:
-        return parts
-    scales = {}
-    for m, x in parts["train"].data.items():
-        if known[m].kind == "continuous":
-            deviation = x.double().std(0, correction=0)
-            scales[m] = x.double().mean(0).float(), torch.where(deviation > 0, deviation, 1.0).float()
+        return {split: replace(d, data=_single(d.data)) for split, d in parts.items()}
+    scales = Scales.of({m: x for m, x in parts["train"].data.items() if known[m].kind == "continuous"})
     unbounded = {m: replace(s, range=None, unit="1") if m in scales else s for m, s in known.items()}
     return {
-        split: replace(d, modalities=unbounded, data={**d.data, **_scaled(d.data, scales)}, scales=scales)
+        split: replace(d, modalities=unbounded, data=_single(scales.standardised(d.data)), scales=scales)
         for split, d in parts.items()
     }
-
-
-def _scaled(data: Mapping[str, Tensor], scales: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    return {m: (data[m] - mean) / deviation for m, (mean, deviation) in scales.items()}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
 import torch
+from hypothesis import given as drawn
+from hypothesis import settings as drawing
+from hypothesis import strategies as st
+from safetensors.torch import save
 
 import repro
 from repro.datasets import Dataset, ModalitySpec
@@ -60,9 +66,67 @@ def test_a_constant_column_stays_finite() -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 0.001, 0.999])
-def test_shares_that_leave_a_part_empty_are_refused(share: float) -> None:
-    with pytest.raises(ValueError, match="validation"):
-        Dataset.from_arrays(OWN, validation=share)
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_shares_that_leave_a_part_empty_are_refused(split: str, share: float) -> None:
+    with pytest.raises(ValueError, match=split):
+        Dataset.from_arrays(OWN, **{split: share})
+    with pytest.raises(ValueError, match="test leave one part"):
+        Dataset.from_arrays(OWN, validation=0.5, test=0.5)
+
+
+@drawing(max_examples=20, deadline=None)
+@drawn(
+    size=st.integers(4, 40),
+    shares=st.tuples(st.sampled_from([0.0, 0.25, 0.4]), st.sampled_from([0.0, 0.25, 0.4])),
+    seed=st.integers(0, 5),
+)
+def test_splits_share_no_sample_and_lose_none(size: int, shares: tuple[float, float], seed: int) -> None:
+    arrays = {"a": np.arange(size), "b": np.arange(size) * 2.0}
+    splits = Dataset.from_arrays(arrays, labels=np.arange(size), validation=shares[0], test=shares[1], seed=seed)
+    expected = {"validation": round(shares[0] * size), "test": round(shares[1] * size)}
+    assert {s: len(d) for s, d in splits.items() if s != "train"} == {s: n for s, n in expected.items() if n}
+    assert sorted(torch.cat([d.labels for d in splits.values()]).tolist()) == list(range(size))
+    for d in splits.values():
+        assert d.data["a"][:, 0].tolist() == d.labels.tolist()
+    # A test split is no other choice of the samples for validation.
+    alone = Dataset.from_arrays(arrays, labels=np.arange(size), validation=shares[0], seed=seed)
+    if shares[0]:
+        assert alone["validation"].labels.tolist() == splits["validation"].labels.tolist()
+
+
+TYPES = (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_scales_take_any_type_and_are_read_back(kind: type, tmp_path: Path) -> None:
+    train = Dataset.from_arrays(OWN, standardise=True)["train"]
+    path = tmp_path / "scales of mine.safetensors"
+    train.scales.save(path)
+    scales = repro.Scales.load(str(path))
+    assert set(scales) == {"genes", "age"}
+    new = {"genes": np.ones((2, 4), kind), "age": np.ones((2, 1), kind)}
+    ours, again = train.standardised(new), scales.standardised(new)
+    for m, (mean, deviation) in train.scales.items():
+        assert torch.equal(ours[m], again[m])
+        assert torch.allclose(ours[m].double(), ((1 - mean) / deviation).expand(2, -1), atol=1e-6)
+        assert torch.allclose(scales.restored(ours)[m].double(), torch.ones(1).double(), atol=1e-5)
+
+
+def test_digits_beyond_single_precision_are_standardised() -> None:
+    values = 1e6 + 0.01 * RNG.normal(size=(200, 3))
+    train = Dataset.from_arrays({"a": values, "b": values}, standardise=True)["train"]
+    right = (values - values.mean(0)) / values.std(0)
+    assert np.abs(train.data["a"].numpy() - right).max() < 1e-5
+
+
+def test_files_that_hold_no_scales_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    for content in (None, b"", b"no tensors", save({"mean.a": torch.zeros(2)}), save({"weight": torch.zeros(2)})):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+            repro.Scales.load(path)
+        assert "\n" not in str(caught.value)
 
 
 def test_public_names_need_no_torch_before_they_are_used() -> None:

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "load_dataset": "repro.datasets",
     "load_model": "repro.hub.load",
-    "run": "repro.artifacts.results",
+    "run": "repro.artifacts.running",
     "cite": "repro.hub.cite",
     # What one's own data need.
     "Dataset": "repro.datasets",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 __all__ = [
     "BusyError",
     "HubError",
@@ -10,9 +13,24 @@ __all__ = [
     "OutOfMemoryError",
     "RecordError",
     "RunError",
+    "StoppedError",
+    "TrainingStopped",
     "UnreadableError",
     "UsageError",
+    "suggestion",
 ]
+
+
+def suggestion(word: object, known: Sequence[str], otherwise: str = "") -> str:
+    """``"did you mean a or b?"``, or what is known where nothing is near.
+
+    Arguments:
+        word: What was asked for.
+        known: What there is.
+        otherwise: What to say where nothing is near; ``"one of ..."`` if empty.
+    """
+    near = get_close_matches(str(word), known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise or f"one of {', '.join(known) or 'none'}"
 
 
 class RecordError(ValueError):
@@ -37,6 +55,16 @@ class BusyError(RunError):
 
 class OutOfMemoryError(RunError):
     """A run whose computation the memory does not hold; the message proposes smaller pieces, none is taken."""
+
+
+class StoppedError(Exception):
+    """Runs were stopped as asked, and the same command continues them."""
+
+    code = 75  # what ``repro run`` ends with, EX_TEMPFAIL of sysexits.h
+
+
+class TrainingStopped(Exception):
+    """Training ended early because it was asked to; its checkpoint holds every step that was done."""
 
 
 class UsageError(ValueError):

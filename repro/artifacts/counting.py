@@ -28,6 +28,8 @@ from repro.engine.store import figures_root, read_record
 from repro.model import TrainableModel, isolated_rng
 from repro.papers import experiment_of
 from repro.records import PROFILES, RunSpec, with_precision
+from repro.training.loop import OPTIMIZERS, stage_parameters
+from repro.training.steps import backward_pass
 
 __all__ = ["count_run"]
 
@@ -65,9 +67,6 @@ def _samples(model: TrainableModel, number: int, labels: str) -> Dataset:
 
 
 def _step(model: TrainableModel, stage: Any, batch: dict[str, Tensor]) -> dict[str, float]:
-    from repro.training.loop import OPTIMIZERS, stage_parameters
-    from repro.training.steps import backward_pass
-
     chosen = stage_parameters(model, stage)
     optimizer = OPTIMIZERS["adam"](chosen, lr=1e-6, fused=True)
     with FlopCounterMode(display=False) as flops, _Traffic() as traffic:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
-from repro.errors import UsageError
+from repro.errors import UsageError, suggestion
 from repro.papers import Paper, paper, papers
 from repro.report.plain_tables import make_command
 
@@ -90,8 +89,7 @@ def _artifacts(packages: tuple[Paper, ...]) -> Mapping[str, Artifact]:
 
 def nearest(word: str, words: Sequence[str]) -> str:
     """``"; did you mean a or b?"``, or a hint at the list where nothing is near."""
-    close = get_close_matches(word, words, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else "; `repro list` shows all"
+    return f"; {suggestion(word, words, '`repro list` shows all')}"
 
 
 def find(name: str) -> Artifact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -173,8 +174,6 @@ def own_page(folder: Path, store: RunStore) -> str:
     Raises:
         RunError: If nothing was rendered there.
     """
-    import base64
-
     found = [*entries(Sources(store, folder), PROFILES)]
     if not found:
         raise RunError(f"no results in {folder}; `repro run gmrf-table1` makes some, --results names another folder")

@@ -23,6 +23,7 @@ from repro.engine.store import RunStore, read_record
 from repro.errors import NotOfferedError, RecordError, UsageError
 from repro.papers import experiment_of
 from repro.records import Record, RunSpec, canonical_json
+from repro.report.text import columns
 
 __all__ = ["Cost", "Measured", "all_runs", "distinguished", "read_measured", "render_plan"]
 
@@ -245,10 +246,7 @@ def render_plan(runs: Mapping[str, Sequence[RunSpec]], store: RunStore, measured
         kept += stored
         checkpoints = max(checkpoints, CHECKPOINT_COPIES * max(sizes))
     rows.append(_row("all", *totals, costs, kept))
-    widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
-    lines = [
-        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))) for r in rows
-    ]
+    lines = columns(rows, numbers=True)
     spans = [f"{_hours(makespan([c.seconds for c in costs], n))} on {n}" for n in WORKERS]
     longest = max(c.seconds for c in costs)
     lines.append(f"makespan: {', '.join(spans)} GPUs, one run a GPU (the longest takes {_hours(longest)})")

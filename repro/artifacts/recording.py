@@ -9,8 +9,7 @@ from pathlib import Path
 from repro.artifacts.gallery import recorded_seeds, renew_pages
 from repro.artifacts.inventory import Artifact, artifacts, find
 from repro.artifacts.render import Sources, check_profile, export_records, plan, record_path, render, unique
-from repro.engine.execute import sound_record
-from repro.engine.store import RunStore, in_checkout, read_record
+from repro.engine.store import RunStore, in_checkout, read_record, sound_record
 from repro.errors import NotOfferedError, RunError, UsageError
 from repro.records import RunSpec
 

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from repro.artifacts import render as a
 from repro.artifacts.gallery import RESULTS_HEADING, gallery, recorded_seeds
-from repro.artifacts.inventory import Artifact, artifacts, find
-from repro.datasets.places import expanded
-from repro.engine.store import RunStore, default_results_root, default_runs_root, read_record, write_atomically
+from repro.artifacts.inventory import Artifact, artifacts
+from repro.engine.store import RunStore, read_record, write_atomically
 from repro.errors import RecordError, RunError, UnreadableError, UsageError
 from repro.records import FORMAT, PRECISIONS, RunSpec, with_precision
 from repro.report.joined import Joint, join
@@ -26,9 +25,10 @@ __all__ = [
     "ResultsError",
     "Standing",
     "check_results",
+    "check_writable",
     "check_versions",
+    "nearest_folder",
     "refusing_damaged_records",
-    "run",
     "standing",
     "write_results",
 ]
@@ -56,25 +56,19 @@ def refusing_damaged_records() -> Iterator[None]:
         raise ResultsError(f"{error}{advice}") from None
 
 
-def _folder(name: str, value: str | os.PathLike[str] | None, default: Path) -> Path:
-    """A folder that a caller names, ``~`` expanded; the default for None and for an empty text."""
-    try:
-        folder = expanded(value or default)
-    except TypeError:
-        raise UsageError(f"{name} is {value!r}, must be a path") from None
-    if not (existing := _nearest(folder)).is_dir():
-        raise ResultsError(f"cannot write {name} to {folder}: {existing} is no folder")
-    return folder
-
-
-def _nearest(folder: Path) -> Path:
+def nearest_folder(folder: Path) -> Path:
     """The folder, or the nearest above it that exists."""
     return next((p for p in (folder, *folder.parents) if os.path.lexists(p)), Path())
 
 
-def _check_writable(folder: Path, what: str = "results", advice: str = ELSEWHERE) -> None:
+def check_writable(folder: Path, what: str = "results", advice: str = ELSEWHERE) -> None:
+    """Makes sure that files can be written to a folder, or made above it.
+
+    Raises:
+        ResultsError: If not.
+    """
     try:
-        with tempfile.TemporaryFile(dir=_nearest(folder)):
+        with tempfile.TemporaryFile(dir=nearest_folder(folder)):
             pass
     except OSError as error:
         raise ResultsError(f"cannot write {what} to {folder}: {error.strerror or error}; {advice}") from None
@@ -141,7 +135,7 @@ def check_results(
     """
     folders = [results, a.output_folder(artifact, profile, results, precision)]
     for folder in dict.fromkeys([*folders, *(a.record_path(s, results).parent for s in specs)]):
-        _check_writable(folder)
+        check_writable(folder)
     page = results / "README.md"
     if page.exists() and not page.read_text(encoding="utf-8", errors="replace").startswith(RESULTS_HEADING):
         raise ResultsError(f"{page} was not written by this package; {ELSEWHERE}")
@@ -179,71 +173,6 @@ def write_results(
     paths = a.render(artifact, profile, results, store=store, seeds=seeds, precision=precision)
     write_atomically(results / "README.md", gallery(results, own=True))
     return paths
-
-
-def run(
-    name: str,
-    *,
-    profile: str = "paper",
-    seeds: int | None = None,
-    workers: int | None = None,
-    device: str | None = None,
-    runs: str | os.PathLike[str] | None = None,
-    results: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    precision: str = "auto",
-) -> list[Path]:
-    """Runs what an artifact needs and renders it: the command ``repro run``.
-
-    It can be called from a script without a main guard, from a notebook or from standard input: the worker processes
-    do not import what calls it. A run that another process executes is waited for.
-
-    Arguments:
-        name: The artifact, such as ``"gmrf_mcvae/table1"``.
-        profile: ``"paper"``, ``"overnight"``, ``"quick"`` or ``"smoke"``.
-        seeds: Number of seeds; the profile's if None.
-        workers: Processes; one a core if None.
-        device: Where to train; a GPU if there is one, else the CPU, if None.
-        runs: Folder of the run directories; that of ``REPRO_RUNS`` or ``runs`` if None.
-        results: Folder of the rendered files and the records; that of ``REPRO_RESULTS`` or ``results`` if None.
-        force: Whether to discard what these runs left and start them anew.
-        precision: Of the hidden layers, as :func:`repro.artifacts.render.plan` takes it.
-
-    Returns:
-        The rendered files.
-
-    Raises:
-        UsageError: If the artifact or the profile is unknown, it is not computed here, or a folder is no path, cannot
-            be written to, or holds results of another version of the package.
-        RecordError: If a record there is damaged.
-        RunError: If a run failed; it names each failed run and why.
-    """
-    from repro.engine.devices import available_cores
-    from repro.engine.local import describe, run_all
-    from repro.engine.progress import Progress
-
-    artifact = find(name)
-    specs = a.unique(a.plan(artifact, profile, seeds, precision, device))
-    store = RunStore(_folder("runs", runs, default_runs_root()))
-    results = _folder("results", results, default_results_root())
-    check_results(artifact, profile, specs, results, precision)
-    if force:
-        for spec in specs:
-            store.discard(spec)
-    if todo := a.missing_runs(specs, store):
-        _check_writable(store.root, "runs", "runs= or REPRO_RUNS names another folder")
-        if device is None:
-            import torch
-
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        progress = Progress(todo, lambda spec: a.estimate([spec], 1)[0], workers=workers or available_cores())
-        try:
-            failures = run_all(todo, store, workers=workers, device=device, progress=progress)
-        finally:
-            progress.close()
-        if failures:
-            raise RunError(describe(failures, len(todo)))
-    return write_results(artifact, profile, specs, results, store=store, seeds=seeds, precision=precision)
 
 
 @dataclass(frozen=True)

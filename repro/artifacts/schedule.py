@@ -16,6 +16,7 @@ from repro.engine.progress import makespan
 from repro.engine.store import RunStore
 from repro.errors import NotOfferedError, UsageError
 from repro.records import RunSpec
+from repro.report.text import columns
 from repro.weights.folder import package_folder
 
 __all__ = ["Planned", "Step", "plan_steps", "read_steps", "render_steps", "waiting"]
@@ -156,17 +157,11 @@ def render_steps(planned: Sequence[Planned], measured: Measured, workers: int) -
         left = "waits" if p.waits else f"{makespan(seconds, workers) / 3600:.1f}"
         rows.append((p.step.label, str(len(p.specs)), str(len(p.specs) - len(p.todo)), left))
         total += [] if p.waits else seconds
-    widths = [max(len(r[i]) for r in rows) for i in range(4)]
-    parts = [p.step.part for p in planned]
-    lines = [
-        "  ".join([rows[0][0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(rows[0][1:], widths[1:], strict=True))])
-    ]
-    for i, row in enumerate(rows[1:]):
-        if parts[i] and (i == 0 or parts[i] != parts[i - 1]):
-            lines.append(parts[i])
-        lines.append(
-            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        )
+    head, *steps = columns(rows, numbers=True)
+    lines, part = [head], ""
+    for p, line in zip(planned, steps, strict=True):
+        lines += [p.step.part, line] if p.step.part not in ("", part) else [line]
+        part = p.step.part
     hours = makespan(total, workers) / 3600
     lines.append(
         f"{len(total)} runs to do, about {hours:.1f} h on {workers} core{'s' * (workers > 1)} at their most epochs"

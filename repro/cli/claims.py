@@ -5,21 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from pathlib import Path
 
 from repro.artifacts.claims import Verdict, all_verdicts, counts
 from repro.engine.store import figures_root
 
-__all__ = ["add_claims_options", "print_claims"]
+__all__ = ["print_claims"]
 
 WIDTH = 100
-
-
-def add_claims_options(sub: argparse.ArgumentParser) -> None:
-    """Adds the options of ``repro claims``."""
-    sub.add_argument("paper", nargs="?", default="", help="one paper alone, such as gmrf_mcvae or gmrf")
-    sub.add_argument("--json", action="store_true", help="as JSON")
-    sub.add_argument("--figures", type=Path, metavar="DIR", help="recorded material other than the package's")
 
 
 def print_claims(options: argparse.Namespace) -> None:

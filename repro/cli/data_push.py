@@ -1,65 +1,48 @@
-"""Uploads a dataset as Parquet to the Hugging Face Hub, with its card as README."""
+"""The command ``repro data push``: a dataset as Parquet to the Hugging Face Hub, with its card as README."""
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
+import datasets
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import disable_progress_bars, logging
+
+from repro.cli.data import card_of, licence
+from repro.cli.data_splits import verdict
+from repro.datasets import load_dataset
 from repro.datasets.card import Card
+from repro.datasets.hf import check_redistributable, hub_card, to_parquet
+from repro.errors import UsageError
+from repro.report.text import size_text
 
-if TYPE_CHECKING:
-    from repro.datasets.base import Dataset
-
-__all__ = ["licence", "push", "size_text", "verdict"]
+__all__ = ["push_dataset"]
 
 CARD_LINES = 12
 
 
-def size_text(count: int) -> str:
-    """A number of bytes in GB, MB, kB or B, each a thousand of the next."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count} B"
-
-
-def licence(card: Card) -> str:
-    """Name of a dataset's licence."""
-    return str(card.header.get("license_name", card.license))
-
-
-def verdict(card: Card, dataset: Dataset) -> tuple[bool, str]:
-    """Whether the card does not contradict a split's hash, and what to say of it."""
-    from repro.datasets.states import against_card
-
-    known = dataset.provenance
-    matches = against_card(card, dataset.split, known["sha256"], known.get("matches_card"))
-    words = {True: "as the card states", False: "NOT what the card states", None: "the card states none for it"}
-    return matches is not False, f"sha256 {known['sha256']}, {words[matches]}"
-
-
-def push(card: Card, repo: str, *, upload: bool = False) -> None:
+def push_dataset(options: argparse.Namespace) -> None:
     """Writes every split at the loader's default options as Parquet, says what they are, and uploads them if asked to.
 
     The server is that of ``HF_ENDPOINT``, the token that of ``HF_TOKEN`` or of the cached login. All files go in one
-    commit; where the repository holds them already there is none.
-
-    Arguments:
-        card: The dataset's card.
-        repo: The dataset repository, ``"user/name"``; it is made where there is none.
-        upload: Whether to upload; otherwise this is a dry run that reaches no server.
+    commit; where the repository holds them already there is none. Without ``--yes`` no server is reached.
 
     Raises:
+        UsageError: If there is no such dataset, or the repository is not ``user/name``.
         ValueError: If its licence does not allow to pass it on, or a split is not what the card states.
         OSError: If a split cannot be had, or the upload fails.
     """
-    from repro.datasets import load_dataset
-    from repro.datasets.hf import check_redistributable, hub_card, to_parquet
-
+    repo, upload = options.repo, options.yes
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo, re.ASCII):
+        raise UsageError(f"the repository is {repo!r}, must be such as user/name")
+    card = card_of(options.name)
     check_redistributable(card.name)
     token = _token() if upload else ""
     if not sys.stderr.isatty():
@@ -85,8 +68,6 @@ def push(card: Card, repo: str, *, upload: bool = False) -> None:
 
 
 def _token() -> str:
-    from huggingface_hub import get_token
-
     token = get_token()
     if not token:
         raise OSError("no token for the Hub; set HF_TOKEN or run `hf auth login`")
@@ -95,18 +76,11 @@ def _token() -> str:
 
 def _quiet() -> None:
     """No progress bars of the libraries where nobody watches them."""
-    import datasets
-    import huggingface_hub.utils as hub
-
     datasets.disable_progress_bars()
-    hub.disable_progress_bars()
+    disable_progress_bars()
 
 
 def _upload(card: Card, repo: str, files: Mapping[str, bytes | Path], token: str) -> None:
-    from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HTTPError
-    from huggingface_hub.utils import logging
-
     logging.set_verbosity_error()  # that nothing has changed is said below, not warned of
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
     try:

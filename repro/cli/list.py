@@ -14,8 +14,9 @@ from repro.engine.store import figures_root
 from repro.errors import UsageError
 from repro.papers import papers
 from repro.records import PROFILES
+from repro.report.text import columns
 
-__all__ = ["add_list_options", "list_artifacts", "welcome"]
+__all__ = ["list_artifacts", "welcome"]
 
 KINDS = {"T": "table", "S": "settings", "F": "figure", "Q": "samples", "D": "drawing", "X": "none"}
 
@@ -33,16 +34,9 @@ repro regenerates the tables and figures of four papers on multimodal VAEs, besi
 """
 
 
-def welcome() -> None:
+def welcome(options: argparse.Namespace) -> None:
     """Prints what one can do next."""
     print(WELCOME)
-
-
-def add_list_options(sub: argparse.ArgumentParser) -> None:
-    """Adds the options of ``repro list``."""
-    sub.add_argument("paper", nargs="?", help="one paper alone, such as gmrf_mcvae or gmrf")
-    sub.add_argument("--json", action="store_true", help="as JSON, with titles, costs and reasons in full")
-    sub.add_argument("--figures", type=Path, metavar="DIR", help="recorded material other than the package's")
 
 
 def list_artifacts(options: argparse.Namespace) -> None:
@@ -58,9 +52,7 @@ def list_artifacts(options: argparse.Namespace) -> None:
         return
     head = ("artifact", "kind", "data", "cost", "state")
     rows = [head, *((x.name, KINDS[x.kind], _data(x), _cost(x), _state(x, _recorded(x, figures))) for x in chosen)]
-    widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(columns(rows)))
 
 
 def _paper(word: str) -> str:

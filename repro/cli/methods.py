@@ -1,4 +1,4 @@
-"""``repro run ID --method``: a reader's own methods as rows of a table; and ``repro new method``."""
+"""``repro run ID --method``: a reader's own methods as rows of a table."""
 
 from __future__ import annotations
 
@@ -6,60 +6,26 @@ import argparse
 import json
 import re
 import sys
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-__all__ = ["add_method_options", "add_new_command", "new_method", "run_methods"]
+import torch
+
+from repro.artifacts import methods as m
+from repro.artifacts import render as a
+from repro.artifacts.results import refusing_damaged_records
+from repro.cli.executing import run_specs, submit_array
+from repro.engine.devices import available_cores
+from repro.engine.progress import duration
+from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
+from repro.errors import NotOfferedError, RecordError, UsageError
+from repro.methods.models import check_method
+from repro.methods.source import source_of
+from repro.model import isolated_rng
+from repro.papers import experiment_of
+
+__all__ = ["run_methods"]
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
-
-
-def add_method_options(sub: argparse.ArgumentParser) -> None:
-    """Adds the options of ``repro run`` for methods of a reader's own."""
-    group = sub.add_argument_group("your own methods, as rows under a table's own")
-    group.add_argument(
-        "--method",
-        action="append",
-        default=[],
-        metavar="[NAME=]SOURCE",
-        help="my_package.my_model:build, my_model.py:build, multivae:MODEL or an installed package's; several times",
-    )
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SETTING=VALUE",
-        help="of training, such as epochs=50, or an argument of the function; NAME.SETTING=VALUE for one of several",
-    )
-    group.add_argument("--only-methods", action="store_true", help="do not run what the table's own rows lack")
-
-
-def add_new_command(sub: argparse.ArgumentParser) -> None:
-    """Adds the options of ``repro new``."""
-    sub.add_argument("what", choices=("method",), help="method: one file with a model that runs at once")
-    sub.add_argument("name", metavar="NAME")
-
-
-def new_method(options: argparse.Namespace) -> None:
-    """Writes ``NAME.py``, a commented model that runs at once: the command ``repro new method``.
-
-    Raises:
-        UsageError: If it is no name, or there is such a file.
-    """
-    from repro.errors import UsageError
-
-    name = options.name.removesuffix(".py")
-    if not name.isidentifier():
-        raise UsageError(f"{options.name!r} is no name of a Python module")
-    path = Path(f"{name}.py")
-    text = (files("repro.methods") / "template.py").read_text(encoding="utf-8")
-    try:
-        with open(path, "x", encoding="utf-8") as handle:
-            handle.write(text.replace("FILE", path.name).replace("NAME", name))
-    except FileExistsError:
-        raise UsageError(f"{path} is there already; nothing was written") from None
-    print(f"{path}\nrepro run gmrf-table1 --profile quick --method {name}={path}:build")
 
 
 def _settings(words: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
@@ -68,7 +34,6 @@ def _settings(words: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
     Raises:
         UsageError: If a word has no ``=``, or names no method of these.
     """
-    from repro.errors import UsageError
 
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     for word in words:
@@ -89,8 +54,6 @@ def _settings(words: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:
     """Method's name to its source."""
-    from repro.errors import UsageError
-    from repro.methods.source import source_of
 
     found: dict[str, Any] = {}
     for word in options.method:
@@ -110,13 +73,6 @@ def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dic
 
     Untrained, it is measured as a smoke run of the table is, where there are such runs.
     """
-    import torch
-
-    from repro.artifacts.methods import method_runs
-    from repro.errors import NotOfferedError, RecordError, UsageError
-    from repro.methods.models import check_method
-    from repro.model import isolated_rng
-    from repro.papers import experiment_of
 
     experiment = experiment_of(runs[0])
     try:
@@ -128,7 +84,7 @@ def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dic
     if missing := check_method(name, model):
         print(f"{name} does not offer {' or '.join(missing)}, which some tables ask for", file=sys.stderr)
     try:
-        small = method_runs(artifact, "smoke", 1, name, source, settings)[0]
+        small = m.method_runs(artifact, "smoke", 1, name, source, settings)[0]
     except NotOfferedError:
         return
     data = experiment.load(small)
@@ -152,16 +108,8 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
 
     Raises:
         UsageError: If a method or a setting is wrong; before anything is trained.
-        RunError, StoppedError: As :func:`repro.cli.run.run_specs`.
+        RunError, StoppedError: As :func:`repro.cli.executing.run_specs`.
     """
-    from repro.artifacts import methods as m
-    from repro.artifacts import render as a
-    from repro.artifacts.results import refusing_damaged_records
-    from repro.cli.run import run_specs, submit_array
-    from repro.engine.devices import available_cores
-    from repro.engine.progress import duration
-    from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
-    from repro.errors import UsageError
 
     for name in ("all", "from_weights", "key"):
         if getattr(options, name):

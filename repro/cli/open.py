@@ -9,22 +9,12 @@ import webbrowser
 from pathlib import Path
 
 import repro
-from repro.cli.results import add_folder_options
+from repro.artifacts.pages import own_page
+from repro.artifacts.results import refusing_damaged_records
+from repro.engine.store import RunStore, default_results_root, default_runs_root, write_atomically
+from repro.errors import RunError, UsageError
 
-__all__ = ["add_open_options", "open_pages"]
-
-WHAT = ("site", "results")
-
-
-def add_open_options(sub: argparse.ArgumentParser) -> None:
-    """Adds the options of ``repro open``."""
-    sub.add_argument(
-        "what",
-        nargs="?",
-        choices=WHAT,
-        help="the built documentation site, or a page of your own results; the site if there is one, if not given",
-    )
-    add_folder_options(sub, "runs", "results")
+__all__ = ["open_pages"]
 
 
 def open_pages(options: argparse.Namespace) -> None:
@@ -33,7 +23,6 @@ def open_pages(options: argparse.Namespace) -> None:
     Raises:
         UsageError: If there is neither a site nor a result, and what makes them.
     """
-    from repro.errors import UsageError
 
     site = Path(repro.__file__).resolve().parents[1] / "docs" / "_build" / "html" / "index.html"
     what = options.what or ("results" if options.results or not site.exists() else "site")
@@ -48,10 +37,6 @@ def open_pages(options: argparse.Namespace) -> None:
 
 def _own(options: argparse.Namespace) -> Path:
     """Writes the page of your own results into their folder."""
-    from repro.artifacts.pages import own_page
-    from repro.artifacts.results import refusing_damaged_records
-    from repro.engine.store import RunStore, default_results_root, default_runs_root, write_atomically
-    from repro.errors import RunError, UsageError
 
     results = (options.results or default_results_root()).resolve()
     try:

@@ -4,42 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from repro.cli.run import StoppedError, StopRequest, chosen_device
+from repro.artifacts.planning import read_measured
+from repro.artifacts.render import estimate
+from repro.artifacts.schedule import Planned, plan_steps, read_steps, render_steps, waiting
+from repro.cli.executing import StopRequest
+from repro.engine.devices import available_cores, default_device
+from repro.engine.local import RunsStopped, describe, run_all
+from repro.engine.locks import LockError, RunLock
 from repro.engine.progress import Progress
+from repro.engine.store import RunStore, default_runs_root, figures_root
+from repro.errors import RunError, StoppedError, UsageError
+from repro.records import RunSpec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from repro.artifacts.schedule import Planned
-    from repro.engine.store import RunStore
-    from repro.records import RunSpec
-
-__all__ = ["add_overnight_command", "run_overnight"]
+__all__ = ["run_overnight"]
 
 NO_SPACE = "No space left on device"
-
-
-def add_overnight_command(sub: argparse.ArgumentParser) -> None:
-    """Adds the options of ``repro overnight``."""
-    sub.add_argument("--workers", type=int, metavar="N", help="processes, one run each; one a core by default")
-    sub.add_argument("--dry-run", action="store_true", help="print the steps with an estimate, start nothing")
-    sub.add_argument("--device", help="cpu, cuda or cuda:<index>; a GPU where there is one by default")
-    sub.add_argument(
-        "--max-minutes",
-        type=float,
-        metavar="M",
-        help="stop at the first step after M minutes, with checkpoints and exit code 75; the same command continues",
-    )
-    sub.add_argument(
-        "--schedule", type=Path, metavar="FILE", help="other steps than those of repro/artifacts/overnight.toml"
-    )
-    sub.add_argument("--figures", type=Path, metavar="DIR", help="whose records times are taken from (figures)")
-    sub.add_argument("--runs", type=Path, metavar="DIR", help="run directories (REPRO_RUNS, or runs)")
 
 
 class _Watched(Progress):
@@ -64,8 +47,6 @@ def _alone(root: Path) -> Iterator[None]:
         UsageError: If one is.
         RunError: If the folder cannot be written to.
     """
-    from repro.engine.locks import LockError, RunLock
-    from repro.errors import RunError, UsageError
 
     lock = RunLock(root / "overnight")
     try:
@@ -92,11 +73,6 @@ def run_overnight(options: argparse.Namespace) -> None:
         StoppedError: If the minutes were over, or a signal came.
         RunError: If runs failed, or the disk is full.
     """
-    from repro.artifacts.planning import read_measured
-    from repro.artifacts.schedule import plan_steps, read_steps, render_steps
-    from repro.engine.devices import available_cores
-    from repro.engine.store import RunStore, default_runs_root, figures_root
-    from repro.errors import UsageError
 
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers is {options.workers}, must be at least 1")
@@ -112,18 +88,13 @@ def run_overnight(options: argparse.Namespace) -> None:
         todo = [spec for p in planned if not p.waits for spec in p.todo]
         total = sum(len(p.specs) for p in planned if not p.waits)
         if todo:
-            _carry_out(todo, store, options, total)
+            _run_all(todo, store, options, total)
     _say_what_is_left(planned, total)
 
 
-def _carry_out(todo: Sequence[RunSpec], store: RunStore, options: argparse.Namespace, total: int) -> None:
-    from repro.artifacts.render import estimate
-    from repro.engine.devices import available_cores
-    from repro.engine.local import RunsStopped, describe, run_all
-    from repro.errors import RunError
-
+def _run_all(todo: Sequence[RunSpec], store: RunStore, options: argparse.Namespace, total: int) -> None:
     print(f"{total} runs, {total - len(todo)} recorded", file=sys.stderr)
-    device = chosen_device(options.device)
+    device = default_device(options.device)
     progress = _Watched(todo, lambda spec: estimate([spec], 1)[0], workers=options.workers or available_cores())
     failures, stopped = [], False
     with StopRequest(options.max_minutes) as stop:
@@ -152,7 +123,5 @@ def _carry_out(todo: Sequence[RunSpec], store: RunStore, options: argparse.Names
 
 
 def _say_what_is_left(planned: Sequence[Planned], total: int) -> None:
-    from repro.artifacts.schedule import waiting
-
     print("".join(f"{line}\n" for line in waiting(planned)), end="")
     print(f"{total} runs recorded; `repro run ID --profile overnight` renders each table and figure")

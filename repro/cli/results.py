@@ -1,4 +1,4 @@
-"""What the command line says of results: yours beside the recorded and the published ones, and recording them."""
+"""The command ``repro show``, and what ``repro run`` ends with: yours beside the recorded and the published results."""
 
 from __future__ import annotations
 
@@ -8,51 +8,23 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from repro.artifacts.inventory import Artifact
-    from repro.artifacts.results import Standing
+from repro.artifacts import render as a
+from repro.artifacts.gallery import recorded_seeds
+from repro.artifacts.inventory import Artifact
+from repro.artifacts.results import Standing, refusing_damaged_records, standing
+from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
+from repro.errors import NotOfferedError, RunError, UsageError
+from repro.records import PROFILES
+from repro.report.tables import latex_parts
 
-__all__ = ["add_record_options", "add_show_options", "print_outcome", "record_runs", "show"]
+__all__ = ["print_outcome", "show"]
 
 FORMATS = ("latex", "csv", "json")
 
 
-def add_folder_options(sub: argparse.ArgumentParser, *names: str) -> None:
-    """Adds ``--runs``, ``--results`` and ``--figures``, or some of them."""
-    texts = {
-        "runs": "run directories (REPRO_RUNS, or runs)",
-        "results": "your tables, figures and records (REPRO_RESULTS, or results)",
-        "figures": "recorded material (REPRO_FIGURES, or the package's own)",
-    }
-    for name in names:
-        sub.add_argument(f"--{name}", type=Path, metavar="DIR", help=texts[name])
-
-
-def add_show_options(sub: argparse.ArgumentParser) -> None:
-    """Adds the options of ``repro show``."""
-    sub.add_argument("id", help="such as gmrf_mcvae/table1 or gmrf-table1")
-    sub.add_argument("--profile", default="paper", help="paper (default), overnight, quick or smoke")
-    group = sub.add_mutually_exclusive_group()
-    group.add_argument("--latex", action="store_true", help="the table in LaTeX, with booktabs and graphicx")
-    group.add_argument("--csv", action="store_true", help="every cell of every table of the artifact, a line each")
-    group.add_argument("--json", action="store_true", help="the same with every field")
-    sub.add_argument("--part", type=int, metavar="N", help="with --latex: one of its tables as a float of its own")
-    add_folder_options(sub, "runs", "results", "figures")
-
-
-def add_record_options(sub: argparse.ArgumentParser) -> None:
-    """Adds the options of ``repro record``."""
-    sub.add_argument("id", help="such as gmrf_mcvae/table1 or gmrf-table1")
-    sub.add_argument("--profile", default="paper", help="paper (default), overnight or quick")
-    add_folder_options(sub, "runs", "figures")
-
-
 def _standing(artifact: Artifact, options: argparse.Namespace, figures: Path, **choices: Any) -> Standing:
-    from repro.artifacts.results import standing
-    from repro.engine.store import RunStore, default_results_root, default_runs_root
-
     return standing(
         artifact,
         options.profile,
@@ -65,13 +37,11 @@ def _standing(artifact: Artifact, options: argparse.Namespace, figures: Path, **
 
 def print_outcome(artifact: Artifact, options: argparse.Namespace, paths: Sequence[Path]) -> None:
     """Prints what ``repro run`` ends with: the rendered tables, yours beside the recorded ones, and where they lie."""
-    from repro.artifacts.render import plan, unique
-    from repro.engine.store import figures_root
 
     for path in paths:
         if path.suffix == ".md":
             print(path.read_text(encoding="utf-8"))
-    if artifact.kind == "T" and unique(plan(artifact, options.profile)):
+    if artifact.kind == "T" and a.unique(a.plan(artifact, options.profile)):
         found = _standing(artifact, options, figures_root(), seeds=options.seeds, precision=options.precision)
         if found.joint is not None:
             print(found.joint.to_text())
@@ -96,6 +66,7 @@ def _missing(artifact: Artifact, profile: str, found: Standing) -> list[str]:
     return lines
 
 
+@refusing_damaged_records()
 def show(options: argparse.Namespace) -> None:
     """Prints an artifact as it stands: the command ``repro show``.
 
@@ -104,13 +75,11 @@ def show(options: argparse.Namespace) -> None:
             and a table's format was asked for.
         RecordError: If a record that is needed is damaged.
     """
-    from repro.artifacts import render as a
-    from repro.engine.store import default_results_root, figures_root
 
     artifact = a.find(options.id)
     profile = a.check_profile(options.profile)
     if options.part is not None and not options.latex:
-        raise a.UsageError("--part goes with --latex")
+        raise UsageError("--part goes with --latex")
     figures, results = options.figures or figures_root(), options.results or default_results_root()
     form = next((name for name in FORMATS if getattr(options, name)), None)
     runs = a.unique(a.plan(artifact, profile))  # says why where it is not computed
@@ -122,22 +91,20 @@ def show(options: argparse.Namespace) -> None:
     elif artifact.kind in "TS":
         found = _standing(artifact, options, figures)
         if found.recorded is None and found.yours is None:
-            raise a.UsageError(_nothing(artifact, profile, found.unfinished, figures))
+            raise UsageError(_nothing(artifact, profile, found.unfinished, figures))
         if form is not None:
             print(_formatted(artifact, profile, found, form, options.part), end="")
             return
         _print(artifact, profile, found)
     elif form is not None:
-        raise a.UsageError(f"{artifact.name} is a figure; --{form} writes tables")
+        raise UsageError(f"{artifact.name} is a figure; --{form} writes tables")
     elif not files:
-        raise a.UsageError(_nothing(artifact, profile, "", figures))
+        raise UsageError(_nothing(artifact, profile, "", figures))
     print("\n".join(str(p) for p in files))
 
 
 def _files(artifact: Artifact, profile: str, root: Path) -> list[Path]:
-    from repro.artifacts.render import output_folder
-
-    return sorted(output_folder(artifact, profile, root).glob(f"{artifact.id}.*"))
+    return sorted(a.output_folder(artifact, profile, root).glob(f"{artifact.id}.*"))
 
 
 def _print(artifact: Artifact, profile: str, found: Standing) -> None:
@@ -155,10 +122,6 @@ def _print(artifact: Artifact, profile: str, found: Standing) -> None:
 
 def _nothing(artifact: Artifact, profile: str, unfinished: str, figures: Path) -> str:
     """Why nothing of an artifact can be shown, and what can be done."""
-    from repro.artifacts.gallery import recorded_seeds
-    from repro.artifacts.render import Sources, plan, unique
-    from repro.errors import NotOfferedError, RunError
-    from repro.records import PROFILES
 
     if unfinished:
         return f"{artifact.name}, profile {profile}: {unfinished}"
@@ -166,19 +129,16 @@ def _nothing(artifact: Artifact, profile: str, unfinished: str, figures: Path) -
     text += f"`{artifact.command(profile)}` makes them"
     for other in PROFILES:
         with suppress(RunError, NotOfferedError):
-            if other != profile and unique(plan(artifact, other)):
-                recorded_seeds(artifact, other, Sources(None, figures))
+            if other != profile and a.unique(a.plan(artifact, other)):
+                recorded_seeds(artifact, other, a.Sources(None, figures))
                 return f"{text}; recorded in {other}: `repro show {artifact.target} --profile {other}`"
     return text
 
 
 def _latex(artifact: Artifact, profile: str, found: Standing, part: int | None) -> str:
     """The cells beside the published ones; with a part, that table of the artifact as it was obtained."""
-    from repro.artifacts.render import latex_label
-    from repro.errors import UsageError
-    from repro.report.tables import latex_parts
 
-    tables, label = found.yours or found.recorded or (), latex_label(artifact, profile)
+    tables, label = found.yours or found.recorded or (), a.latex_label(artifact, profile)
     if part is None and found.joint is not None:
         return latex_parts([found.joint.table()], label)
     try:
@@ -200,17 +160,3 @@ def _formatted(artifact: Artifact, profile: str, found: Standing, form: str, par
         sides = {"recorded": found.recorded, "yours": found.yours}
         value |= {k: None if v is None else [t.to_dict() for t in v] for k, v in sides.items()}
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def record_runs(options: argparse.Namespace) -> None:
-    """Puts runs on record: the command ``repro record``, for maintainers.
-
-    Raises:
-        UsageError, RunError, RecordError: As :func:`repro.artifacts.recording.record`.
-    """
-    from repro.artifacts.recording import record
-    from repro.engine.store import RunStore, default_runs_root, figures_root
-
-    store = RunStore(options.runs or default_runs_root())
-    for line in record(options.id, options.profile, store, options.figures or figures_root()):
-        print(line, flush=True)

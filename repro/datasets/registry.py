@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
 from typing import Any
 
 from repro.datasets.base import Dataset
 from repro.datasets.card import Card, card_names, load_card
+from repro.errors import suggestion
 
 __all__ = ["available", "load_dataset", "options_of"]
 
@@ -55,6 +55,5 @@ def _options(card: Card) -> dict[str, Any]:
 def _check(what: str, value: str, known: list[str], where: str) -> None:
     if value in known:
         return
-    near = get_close_matches(str(value), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
+    hint = suggestion(value, known, f"known: {', '.join(known) or 'none'}")
     raise ValueError(f"unknown {what} {value!r}{where}; {hint}")

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from repro.datasets.card import load_card
 from repro.engine.speed import REFERENCE, Speed
 from repro.papers import experiment_of
 from repro.records import RunSpec, digest, precision_of
@@ -106,8 +107,6 @@ def _train_samples(spec: RunSpec) -> int | None:
     data = spec.params.get("data", {})
     number = data.get("train_samples") or data.get("samples")
     if number is None:
-        from repro.datasets.card import load_card
-
         splits = load_card(spec.dataset).splits
         number = splits["train"].count if "train" in splits else None
     return None if number is None else number - (data.get("held_out") or 0)

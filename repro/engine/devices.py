@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 
-__all__ = ["available_cores", "device_slots", "visible"]
+__all__ = ["available_cores", "default_device", "device_slots", "visible"]
 
 
 def available_cores() -> int:
@@ -15,13 +15,22 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _number_of_gpus() -> int:
+    import torch  # what never asks for a GPU starts without it
+
+    return torch.cuda.device_count()
+
+
+def default_device(asked: str | None = None) -> str:
+    """The device that was asked for; a GPU where there is one, else the CPU, if None."""
+    return asked if asked is not None else "cuda" if _number_of_gpus() else "cpu"
+
+
 def _visible_gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [n for n in named.split(",") if n.strip()]
-    import torch
-
-    return [str(i) for i in range(torch.cuda.device_count())]
+    return [str(i) for i in range(_number_of_gpus())]
 
 
 def device_slots(device: str, *, workers: int | None = None, runs_per_gpu: int = 1, processes: int = 1) -> list[str]:

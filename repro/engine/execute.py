@@ -9,20 +9,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
 
 from repro.engine.environment import environment
 from repro.engine.locks import LockError, RunLock
-from repro.engine.store import RunStore, check_spec_file, file_sha256, save_tensors, write_atomically
-from repro.errors import BusyError, OutOfMemoryError, RunError
+from repro.engine.store import RunStore, check_spec_file, file_sha256, write_atomically
+from repro.errors import BusyError, OutOfMemoryError, RunError, TrainingStopped
+from repro.model import TrainableModel, isolated_rng
 from repro.papers import experiment_of
-from repro.records import Metric, Record, RunSpec
+from repro.records import Metric, Record, RunSpec, canonical_json
+from repro.training import train
+from repro.training.checkpoints import discard_checkpoints
+from repro.training.distributed import ALONE, Parallel, gathered
+from repro.training.loop import training
+from repro.training.stacked import train_stacked
 
-if TYPE_CHECKING:
-    from repro.model import TrainableModel
-    from repro.training.distributed import Parallel
-
-__all__ = ["alike", "execute", "execute_stacked", "sound_record"]
+__all__ = ["alike", "execute", "execute_stacked", "save_tensors"]
 
 
 # Checkpoints take at most this share of a run's time; what a kill can cost is a hundred times what one takes.
@@ -62,8 +67,7 @@ def execute(
         RecordError: If files of another run are in its directory.
         CheckpointError, NonFiniteLossError: See :mod:`repro.training`.
     """
-    if parallel is None:
-        from repro.training.distributed import ALONE as parallel
+    parallel = parallel or ALONE
     if (record := parallel.share(lambda: store.record(spec))) is not None:
         return record
     lock = RunLock(store.directory(spec))
@@ -162,12 +166,6 @@ class _Pace:
 
 
 def _execute(spec: RunSpec, place: _Place) -> Record:
-    import torch
-
-    from repro.training import TrainingStopped
-    from repro.training.checkpoints import discard_checkpoints
-    from repro.training.distributed import gathered
-
     directory, parallel = place.directory, place.parallel
     if place.first:
         for leftover in directory.glob(".*.partial"):
@@ -206,10 +204,6 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
 
 def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Mapping[str, Any]) -> dict[str, Any]:
     """Brings the model to its trained state, and returns what is noted of its training."""
-    from safetensors.torch import load_file
-
-    from repro.training import TrainingStopped, train
-
     directory, parallel = place.directory, place.parallel
     weights = directory / "weights.safetensors"
     trained = parallel.share(lambda: _read_trained(directory, spec))
@@ -296,11 +290,6 @@ def execute_stacked(
         BusyError: If another process is executing one of them.
         TrainingStopped: If ``stop`` asked for it; the runs continue from there.
     """
-    from repro.training import TrainingStopped
-    from repro.training.distributed import ALONE
-    from repro.training.loop import training
-    from repro.training.stacked import train_stacked
-
     if any(not alike(s, specs[0]) for s in specs):
         raise ValueError(f"{', '.join(s.label for s in specs)} are not seeds of one model")
     places, errors = {}, {}
@@ -350,8 +339,6 @@ def execute_stacked(
 
 def _loaded(spec: RunSpec) -> tuple[Mapping[str, Any], TrainableModel]:
     """A run's data, and its model with the seed's parameters."""
-    from repro.model import isolated_rng
-
     experiment = experiment_of(spec)
     data = experiment.load(spec)
     with isolated_rng(spec.seed):
@@ -380,8 +367,6 @@ def _read_trained(directory: Path, spec: RunSpec) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _memory(spec: RunSpec, batch_size: int | None, parallel: Parallel) -> Iterator[None]:
     """Says what to do where the memory does not suffice; what was asked for is never changed."""
-    import torch
-
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -408,21 +393,11 @@ def _thin(history: list[dict[str, Any]], most: int = 10) -> list[dict[str, Any]]
     return [{k: v for k, v in history[i].items() if k != "seconds"} for i in sorted(kept)]
 
 
-def sound_record(spec: RunSpec, store: RunStore) -> Record:
-    """The record of a run whose weights may be passed on.
+def save_tensors(path: Path, tensors: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    """Writes a safetensors file, whole or not at all, with ``info`` as JSON in its header.
 
     Raises:
-        RunError: If there is none, it is of the smoke profile or of a checkout with changes, or the weights are not
-            those that it was measured with.
+        RunError: If it cannot be written.
     """
-    record = store.record(spec)
-    if record is None:
-        raise RunError(f"{spec.label} has no record in {store.root}; run it first")
-    if spec.profile == "smoke":
-        raise RunError(f"{spec.label} is of the smoke profile, which is for tests alone")
-    if record.environment["dirty"] is not False or record.environment["training"]["dirty"] is not False:
-        raise RunError(f"{spec.label} was run from a checkout with changes; run it from a clean commit")
-    weights = store.directory(spec) / "weights.safetensors"
-    if not weights.exists() or file_sha256(weights) != record.weights_sha256:
-        raise RunError(f"{weights} is not there or not what the record of {spec.label} was measured with")
-    return record
+    blob = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"repro": canonical_json(info)})
+    write_atomically(path, blob)

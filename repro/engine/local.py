@@ -19,11 +19,10 @@ from types import ModuleType
 from typing import Any
 
 from repro.engine.devices import device_slots, visible
-from repro.engine.execute import alike, execute, execute_stacked
 from repro.engine.progress import Progress
 from repro.engine.store import RunStore, write_atomically
 from repro.engine.torchrun import launch
-from repro.errors import BusyError, OutOfMemoryError, RecordError, RunError
+from repro.errors import BusyError, OutOfMemoryError, RecordError, RunError, TrainingStopped
 from repro.records import RunSpec
 
 __all__ = ["Failure", "RunsStopped", "describe", "note_failure", "run_all"]
@@ -103,6 +102,8 @@ class _Way:
         if self.processes > 1:
             launch(spec, store, device=self.device, processes=self.processes, shards=self.shards, stop=stop)
             return
+        # Here, that a worker's number of threads is set before torch is imported.
+        from repro.engine.execute import execute
         from repro.training.distributed import Parallel
 
         parallel = Parallel(shards=self.shards)
@@ -125,8 +126,6 @@ def _worker(connection: Connection, root: str, way: _Way, asked: Any) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     import torch
-
-    from repro.training import TrainingStopped
 
     torch.set_num_threads(1)
     store = RunStore(Path(root))
@@ -361,8 +360,6 @@ def run_all(
 
 
 def _inline(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
-    from repro.training import TrainingStopped
-
     def asked() -> bool:  # after every step: a long epoch too says every now and then how far it is
         ledger.tick()
         return stop()
@@ -389,7 +386,7 @@ def _inline(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
 
 def _stacked(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
     """All seeds of one model at once, one model after another."""
-    from repro.training import TrainingStopped
+    from repro.engine.execute import alike, execute_stacked
 
     def asked() -> bool:
         ledger.tick()

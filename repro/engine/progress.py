@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tqdm import tqdm
+
 from repro.records import RunSpec
 
 __all__ = ["Progress", "count_epochs", "duration", "makespan"]
@@ -97,8 +99,6 @@ class Progress:
         self.before = 0.0  # cost that earlier processes had done of what is continued here
         self.bars: list[Any] = []
         if sys.stderr.isatty():
-            from tqdm import tqdm
-
             whole = tqdm(total=1.0, bar_format="{l_bar}{bar}| {postfix}", dynamic_ncols=True, position=0)
             rows = range(1, min(self.workers, len(specs)) + 1)
             self.bars = [whole, *(tqdm(total=0, bar_format="{desc}", position=i, leave=False) for i in rows)]

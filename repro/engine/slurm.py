@@ -17,15 +17,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from filelock import FileLock
 
 from repro.engine.store import RunStore, check_spec_file, read_spec, write_atomically
-from repro.engine.torchrun import STOPPED, process_environment
-from repro.errors import RunError
+from repro.engine.torchrun import process_environment
+from repro.errors import RunError, StoppedError, suggestion
 from repro.records import RunSpec
 
 __all__ = ["Cluster", "Submission", "Task", "check_cluster", "minutes", "queue", "submissions", "submit"]
@@ -102,6 +102,14 @@ def _ask(*arguments: str) -> str:
     return done.stdout
 
 
+def _submitit() -> ModuleType:
+    try:
+        import submitit  # an optional dependency
+    except ImportError:
+        raise RunError("--executor slurm needs submitit; pip install 'repro[slurm]'") from None
+    return submitit
+
+
 def check_cluster(cluster: Cluster) -> None:
     """Makes sure that there is a SLURM with that partition, and submitit.
 
@@ -113,15 +121,10 @@ def check_cluster(cluster: Cluster) -> None:
             "no SLURM on this machine (sbatch is not installed); call it on a login node of the cluster, or use "
             "--executor local"
         )
-    try:
-        import submitit  # noqa: F401
-    except ImportError:
-        raise RunError("--executor slurm needs submitit; pip install 'repro[slurm]'") from None
+    _submitit()
     known = sorted({name.rstrip("*") for name in _ask("sinfo", "--noheader", "--format=%R").split()})
     if cluster.partition and cluster.partition not in known:
-        near = get_close_matches(cluster.partition, known, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(known)}"
-        raise RunError(f"the cluster has no partition {cluster.partition!r}; {hint}")
+        raise RunError(f"the cluster has no partition {cluster.partition!r}; {suggestion(cluster.partition, known)}")
 
 
 def queue() -> dict[str, str]:
@@ -175,9 +178,9 @@ class Task:
         self._child = child.pid
         while (code := child.poll()) is None:
             time.sleep(0.1)
-        if code == STOPPED:
+        if code == StoppedError.code:
             # Stopped by a signal that came to the child alone: SLURM ends this task, and queues it again or not.
-            sys.exit(STOPPED)
+            sys.exit(StoppedError.code)
         if code < 0:
             name = signal.Signals(-code).name
             reason = f"its process was killed ({name})"
@@ -194,13 +197,13 @@ class Task:
 
     def checkpoint(self, *arguments: Any) -> Any:
         """What submitit calls before a task is queued again: the child writes its checkpoint and ends."""
-        from submitit.helpers import DelayedSubmission
-
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(self._child, signal.SIGUSR2)
             # Not Popen.wait, which this interrupts: the child is left for it to collect.
             os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOWAIT)
-        return DelayedSubmission(Task(self.key, self.root, self.arguments, self.device, self.processes))
+        return _submitit().helpers.DelayedSubmission(
+            Task(self.key, self.root, self.arguments, self.device, self.processes)
+        )
 
 
 @contextmanager
@@ -237,9 +240,6 @@ def submit(
         RunError: If there is no SLURM, it refuses the array, or the folder cannot be written to.
     """
     check_cluster(cluster)
-    from submitit import SlurmExecutor
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
     with _one_submission_at_a_time(store):
         alive = queue()
         taken = {key for past in submissions(store) for key, task in past.tasks.items() if task in alive}
@@ -257,7 +257,8 @@ def submit(
         arguments += [] if shards is None else ["--shards", str(shards)]
         root = str(store.root.resolve())
         tasks = [Task(s.key, root, arguments, device, processes) for s in todo]
-        executor = SlurmExecutor(folder=_ledger(store), max_num_timeout=MOST_TIMEOUTS)
+        errors = _submitit().core.utils
+        executor = _submitit().SlurmExecutor(folder=_ledger(store), max_num_timeout=MOST_TIMEOUTS)
         options: dict[str, Any] = {"job_name": "repro", "time": cluster.time, "cpus_per_task": processes}
         options |= {"array_parallelism": cluster.max_jobs, "additional_parameters": {"requeue": True}}
         named = {"partition": cluster.partition, "mem": cluster.memory, "account": cluster.account}
@@ -268,7 +269,7 @@ def submit(
         try:
             with redirect_stderr(io.StringIO()):  # what sbatch says is in the error too
                 jobs = executor.submit_array(tasks)
-        except (FailedJobError, FailedSubmissionError) as error:
+        except (errors.FailedJobError, errors.FailedSubmissionError) as error:
             reason = " ".join(str(error).split()).replace("sbatch: error: ", "")
             raise RunError(f"SLURM refuses the array: {reason}; `sinfo` shows what the cluster offers") from None
         found = {spec.key: job.job_id for spec, job in zip(todo, jobs, strict=True)}

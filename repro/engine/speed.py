@@ -12,7 +12,10 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
+from repro.datasets.places import cache_root
 from repro.engine.environment import bfloat16_units, cpu_model
+from repro.engine.store import write_atomically
+from repro.errors import RunError
 
 __all__ = ["REFERENCE", "Speed", "cached_speed", "describe", "measure_speed", "speed"]
 
@@ -58,15 +61,14 @@ def _best(step: Callable[[], object]) -> float:
 
 def measure_speed() -> Speed:
     """Measures one core, in about a second."""
-    import torch
-    from torch import nn
+    import torch  # what was measured before is read without it
 
     def product(dtype: torch.dtype, size: int) -> float:
         a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
         return 2 * size**3 / _best(lambda: a @ b) / 1e9
 
     def convolution(dtype: torch.dtype, batch: int) -> float:
-        layer = nn.Conv2d(64, 64, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
+        layer = torch.nn.Conv2d(64, 64, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
         x = torch.ones(batch, 64, 14, 14, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
 
         def step() -> None:
@@ -113,8 +115,6 @@ REFERENCE = Speed(
 
 
 def _path() -> Path:
-    from repro.datasets.places import cache_root
-
     limits = [os.environ.get(n, "") for n in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")]
     what = [cpu_model(), os.cpu_count(), metadata.version("torch"), *limits]
     return cache_root() / "speed" / f"{sha256(json.dumps(what).encode()).hexdigest()[:16]}.json"
@@ -133,9 +133,6 @@ def speed() -> Speed:
     """What was measured earlier on this kind of machine, else measured now and kept where the cache can be written."""
     if (known := cached_speed()) is not None:
         return known
-    from repro.engine.store import write_atomically
-    from repro.errors import RunError
-
     found = measure_speed()
     with suppress(RunError, OSError):  # a cache that cannot be written, or is nowhere, costs a second the next time
         write_atomically(_path(), json.dumps(asdict(found)))

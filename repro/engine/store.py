@@ -7,13 +7,12 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from repro.datasets.places import expanded
 from repro.errors import RecordError, RunError, UnreadableError
-from repro.records import Record, RunSpec, canonical_json
+from repro.records import Record, RunSpec
 
 __all__ = [
     "RunStore",
@@ -25,7 +24,7 @@ __all__ = [
     "in_checkout",
     "read_record",
     "read_spec",
-    "save_tensors",
+    "sound_record",
     "write_atomically",
 ]
 
@@ -184,13 +183,21 @@ def check_spec_file(directory: Path, spec: RunSpec) -> None:
     write_atomically(path, text)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-    """Writes a safetensors file, whole or not at all, with ``info`` as JSON in its header.
+def sound_record(spec: RunSpec, store: RunStore) -> Record:
+    """The record of a run whose weights may be passed on.
 
     Raises:
-        RunError: If it cannot be written.
+        RunError: If there is none, it is of the smoke profile or of a checkout with changes, or the weights are not
+            those that it was measured with.
     """
-    from safetensors.torch import save
-
-    blob = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"repro": canonical_json(info)})
-    write_atomically(path, blob)
+    record = store.record(spec)
+    if record is None:
+        raise RunError(f"{spec.label} has no record in {store.root}; run it first")
+    if spec.profile == "smoke":
+        raise RunError(f"{spec.label} is of the smoke profile, which is for tests alone")
+    if record.environment["dirty"] is not False or record.environment["training"]["dirty"] is not False:
+        raise RunError(f"{spec.label} was run from a checkout with changes; run it from a clean commit")
+    weights = store.directory(spec) / "weights.safetensors"
+    if not weights.exists() or file_sha256(weights) != record.weights_sha256:
+        raise RunError(f"{weights} is not there or not what the record of {spec.label} was measured with")
+    return record

@@ -1,4 +1,7 @@
-"""One run in several processes: torchrun starts them, each calls ``repro run --key``, the first one writes."""
+"""One run in several processes: torchrun starts them, each calls ``repro run --key``, the first one writes.
+
+What these processes do themselves is in :mod:`repro.engine.processes`.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from repro.engine.store import RunStore, check_spec_file
-from repro.errors import RunError
+from repro.errors import RunError, TrainingStopped
 from repro.records import RunSpec
 
-if TYPE_CHECKING:
-    from repro.training.distributed import Parallel
+__all__ = ["command", "launch", "process_environment"]
 
-__all__ = ["STOPPED", "command", "joined", "launch", "process_environment"]
-
-# What ``repro run`` ends with where it was asked to stop and can be called again (EX_TEMPFAIL of sysexits.h).
-STOPPED = 75
 SECONDS_BETWEEN_QUESTIONS = 0.2
-# The first process evaluates the same as the others; only a lost process keeps one waiting for so long.
-SECONDS_UNTIL_LOST = 1800
 
 
 def command(spec: RunSpec, store: RunStore, *, device: str, processes: int = 1, shards: int | None = None) -> list[str]:
@@ -73,8 +67,6 @@ def launch(
         TrainingStopped: If ``stop`` asked for it; the run continues from there.
         RunError: If the processes failed; with the reason that one of them gave.
     """
-    from repro.training import TrainingStopped
-
     check_spec_file(store.directory(spec), spec)
     log = store.directory(spec) / "processes.log"
     asked = False
@@ -103,36 +95,3 @@ def launch(
     ]
     reason = said[-1].removeprefix("repro: ") if said else f"its processes ended with code {child.returncode}"
     raise RunError(f"{reason} (see {log})")
-
-
-@contextmanager
-def joined(device: str, shards: int | None, environ: Mapping[str, str] = os.environ) -> Iterator[tuple[str, Parallel]]:
-    """Joins the processes that torchrun started, if it did; gives this process's device and its place among them.
-
-    Arguments:
-        device: ``"cpu"`` or ``"cuda"``.
-        shards: Parts that every batch is divided into; one a process if None.
-        environ: Where torchrun's variables stand.
-    """
-    from repro.training.distributed import Parallel
-
-    world, rank = int(environ.get("WORLD_SIZE", "1")), int(environ.get("RANK", "0"))
-    parallel = Parallel(rank, world, world if shards is None else shards)
-    if world == 1:
-        yield device, parallel
-        return
-    import torch
-    from torch import distributed
-
-    if device.startswith("cuda"):
-        # Each process sees its own GPU alone, and takes no memory on the others.
-        gpus = environ.get("CUDA_VISIBLE_DEVICES", "") or ",".join(map(str, range(world)))
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.split(",")[int(environ.get("LOCAL_RANK", "0"))]
-        device = "cuda:0"
-        torch.cuda.set_device(device)
-    backend = "nccl" if device.startswith("cuda") else "gloo"
-    distributed.init_process_group(backend, timeout=timedelta(seconds=SECONDS_UNTIL_LOST))
-    try:
-        yield device, parallel
-    finally:
-        distributed.destroy_process_group()

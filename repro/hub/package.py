@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.artifacts.render import record_path
-from repro.engine.execute import sound_record
-from repro.engine.store import RunStore, figures_root, file_sha256, read_record, write_atomically
+from repro.engine.store import RunStore, figures_root, file_sha256, read_record, sound_record, write_atomically
 from repro.errors import RunError
 from repro.hub.manifest import Entry, read_manifest, write_manifest
 from repro.hub.registry import SHIPMENTS, Shipment

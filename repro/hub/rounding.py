@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from repro.artifacts.render import record_path
-from repro.engine.execute import execute
-from repro.engine.store import RunStore, file_sha256, read_record, save_tensors, write_atomically
+from repro.engine.execute import execute, save_tensors
+from repro.engine.store import RunStore, file_sha256, read_record, write_atomically
 from repro.records import Record
 
 __all__ = ["DTYPES", "RELATIVE", "Rounded", "rounded", "tolerance"]

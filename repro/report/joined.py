@@ -11,6 +11,7 @@ from typing import Any
 from repro.report.cells import Cell, agreement
 from repro.report.plain_tables import NONE, PlainTable
 from repro.report.tables import Table
+from repro.report.text import columns
 
 __all__ = ["FORMULA", "JoinedCell", "Joint", "join"]
 
@@ -137,9 +138,7 @@ class Joint:
     def to_text(self) -> str:
         """The printed cells in aligned columns, and the verdict below."""
         table = self.table()
-        lines = [table.columns, *table.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
-        body = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        body = columns([table.columns, *table.rows])
         return "\n".join([table.title, "", *body, "", *table.notes]) + "\n"
 
     def to_csv(self) -> str:

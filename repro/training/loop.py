@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from repro.datasets.base import Dataset, fingerprint
+from repro.errors import TrainingStopped
 from repro.model import Stage, TrainableModel, evaluating, isolated_rng, keeping_modes
 from repro.training.checkpoints import (
     Checkpoint,
@@ -51,10 +52,6 @@ STEPS_BETWEEN_AGREEMENTS = 8
 
 class NonFiniteLossError(RuntimeError):
     """A loss term or a parameter became NaN or infinite."""
-
-
-class TrainingStopped(Exception):
-    """Training ended early because it was asked to; its checkpoint holds every step that was done."""
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,8 @@ from repro.artifacts.render import (
     state,
     unique,
 )
-from repro.artifacts.results import run
+from repro.artifacts.running import run
 from repro.cli.main import main
-from repro.engine import local as executors
 from repro.engine.store import RunStore
 from repro.errors import NotOfferedError, RecordError, RunError, UsageError
 from repro.papers import paper, papers
@@ -273,7 +272,7 @@ def test_second_run_renders_without_training(smoke: Smoke, monkeypatch: pytest.M
     folder = smoke.results / "gmrf_mcvae" / "smoke"
     before = {name: (folder / name).read_bytes() for name in ("table1.md", "table1.tex")}
     (folder / "table1.md").unlink()
-    monkeypatch.setattr(executors, "run_all", lambda *a, **k: pytest.fail("runs were started"))
+    monkeypatch.setattr("repro.artifacts.running.run_all", lambda *a, **k: pytest.fail("runs were started"))
     folders = {"runs": smoke.runs, "results": smoke.results}
     paths = run("gmrf_mcvae/table1", profile="smoke", seeds=1, **folders)
     assert sorted(p.name for p in paths) == ["table1.md", "table1.tex"]

@@ -16,7 +16,8 @@ import pytest
 from repro.artifacts.gallery import recorded_seeds
 from repro.artifacts.inventory import Artifact, artifacts, find
 from repro.artifacts.render import Sources, plan, record_path, unique
-from repro.artifacts.results import check_versions, run, standing
+from repro.artifacts.results import check_versions, standing
+from repro.artifacts.running import run
 from repro.cli.main import main
 from repro.engine import store as store_module
 from repro.engine.store import (

@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from PIL import Image
 
 from repro.cli.main import main
-from repro.datasets import fetch, load_card, load_dataset
+from repro.datasets import load_card, load_dataset
 from repro.datasets.card import card_names, card_text
 from repro.datasets.sheet import contact_sheet
 from repro.datasets.states import BASES, IN_MEMORY, prepared_folder
@@ -200,7 +200,7 @@ def test_interrupt_ends_in_130(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     def interrupt(source: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetch, "fetch", interrupt)
+    monkeypatch.setattr("repro.cli.data.fetch", interrupt)
     assert call(capsys, "fetch", "mnist") == (130, "", "repro: interrupted; the same command continues\n")
 
 

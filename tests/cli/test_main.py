@@ -245,7 +245,7 @@ def test_folder_that_cannot_be_written_to_ends_in_1(capsys: Capture, tmp_path: P
 
 
 def test_long_work_is_not_started_on_a_cpu(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "MOST_CPU_SECONDS", 60.0)
+    monkeypatch.setattr("repro.cli.run.MOST_CPU_SECONDS", 60.0)
     code, _, error = call(capsys, "run", "gmrf-table1", "--device", "cpu", "--workers", "1", "--runs", str(tmp_path))
     assert code == 2
     assert "would take about " in error.splitlines()[-1]
@@ -257,7 +257,7 @@ def test_interrupt_ends_in_130(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     def interrupt(options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_list", interrupt)
+    monkeypatch.setattr("repro.cli.list.list_artifacts", interrupt)
     code, _, error = call(capsys, "list")
     assert code == 130
     assert error == "repro: interrupted; the same command continues from the last epochs\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -14,9 +13,8 @@ import pytest
 
 from repro.artifacts import render as artifacts
 from repro.artifacts.inventory import find
-from repro.cli import run as cli_cluster
-from repro.cli.main import main
-from repro.cli.run import StopRequest
+from repro.cli.executing import StopRequest
+from repro.cli.main import main, parser
 from repro.engine.execute import execute
 from repro.engine.local import note_failure
 from repro.engine.locks import RunLock
@@ -243,7 +241,7 @@ def test_status_needs_no_torch(tmp_path: Path) -> None:
 def test_processes_of_a_local_run(planned: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the command line hands to the executor."""
     seen: list[dict[str, object]] = []
-    monkeypatch.setattr("repro.engine.local.run_all", lambda specs, store, **options: seen.append(options) or [])
+    monkeypatch.setattr("repro.cli.executing.run_all", lambda specs, store, **options: seen.append(options) or [])
     command = ["--executor", "local", "--processes", "2", "--shards", "4", "--runs-per-gpu", "3", "--device", "cuda"]
     assert run(tmp_path, *command) == 0
     options = seen[0]
@@ -257,9 +255,7 @@ def test_processes_of_a_local_run(planned: list[RunSpec], tmp_path: Path, monkey
 
 
 def test_options_have_defaults_that_change_nothing() -> None:
-    parser = argparse.ArgumentParser()
-    cli_cluster.add_run_options(parser)
-    options = parser.parse_args([])
+    options = parser().parse_args(["run", "gmrf-table1"])
     assert (options.processes, options.shards, options.runs_per_gpu, options.max_minutes) == (1, None, 1, None)
     assert find("gmrf-table1").name == "gmrf_mcvae/table1"
     assert time.monotonic() < StopRequest(options.max_minutes).end

@@ -77,7 +77,7 @@ def test_folders_are_checked_before_anything_is_trained(tmp_path: Path, monkeypa
     def train(*arguments: object, **options: object) -> None:
         raise AssertionError("it trains")
 
-    monkeypatch.setattr("repro.engine.local.run_all", train)
+    monkeypatch.setattr("repro.artifacts.running.run_all", train)
     file = tmp_path / "file"
     file.write_text("")
     fine = str(tmp_path / "fine")

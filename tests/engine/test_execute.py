@@ -169,7 +169,7 @@ def test_a_run_without_record_is_measured_from_its_weights(
     folder = store.directory(SPEC)
     shutil.copytree(whole[1].directory(SPEC), folder)
     (folder / "record.json").unlink()
-    monkeypatch.setattr("repro.training.train", lambda *a, **k: pytest.fail("it was trained again"))
+    monkeypatch.setattr("repro.engine.execute.train", lambda *a, **k: pytest.fail("it was trained again"))
     assert_same_result(execute(SPEC, store), whole[0])
     (folder / "record.json").unlink()
     blob = bytearray((folder / "weights.safetensors").read_bytes())

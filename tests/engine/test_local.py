@@ -178,7 +178,7 @@ def test_what_a_second_attempt_cannot_change_is_not_tried_again(
         calls.append(spec.seed)
         raise errors[spec.seed]
 
-    monkeypatch.setattr(executors, "execute", execute)
+    monkeypatch.setattr("repro.engine.execute.execute", execute)
     store, specs = RunStore(tmp_path), [copula_spec("mvae", s, "smoke") for s in range(3)]
     failures = run_all(specs, store, workers=1)
     assert calls == [0, 1, 2, 2]

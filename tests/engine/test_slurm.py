@@ -19,8 +19,7 @@ from repro.engine.execute import execute
 from repro.engine.slurm import Cluster, Task, check_cluster, minutes, queue, submissions, submit
 from repro.engine.status import states, summary
 from repro.engine.store import RunStore
-from repro.engine.torchrun import STOPPED
-from repro.errors import RunError
+from repro.errors import RunError, StoppedError
 from repro.records import Record, RunSpec
 from tests.support.slurm import until
 from tests.support.toy import fill, lines_of_log, same_result, small_disk, toy_spec
@@ -300,5 +299,5 @@ def test_checkpoint_of_a_task_waits_for_its_child(store: RunStore, task: tuple[R
         until(lambda: lines_of_log(spec, store) >= 2, "the second epoch")
         again = called.checkpoint()
         assert '"stopped' in (store.directory(spec) / "log.jsonl").read_text().splitlines()[-1]
-        assert ending.result() == STOPPED
+        assert ending.result() == StoppedError.code
     assert (again.function.key, again.function.root) == (spec.key, str(store.root))

@@ -68,7 +68,7 @@ def test_the_second_reads_the_record_of_the_first(
             record.write_bytes((other.directory(first) / "record.json").read_bytes())
             lock.release(finished=True)
 
-    whole = executors.execute
+    whole = execute
 
     def counted(spec: RunSpec, *arguments: Any, **options: Any) -> Any:
         before = store.record(spec)
@@ -77,7 +77,7 @@ def test_the_second_reads_the_record_of_the_first(
             trained.append(spec)
         return found
 
-    monkeypatch.setattr(executors, "execute", counted)
+    monkeypatch.setattr("repro.engine.execute.execute", counted)
     progress = Told([first, second], recorded)
     assert run_all([first, second], store, workers=1, progress=progress) == []
     assert trained == [second]

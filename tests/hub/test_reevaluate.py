@@ -62,7 +62,7 @@ def test_a_table_is_measured_anew(
     monkeypatch.setenv("REPRO_RESULTS", str(results))
     recorded = {p: p.read_bytes() for p in shelf.figures.rglob("*") if p.is_file()}
     trained = {p: p.read_bytes() for p in shelf.store.directory(smoke.spec).iterdir()}
-    monkeypatch.setattr("repro.training.train", None)  # nothing is trained
+    monkeypatch.setattr("repro.engine.execute.train", None)  # nothing is trained
     assert main(COMMAND) == 0
     printed = capsys.readouterr()
     count = len(smoke.metrics)

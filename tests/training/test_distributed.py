@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.engine.execute import execute
+from repro.engine.processes import joined
 from repro.engine.store import RunStore
-from repro.engine.torchrun import command, joined, launch, process_environment
+from repro.engine.torchrun import command, launch, process_environment
 from repro.errors import RunError
 from repro.model import Loss, Stage, TrainableModel, isolated_rng
 from repro.records import Record, RunSpec

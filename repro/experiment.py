@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
+from repro import training
 from repro.records import Metric, Record, RunSpec, provenance
 
 if TYPE_CHECKING:
@@ -83,9 +84,7 @@ class Experiment(ABC):
 
     def training(self, spec: RunSpec, device: str = "cpu") -> TrainingSettings:
         """How a run is trained: what its specification says."""
-        from repro.training import TrainingSettings
-
-        return TrainingSettings(**spec.params["training"], device=device)
+        return training.TrainingSettings(**spec.params["training"], device=device)
 
     @abstractmethod
     def evaluate(self, model: Any, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu") -> Sequence[Metric]:

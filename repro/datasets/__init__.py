@@ -12,11 +12,13 @@ _LAZY = {
     "Dataset": "repro.datasets.base",
     "ModalitySpec": "repro.datasets.base",
     "available": "repro.datasets.registry",
+    "hold_out": "repro.datasets.held_out",
     "load_card": "repro.datasets.card",
     "load_dataset": "repro.datasets.registry",
+    "specs": "repro.datasets.base",
 }
 
-__all__ = ["Dataset", "ModalitySpec", "available", "load_card", "load_dataset"]
+__all__ = ["Dataset", "ModalitySpec", "available", "hold_out", "load_card", "load_dataset", "specs"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import datasets
 from PIL import Image
 
 from repro.datasets.card import card_names, card_text, load_card
 
 if TYPE_CHECKING:
-    import datasets
-
     from repro.datasets.base import Dataset, ModalitySpec
 
 __all__ = ["check_redistributable", "hub_card", "to_hf", "to_parquet"]
@@ -26,8 +25,6 @@ def to_hf(dataset: Dataset) -> datasets.Dataset:
         dataset: The split; its card gives the names of the classes, description, citation and licence. Data without a
             card have none of these, and their labels are numbers.
     """
-    import datasets
-
     card = load_card(dataset.name) if dataset.name in card_names() else None
     features, columns = {}, {}
     for m, spec in dataset.modalities.items():
@@ -99,8 +96,6 @@ def _is_image(spec: ModalitySpec) -> bool:
 
 
 def _array_feature(spec: ModalitySpec) -> Any:
-    import datasets
-
     if len(spec.shape) == 1:
         return datasets.Sequence(datasets.Value("float32"), length=spec.shape[0])
     arrays = {2: datasets.Array2D, 3: datasets.Array3D}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.datasets.card import Card, Source, card_names, load_card
+from repro.datasets.fetch import problems_of
 from repro.datasets.places import cache_root, data_roots
 
 __all__ = [
@@ -156,8 +157,6 @@ def check_prepared(card: Card, prepared: PreparedSplit) -> list[str]:
 
 def check_sources(card: Card) -> list[tuple[Source, Path, list[str]]]:
     """Every file of a dataset's sources that is there, in the mirror or the downloads, with what is wrong with it."""
-    from repro.datasets.fetch import problems_of  # its libraries take longer to import than `repro data list` to run
-
     return [(source, path, problems_of(path, source)) for source in card.sources for path in files_at(source)]
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
+from repro import baselines, training
 from repro.errors import UsageError
 from repro.experiment import Cost, Experiment
 from repro.methods.source import MULTIVAE, Source, load
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from repro.datasets import Dataset
     from repro.model import MultimodalModel
     from repro.training import TrainingSettings
-
 __all__ = [
     "BASELINES",
     "MethodExperiment",
@@ -55,8 +55,8 @@ def protocol(spec: RunSpec) -> RunSpec:
     A method's run has the protocol of the table's run that it was derived from, whatever was set to differ.
     """
     own = measured_as(spec)
-    training = spec.params[MEASURED_AS]["training"] if is_method(spec) else own.params.get("training", {})
-    plain = {k: v for k, v in training.items() if k != "stages"}
+    stated = spec.params[MEASURED_AS]["training"] if is_method(spec) else own.params.get("training", {})
+    plain = {k: v for k, v in stated.items() if k != "stages"}
     return replace(own, params={**own.params, "training": plain, "model": {}})
 
 
@@ -85,12 +85,10 @@ def derived(spec: RunSpec, name: str, source: Source, changes: Mapping[str, Any]
         source: What builds it.
         changes: What differs: settings of training, such as ``epochs``, and keyword arguments of the function.
     """
-    from repro.training import TrainingSettings
-
     stated = {"method": spec.method, "model": spec.params.get("model", {}), "training": spec.params["training"]}
-    training = {k: v for k, v in spec.params["training"].items() if k != "stages"}
-    possible = {f.name for f in fields(TrainingSettings)} - {"device", "stages", "labels"}
-    changed = training | {k: v for k, v in changes.items() if k in possible}
+    plain = {k: v for k, v in spec.params["training"].items() if k != "stages"}
+    possible = {f.name for f in fields(training.TrainingSettings)} - {"device", "stages", "labels"}
+    changed = plain | {k: v for k, v in changes.items() if k in possible}
     settings = {k: v for k, v in changes.items() if k not in possible}
     model = source.to_dict() | {"settings": settings}
     params = {**spec.params, "model": model, "training": changed, MEASURED_AS: stated}
@@ -149,9 +147,9 @@ class MethodExperiment(Experiment):
         settings = model.pop("settings")
         source = Source(**model)
         if source.module == MULTIVAE:
-            from repro.baselines.named import build_named
-
-            return built(spec.method, build_named, own.modalities, {"name": source.function, "like": own, **settings})
+            return built(
+                spec.method, baselines.build_named, own.modalities, {"name": source.function, "like": own, **settings}
+            )
         function = load(source)
         known = signature(function).parameters.values()
         if not any(p.kind is Parameter.VAR_KEYWORD for p in known):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 __all__ = ["CentreDistance", "centre_distance", "centres_of_mass", "joint_centre_distance"]
@@ -136,8 +137,7 @@ def _clouds(
 
 
 def _transport(a: Tensor, b: Tensor) -> float:
-    import ot
-    from scipy.spatial.distance import cdist
+    import ot  # takes longer to import than a model to load
 
     cost = cdist(a.cpu().numpy(), b.cpu().numpy())
     distance, log = ot.emd2([], [], cost, numItermax=10_000_000, log=True)

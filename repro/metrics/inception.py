@@ -12,6 +12,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -79,21 +80,24 @@ class InceptionFeatures:
             return self.network(content)[0]
 
 
+def _published() -> ModuleType:
+    """torch-fidelity's network and the address of its weights, which takes longer to import than most measures."""
+    from torch_fidelity import feature_extractor_inceptionv3
+
+    return feature_extractor_inceptionv3
+
+
 def weights_path(path: Path | None = None) -> Path:
     """Where the weights are looked for: the given file, else torch-fidelity's name in torch's cache."""
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    return path or Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
+    return path or Path(torch.hub.get_dir()) / "checkpoints" / _published().URL_INCEPTION_V3.rsplit("/", 1)[-1]
 
 
 def unavailable_reason() -> str:
     """What a table's cell says where the weights were not available: the command that gets them, for a default
     cache.
     """
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    place = f"~/.cache/torch/hub/checkpoints/{URL_INCEPTION_V3.rsplit('/', 1)[-1]}"
-    return f"Inception weights not available: curl -fL --create-dirs -o {place} {URL_INCEPTION_V3}"
+    place = f"~/.cache/torch/hub/checkpoints/{_published().URL_INCEPTION_V3.rsplit('/', 1)[-1]}"
+    return f"Inception weights not available: curl -fL --create-dirs -o {place} {_published().URL_INCEPTION_V3}"
 
 
 def load_inception(
@@ -112,15 +116,13 @@ def load_inception(
         InceptionUnavailableError: If there is no such file; the text is what a table's cell says.
         ValueError: As :func:`inception_features`.
     """
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
     place = weights_path(path)
     if not place.is_file():
         home = Path(os.path.expanduser("~"))  # stays as it is for a user without one
         # The cell of a table is the same for every user.
         shown = Path("~") / place.relative_to(home) if place.is_relative_to(home) else place
         raise InceptionUnavailableError(
-            f"Inception weights not available: curl -fL --create-dirs -o {shown} {URL_INCEPTION_V3}"
+            f"Inception weights not available: curl -fL --create-dirs -o {shown} {_published().URL_INCEPTION_V3}"
         )
     return inception_features(place.read_bytes(), layer=layer, input_range=input_range, sha256=sha256)
 
@@ -175,9 +177,8 @@ def inception_features(
 
 def _network(tensors: Mapping[str, Tensor], layer: str) -> nn.Module:
     """Returns torch-fidelity's network with the given tensors."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    class Network(FeatureExtractorInceptionV3):
+    class Network(_published().FeatureExtractorInceptionV3):
         """Its constructor unpickles a file in full; here that is an empty one of our own, which it loads none of."""
 
         def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-import repro.training
+import repro.training.loop
 from repro.engine import execute as runs
 from repro.engine.execute import execute
 from repro.engine.slurm import Cluster, submit
@@ -62,7 +62,7 @@ def overhead(folder: Path) -> None:
     """The engine's share of a run of GMRF MCVAE on the copula dataset."""
     torch.set_num_threads(1)
     execute(copula_spec("gmrf_mcvae", 1, "smoke", epochs=1, splits=("validation",)), RunStore(folder / "first"))
-    each_epoch = Timed((repro.training, "save_checkpoint"), (runs._Log, "add"))
+    each_epoch = Timed((repro.training.loop, "save_checkpoint"), (runs._Log, "add"))
     once = Timed(
         (runs, "_acquire"),
         (runs, "check_spec_file"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from repro.papers.gmrf_mcvae.copula.experiment import LABELS
+from repro.papers.gmrf_mcvae.scaling.tables import costs, growth
 from repro.report.evidence import Comparison, Evidence
 
 __all__ = ["construction_is_definite", "construction_is_dominant", "doubling_cost", "linear_cost"]
@@ -12,9 +14,6 @@ TOLERANCE = 0.25  # of an exponent, or of a doubling
 
 def linear_cost(evidence: Evidence) -> list[Comparison]:
     """Exponent k of the operations and seconds of a step, M^k over the larger numbers of components."""
-    from repro.papers.gmrf_mcvae.copula.experiment import LABELS
-    from repro.papers.gmrf_mcvae.scaling.tables import costs, growth
-
     measured, own = costs(evidence.rows), LABELS["gmrf_mcvae"]
     found = []
     for what, values in {"operations": measured.gigaflops, "seconds": measured.seconds}.items():
@@ -25,9 +24,6 @@ def linear_cost(evidence: Evidence) -> list[Comparison]:
 
 def doubling_cost(evidence: Evidence) -> list[Comparison]:
     """Ratio of the operations of a step at M and at M - 1 components, for the largest M."""
-    from repro.papers.gmrf_mcvae.copula.experiment import LABELS
-    from repro.papers.gmrf_mcvae.scaling.tables import costs
-
     measured = costs(evidence.rows)
     before, last = measured.gigaflops[LABELS["mopoe"]][-2:]
     # 2^M - 1 subsets, each decoded into M components.
@@ -39,7 +35,7 @@ def doubling_cost(evidence: Evidence) -> list[Comparison]:
 
 def _trials() -> tuple[float, float]:
     """Smallest eigenvalue over the diagonal's, and share of block rows that are dominant, over random constructions."""
-    import torch
+    import torch  # the other claims are read without it
 
     from repro.distributions.covariance import block_dominant_covariance, num_cross_entries
 

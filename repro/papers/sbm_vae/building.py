@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro import baselines
 from repro.datasets import load_dataset
 from repro.datasets.base import Dataset, ModalitySpec, fingerprint, specs
 from repro.datasets.card import load_card
@@ -178,14 +179,11 @@ def build(spec: RunSpec) -> MultimodalModel:
     settings = dict(spec.params["model"])
     if spec.method in METHODS:
         return build_sbm(modalities, settings, spec.params["evaluation"]["sampling"])
-    from repro.baselines import build_baseline
-    from repro.baselines.joint import JOINT_METHODS, build_joint_baseline
-
     widths, dtype = settings.pop("widths"), settings.pop("compute_dtype")
     size = settings["latent_dim"] + settings["specific_dim"]
     encoders = {
         m: _GaussianHeads(SoftIntroEncoder(s.shape, 2 * size, widths=widths), dtype) for m, s in modalities.items()
     }
     decoders = {m: _Decoder(SoftIntroDecoder(s.shape, size, widths=widths), dtype) for m, s in modalities.items()}
-    maker = build_joint_baseline if spec.method in JOINT_METHODS else build_baseline
+    maker = baselines.build_joint_baseline if spec.method in baselines.JOINT_METHODS else baselines.build_baseline
     return maker(spec.method, modalities, encoders=encoders, decoders=decoders, **settings)

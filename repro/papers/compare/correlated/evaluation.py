@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from repro.datasets import Dataset
+from repro.datasets.base import specs
+from repro.datasets.card import load_card
 from repro.metrics.correlation import canonical_correlations
 from repro.metrics.frechet import batch_statistics, frechet_distance
 from repro.model import MultimodalModel
+from repro.papers.compare.building import build
 from repro.papers.compare.correlated.measures import (
     fit_readout,
     generated,
@@ -28,7 +31,7 @@ from repro.papers.compare.correlated.measures import (
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
-__all__ = ["evaluate_triples"]
+__all__ = ["build_run", "evaluate_triples"]
 
 CHUNK = 1000
 FEATURES = "classifier of MNIST"
@@ -191,3 +194,9 @@ def evaluate_triples(
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     size = Metric("model/parameters", parameters, "1", 1, "trained parameters")
     return [size, *run.data(), *run.joint(), *run.conditional(1, 10), *run.conditional(2, 20)]
+
+
+def build_run(spec: RunSpec) -> MultimodalModel:
+    """The untrained model of a run, of its dataset's images alone."""
+    modalities = {m: s for m, s in specs(load_card(spec.dataset)).items() if s.kind == "image"}
+    return build(spec.method, modalities, spec.params["model"], spec.params["evaluation"].get("sampling"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from repro import datasets
 from repro.experiment import Cost, Experiment
 from repro.papers.compare.correlated.settings import DATASET, compare_spec
 from repro.records import Metric, RunSpec
@@ -30,6 +32,13 @@ class Correlated(Experiment):
 
     datasets = (DATASET,)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.compare.correlated import evaluation
+
+        return evaluation
+
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`~repro.papers.compare.correlated.settings.compare_spec`, with ``rho`` among the changes."""
         return compare_spec(method, seed, profile, **changes)
@@ -39,14 +48,11 @@ class Correlated(Experiment):
 
         ``"validation"`` is the training split's end, where the run holds it out.
         """
-        from repro.datasets import load_dataset
-        from repro.datasets.held_out import hold_out
-
         data = spec.params["data"]
 
         def split(name: str, **options: Any) -> Dataset:
             size = data[f"{name}_samples"]
-            return load_dataset(DATASET, name, rho=data["rho"], seed=data["seed"], num_samples=size, **options)
+            return datasets.load_dataset(DATASET, name, rho=data["rho"], seed=data["seed"], num_samples=size, **options)
 
         found = {
             "train": split("train"),
@@ -55,24 +61,17 @@ class Correlated(Experiment):
             "truth": split("test", latents=True),
         }
         if count := data.get("validation_samples"):
-            found["train"], found["validation"] = hold_out(found["train"], count)
-            found["train_truth"], _ = hold_out(found["train_truth"], count)
+            found["train"], found["validation"] = datasets.hold_out(found["train"], count)
+            found["train_truth"], _ = datasets.hold_out(found["train_truth"], count)
         return found
 
     def build(self, spec: RunSpec) -> MultimodalModel:
-        from repro.datasets.base import specs
-        from repro.datasets.card import load_card
-        from repro.papers.compare.building import build
-
-        modalities = {m: s for m, s in specs(load_card(spec.dataset)).items() if s.kind == "image"}
-        return build(spec.method, modalities, spec.params["model"], spec.params["evaluation"].get("sampling"))
+        return self.code.build_run(spec)
 
     def evaluate(
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.compare.correlated.evaluation import evaluate_triples
-
-        return evaluate_triples(model, data, spec, device)
+        return self.code.evaluate_triples(model, data, spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """From measured seconds an epoch and an evaluation of the score network."""

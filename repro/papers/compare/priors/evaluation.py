@@ -14,6 +14,9 @@ from typing import TypeVar
 import torch
 
 from repro.datasets import Dataset
+from repro.datasets.base import specs
+from repro.datasets.card import load_card
+from repro.papers.compare.building import fully_connected_autoencoders
 from repro.papers.compare.priors.model import StructuredAutoencoders
 from repro.papers.compare.priors.settings import structure_of
 from repro.papers.compare.priors.structures import build_structure
@@ -27,7 +30,7 @@ from repro.papers.gmrf_mcvae.copula.evaluation import (
 from repro.papers.mrf_mvae.triples.evaluation import evaluate as evaluate_triples
 from repro.records import Metric, RunSpec
 
-__all__ = ["evaluate"]
+__all__ = ["build", "evaluate"]
 
 T = TypeVar("T")
 GUIDED = "score_guided"  # acts where something is observed: its joint draws are those of the score model
@@ -114,3 +117,9 @@ def evaluate(
     if structure_of(spec) == GUIDED:
         metrics = [m for m in metrics if not m.name.startswith("test/unconditional/")]
     return found + metrics
+
+
+def build(spec: RunSpec) -> StructuredAutoencoders:
+    """The autoencoders alone: the structure has no part in their initialisation, training or weights."""
+    modalities = specs(load_card(spec.dataset))
+    return StructuredAutoencoders(modalities, fully_connected_autoencoders(modalities, **spec.params["model"]))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from repro import datasets
 from repro.experiment import Cost, Experiment
 from repro.papers.compare.priors.settings import LABELS, PROFILES, priors_spec
 from repro.records import Metric, RunSpec
@@ -31,6 +33,13 @@ class Priors(Experiment):
 
     datasets = tuple(PROFILES)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.compare.priors import evaluation
+
+        return evaluation
+
     def owns(self, spec: RunSpec) -> bool:
         """By the method, since other comparisons have the same data."""
         return spec.method in LABELS and super().owns(spec)
@@ -41,35 +50,26 @@ class Priors(Experiment):
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
         """The training split, the held-out one where there is one, the test split, and the copula's reference."""
-        from repro.datasets import load_dataset
-        from repro.datasets.held_out import hold_out
-
         data, number = spec.params["data"], spec.params["evaluation"]["num_samples"]
         if spec.dataset == "copula":
             sizes = {"train": data["train_samples"], "test": number, "reference": number}
-            return {s: load_dataset("copula", split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()}
-        train = load_dataset(spec.dataset, split="train", alike=data["alike"]).first(data["train_samples"])
-        found = {"train": train, "test": load_dataset(spec.dataset, split="test", alike=data["alike"])}
+            return {
+                s: datasets.load_dataset("copula", split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()
+            }
+        train = datasets.load_dataset(spec.dataset, split="train", alike=data["alike"]).first(data["train_samples"])
+        found = {"train": train, "test": datasets.load_dataset(spec.dataset, split="test", alike=data["alike"])}
         if data["held_out"]:
-            found["train"], found["validation"] = hold_out(train, data["held_out"])
+            found["train"], found["validation"] = datasets.hold_out(train, data["held_out"])
         return found
 
     def build(self, spec: RunSpec) -> MultimodalModel:
         """The autoencoders alone: the structure has no part in their initialisation, training or weights."""
-        from repro.datasets.base import specs
-        from repro.datasets.card import load_card
-        from repro.papers.compare.building import fully_connected_autoencoders
-        from repro.papers.compare.priors.model import StructuredAutoencoders
-
-        modalities = specs(load_card(spec.dataset))
-        return StructuredAutoencoders(modalities, fully_connected_autoencoders(modalities, **spec.params["model"]))
+        return self.code.build(spec)
 
     def evaluate(
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.compare.priors.evaluation import evaluate
-
-        return evaluate(model, data, spec, device)
+        return self.code.evaluate(model, data, spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """From measured seconds of an epoch, a fit and a draw; of the evaluation alone, what is no training step."""

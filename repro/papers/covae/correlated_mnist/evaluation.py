@@ -13,13 +13,14 @@ from torch import Tensor
 from repro.datasets import Dataset
 from repro.metrics.correlation import canonical_correlations
 from repro.model import MultimodalModel
+from repro.papers.covae.building import build_run
 from repro.papers.covae.evaluation import likelihood_metrics, null_correlation, prior_metrics, whole
 from repro.papers.covae.likelihoods import decompose, evenly_spread
 from repro.papers.covae.measures import calibration, decoder_correlation, predictive_deviation
 from repro.papers.covae.model import CoVAE
 from repro.records import Metric, RunSpec
 
-__all__ = ["LEVEL", "POINTS", "SAMPLES", "evaluate_images", "image_samples"]
+__all__ = ["LEVEL", "POINTS", "SAMPLES", "build_run", "evaluate_images", "image_samples"]
 
 LEVEL = 0.9
 DRAWS_OF_INTERVALS = 99

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from repro import datasets
 from repro.experiment import Cost, Experiment
 from repro.papers.covae.settings import METHODS, changed_settings, check_method, model_settings, training_params
 from repro.records import Metric, RunSpec, of_profile
@@ -163,6 +165,13 @@ class CorrelatedMNIST(Experiment):
 
     datasets = (DATASET,)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.covae.correlated_mnist import evaluation
+
+        return evaluation
+
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`image_spec`, with ``rho`` among the changes."""
         return image_spec(method, seed, profile, **changes)
@@ -172,39 +181,30 @@ class CorrelatedMNIST(Experiment):
 
         ``"validation"`` is the training split's end, where the run holds it out.
         """
-        from repro.datasets import load_dataset
-        from repro.datasets.held_out import hold_out
-
         data = spec.params["data"]
         options = {"rho": data["rho"], "flow": data["flow"], "seed": data["seed"]}
         test = {"split": "test", "num_samples": data["test_samples"]}
-        train = load_dataset(DATASET, split="train", num_samples=data["train_samples"], **options)
+        train = datasets.load_dataset(DATASET, split="train", num_samples=data["train_samples"], **options)
         parts = {"train": train}
         if "held_out" in data:
-            parts = dict(zip(("train", "validation"), hold_out(train, data["held_out"]), strict=True))
+            parts = dict(zip(("train", "validation"), datasets.hold_out(train, data["held_out"]), strict=True))
         return parts | {
-            "test": load_dataset(DATASET, **test, **options),
-            "truth": load_dataset(DATASET, **test, latents=True, **options),
+            "test": datasets.load_dataset(DATASET, **test, **options),
+            "truth": datasets.load_dataset(DATASET, **test, latents=True, **options),
         }
 
     def build(self, spec: RunSpec) -> MultimodalModel:
-        from repro.papers.covae.building import build_run
-
-        return build_run(spec)
+        return self.code.build_run(spec)
 
     def evaluate(
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
         """All metrics of a run; see :mod:`repro.papers.covae.correlated_mnist.evaluation`."""
-        from repro.papers.covae.correlated_mnist.evaluation import evaluate_images
-
-        return evaluate_images(model, data, spec, device)
+        return self.code.evaluate_images(model, data, spec, device)
 
     def figure_samples(self, model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
         """Images of a fixed rule, and terms of the likelihood."""
-        from repro.papers.covae.correlated_mnist.evaluation import image_samples
-
-        return image_samples(model, self.load(spec)["test"], spec, device)
+        return self.code.image_samples(model, self.load(spec)["test"], spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """From measured seconds an epoch."""

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.stats import gaussian_kde
 
+from repro import datasets
 from repro.experiment import Results, Rows, artifact
 from repro.papers.covae.correlated_mnist.experiment import RHOS, VARIANTS, figure_methods, image_rows, number_of_seeds
 from repro.papers.covae.correlated_mnist.tables import model_runs
@@ -321,11 +322,9 @@ def figure1(results: Results) -> Figure:
 @artifact("fig4")
 def figure4(results: Results) -> Figure:
     """The first eight test pairs at three correlations, the first modality above the second."""
-    from repro.datasets import load_dataset
-
     rows = {}
     for rho in (0.99, 0.7, 0.05):
-        data = load_dataset("correlated_mnist", split="test", rho=rho, num_samples=8).data
+        data = datasets.load_dataset("correlated_mnist", split="test", rho=rho, num_samples=8).data
         rows |= {f"ρ = {rho:g}, {name}": list(data[m].numpy()) for m, name in (("m0", "first"), ("m1", "second"))}
     return image_grid(rows, [""] * 8)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from repro import datasets
 from repro.experiment import Cost, Experiment
 from repro.papers.covae.settings import changed_settings, check_method, model_settings, training_params
 from repro.records import Metric, RunSpec, of_profile
@@ -91,19 +93,24 @@ class Omics(Experiment):
 
     datasets = DATASETS
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.covae.omics import evaluation
+
+        return evaluation
+
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`omics_spec`, with ``dataset`` among the changes."""
         return omics_spec(method, seed, profile, **changes)
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
         """The training and the test split."""
-        from repro.datasets import load_dataset
-
         seed = spec.params["data"]["seed"]
-        return {s: load_dataset(spec.dataset, split=s, seed=seed) for s in ("train", "test")}
+        return {s: datasets.load_dataset(spec.dataset, split=s, seed=seed) for s in ("train", "test")}
 
     def build(self, spec: RunSpec) -> MultimodalModel:
-        from repro.papers.covae.building import build_run
+        from repro.papers.covae.building import build_run  # without the measures, which load scikit-learn
 
         return build_run(spec)
 
@@ -111,15 +118,11 @@ class Omics(Experiment):
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
         """All metrics of a run; see :mod:`repro.papers.covae.omics.evaluation`."""
-        from repro.papers.covae.omics.evaluation import evaluate_omics
-
-        return evaluate_omics(model, data, spec, device)
+        return self.code.evaluate_omics(model, data, spec, device)
 
     def figure_samples(self, model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
         """Correlations of features, and samples in the plane."""
-        from repro.papers.covae.omics.evaluation import omics_samples
-
-        return omics_samples(model, self.load(spec)["test"], spec, device)
+        return self.code.omics_samples(model, self.load(spec)["test"], spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """From measured seconds an epoch."""

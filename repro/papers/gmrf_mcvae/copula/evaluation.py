@@ -28,6 +28,7 @@ __all__ = [
     "build",
     "distance_metrics",
     "evaluate_copula",
+    "figure_samples",
     "floor_metrics",
     "measure",
 ]
@@ -172,3 +173,11 @@ def evaluate_copula(
         for protocol in CONDITIONAL_PROTOCOLS[1:3]:
             found += test.conditional("mean", both, protocol)
     return found + floor_metrics(test, data["reference"])
+
+
+def figure_samples(model: MultimodalModel, spec: RunSpec, device: str) -> dict[str, Tensor]:
+    """2,000 unconditional samples (decoder means) in float16."""
+    if "test" not in spec.params["evaluation"]["splits"]:
+        return {}
+    generator = torch.Generator(device).manual_seed(spec.params["evaluation"]["seed"])
+    return {m: x.to(torch.float16) for m, x in model.generate(2_000, generator=generator).items()}

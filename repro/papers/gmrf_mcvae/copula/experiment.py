@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from repro import datasets
 from repro.experiment import Cost, Experiment
 from repro.papers import paper
 from repro.records import Metric, RunSpec, of_profile
@@ -144,38 +146,33 @@ class Copula(Experiment):
 
     datasets = ("copula",)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.gmrf_mcvae.copula import evaluation
+
+        return evaluation
+
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         return copula_spec(method, seed, profile, **changes)
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
-        from repro.datasets import load_dataset
-
         data, number = spec.params["data"], spec.params["evaluation"]["num_samples"]
         sizes = {"train": data["train_samples"], "validation": number}
         if "test" in spec.params["evaluation"]["splits"]:
             sizes |= {"test": number, "reference": number}
-        return {s: load_dataset("copula", split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()}
+        return {s: datasets.load_dataset("copula", split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()}
 
     def build(self, spec: RunSpec) -> MultimodalModel:
-        from repro.papers.gmrf_mcvae.copula.evaluation import build
-
-        return build(spec)
+        return self.code.build(spec)
 
     def evaluate(
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.gmrf_mcvae.copula.evaluation import evaluate_copula
-
-        return evaluate_copula(model, data, spec, device)
+        return self.code.evaluate_copula(model, data, spec, device)
 
     def figure_samples(self, model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
-        """2,000 unconditional samples (decoder means) in float16."""
-        import torch
-
-        if "test" not in spec.params["evaluation"]["splits"]:
-            return {}
-        generator = torch.Generator(device).manual_seed(spec.params["evaluation"]["seed"])
-        return {m: x.to(torch.float16) for m, x in model.generate(2_000, generator=generator).items()}
+        return self.code.figure_samples(model, spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """From measured seconds an epoch."""

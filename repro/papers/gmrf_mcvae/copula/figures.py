@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
+from repro import datasets
 from repro.experiment import Results, Rows, artifact
 from repro.papers.gmrf_mcvae.copula.experiment import LABELS, copula_spec
 from repro.papers.gmrf_mcvae.copula.tables import table1, table1_runs
@@ -304,9 +305,7 @@ def _mvae_runs(profile: str, seeds: int | None) -> Rows:
 
 
 def _truth() -> dict[str, np.ndarray]:
-    from repro.datasets import load_dataset
-
-    return {m: x.numpy() for m, x in load_dataset("copula", split="test").data.items()}
+    return {m: x.numpy() for m, x in datasets.load_dataset("copula", split="test").data.items()}
 
 
 @artifact("fig2", runs=_first_runs)

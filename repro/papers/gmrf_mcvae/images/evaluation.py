@@ -29,13 +29,13 @@ from repro.metrics.frechet import (
 from repro.metrics.inception import InceptionUnavailableError, load_inception
 from repro.metrics.ssim import DATA_RANGES, structural_similarity
 from repro.model import MultimodalModel
-from repro.papers.gmrf_mcvae.images.building import load
+from repro.papers.gmrf_mcvae.images.building import build, load
 from repro.papers.gmrf_mcvae.images.latents import TRAINING_SAMPLES, digits_in_latents, digits_in_reconstructions
 from repro.papers.gmrf_mcvae.images.settings import SHOWN_CLASSES
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
-__all__ = ["evaluate_images", "figure_samples", "generated_images"]
+__all__ = ["build", "evaluate_images", "figure_samples", "generated_images", "load"]
 
 Images = dict[str, Tensor]
 CHUNK = 250

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -106,6 +107,13 @@ class Images(Experiment):
 
     datasets = tuple(EXPERIMENTS)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.gmrf_mcvae.images import evaluation
+
+        return evaluation
+
     def owns(self, spec: RunSpec) -> bool:
         return super().owns(spec) and "components" not in spec.params["data"]  # the scaling runs' own setting
 
@@ -114,26 +122,18 @@ class Images(Experiment):
         return image_spec(changes.pop("dataset", "polymnist"), method, seed, profile, **changes)
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
-        from repro.papers.gmrf_mcvae.images.building import load
-
-        return load(spec)
+        return self.code.load(spec)
 
     def build(self, spec: RunSpec) -> MultimodalModel:
-        from repro.papers.gmrf_mcvae.images.building import build
-
-        return build(spec)
+        return self.code.build(spec)
 
     def evaluate(
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.gmrf_mcvae.images.evaluation import evaluate_images
-
-        return evaluate_images(model, data, spec, device)
+        return self.code.evaluate_images(model, data, spec, device)
 
     def figure_samples(self, model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
-        from repro.papers.gmrf_mcvae.images.evaluation import figure_samples
-
-        return figure_samples(model, spec, device)
+        return self.code.figure_samples(model, spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """From measured seconds a sample."""

@@ -7,6 +7,7 @@ modalities are PolyMNIST's five, repeated: what a step costs does not depend on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -59,6 +60,13 @@ class Scaling(Experiment):
 
     datasets = ("polymnist",)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.gmrf_mcvae.scaling import evaluation
+
+        return evaluation
+
     def owns(self, spec: RunSpec) -> bool:
         return super().owns(spec) and "components" in spec.params["data"]
 
@@ -67,21 +75,15 @@ class Scaling(Experiment):
         return scaling_spec(method, changes["components"], profile)
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
-        from repro.papers.gmrf_mcvae.scaling.evaluation import load
-
-        return load(spec)
+        return self.code.load(spec)
 
     def build(self, spec: RunSpec) -> MultimodalModel:
-        from repro.papers.gmrf_mcvae.scaling.evaluation import build
-
-        return build(spec)
+        return self.code.build(spec)
 
     def evaluate(
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.gmrf_mcvae.scaling.evaluation import measure
-
-        return measure(model, data, spec, device)
+        return self.code.measure(model, data, spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """From the measured seconds of PolyMNIST's steps."""

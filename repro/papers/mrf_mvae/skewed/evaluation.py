@@ -11,9 +11,10 @@ from repro.datasets import Dataset
 from repro.metrics.tails import CORNERS, tail_error
 from repro.metrics.transport import histogram_value_wasserstein, sliced_wasserstein
 from repro.model import MultimodalModel
+from repro.papers.mrf_mvae.variants import build
 from repro.records import Metric, RunSpec
 
-__all__ = ["evaluate", "figure_samples"]
+__all__ = ["build", "evaluate", "figure_samples"]
 
 SHOWN = 4_000
 DISTANCES = {

@@ -7,8 +7,10 @@ is (appendix D.2, further insights).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from repro import datasets
 from repro.experiment import Cost, Experiment, Rows
 from repro.papers import paper
 from repro.records import Metric, RunSpec, of_profile
@@ -134,33 +136,32 @@ class SkewedCopula(Experiment):
 
     datasets = (DATASET,)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.mrf_mvae.skewed import evaluation
+
+        return evaluation
+
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         return spec(method, seed, profile, **changes)
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
-        from repro.datasets import load_dataset
-
         data, number = spec.params["data"], spec.params["evaluation"]["num_samples"]
         split = spec.params["evaluation"]["split"]
         sizes = {"train": data["samples"], split: number} | ({"reference": number} if split == "test" else {})
-        return {s: load_dataset(DATASET, split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()}
+        return {s: datasets.load_dataset(DATASET, split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()}
 
     def build(self, spec: RunSpec) -> MultimodalModel:
-        from repro.papers.mrf_mvae.variants import build
-
-        return build(spec)
+        return self.code.build(spec)
 
     def evaluate(
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.mrf_mvae.skewed.evaluation import evaluate
-
-        return evaluate(model, data, spec, device)
+        return self.code.evaluate(model, data, spec, device)
 
     def figure_samples(self, model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
-        from repro.papers.mrf_mvae.skewed.evaluation import figure_samples
-
-        return figure_samples(model, spec, device)
+        return self.code.figure_samples(model, spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """From measured seconds an epoch."""

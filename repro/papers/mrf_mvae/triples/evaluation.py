@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro import datasets
 from repro.datasets import Dataset
 from repro.metrics.coherence import classify, conditional_coherence, unconditional_coherence
 from repro.metrics.frechet import (
@@ -27,10 +28,11 @@ from repro.metrics.frechet import (
 from repro.metrics.inception import InceptionUnavailableError, load_inception
 from repro.model import MultimodalModel
 from repro.papers.mrf_mvae.triples.readings import reading
+from repro.papers.mrf_mvae.variants import build
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
-__all__ = ["ALIKE", "FEATURES", "INCEPTION", "evaluate", "figure_samples"]
+__all__ = ["ALIKE", "FEATURES", "INCEPTION", "build", "evaluate", "figure_samples"]
 
 ALIKE = ("m0", "m1")
 CHUNK = 1000
@@ -279,9 +281,7 @@ def figure_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -
     """
     if spec.params["evaluation"]["split"] != "test":
         return {}
-    from repro.datasets import load_dataset
-
-    test = load_dataset(spec.dataset, split="test", alike=reading(spec))
+    test = datasets.load_dataset(spec.dataset, split="test", alike=reading(spec))
     rows = [int((test.labels == digit).nonzero()[0]) for digit in range(SHOWN)]
     true = {m: x[rows].to(device) for m, x in test.data.items()}
     seed = spec.params["evaluation"]["seed"]

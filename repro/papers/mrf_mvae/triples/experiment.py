@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from repro import datasets
 from repro.experiment import Cost, Experiment, Rows
 from repro.papers import paper
 from repro.papers.mrf_mvae.triples.readings import ALIKE, reading
@@ -251,39 +253,37 @@ class Triples(Experiment):
 
     datasets = (DATASET,)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.mrf_mvae.triples import evaluation
+
+        return evaluation
+
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         return spec(method, seed, profile, **changes)
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
         """The training triples, the held-out ones where there are any, and the test split where it is measured on."""
-        from repro.datasets import load_dataset
-        from repro.datasets.held_out import hold_out
-
         data, alike = spec.params["data"], reading(spec)
-        train = load_dataset(DATASET, split="train", alike=alike).first(data["train_samples"])
+        train = datasets.load_dataset(DATASET, split="train", alike=alike).first(data["train_samples"])
         found = {"train": train}
         if data["held_out"]:
-            found = dict(zip(("train", "validation"), hold_out(train, data["held_out"]), strict=True))
+            found = dict(zip(("train", "validation"), datasets.hold_out(train, data["held_out"]), strict=True))
         if spec.params["evaluation"]["split"] == "test":
-            found["test"] = load_dataset(DATASET, split="test", alike=alike)
+            found["test"] = datasets.load_dataset(DATASET, split="test", alike=alike)
         return found
 
     def build(self, spec: RunSpec) -> MultimodalModel:
-        from repro.papers.mrf_mvae.variants import build
-
-        return build(spec)
+        return self.code.build(spec)
 
     def evaluate(
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.mrf_mvae.triples.evaluation import evaluate
-
-        return evaluate(model, data, spec, device)
+        return self.code.evaluate(model, data, spec, device)
 
     def figure_samples(self, model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
-        from repro.papers.mrf_mvae.triples.evaluation import figure_samples
-
-        return figure_samples(model, spec, device)
+        return self.code.figure_samples(model, spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """From measured seconds an epoch."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from repro.datasets import Dataset
+from repro.datasets.base import specs
+from repro.datasets.card import load_card
 from repro.model import TrainableModel, isolated_rng
 from repro.networks.vaegan import Decoder
 from repro.papers.pretrained.classifiers import DigitClassifiers, accuracy
@@ -16,7 +18,16 @@ from repro.papers.pretrained.vaegan import VAEGAN
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier, load_config, load_tensors
 
-__all__ = ["EVALUATIONS", "evaluate_classifier", "evaluate_flow", "evaluate_vaegan"]
+__all__ = [
+    "EVALUATIONS",
+    "DigitClassifiers",
+    "EncodingFlow",
+    "build_vaegan",
+    "evaluate_classifier",
+    "evaluate_flow",
+    "evaluate_vaegan",
+    "vaegan_samples",
+]
 
 CHUNK = 1000
 SURE = "share whose digit the classifier of MNIST gives a probability of at least"
@@ -141,3 +152,16 @@ def evaluate_flow(
 
 
 EVALUATIONS = {"classifier": evaluate_classifier, "flow": evaluate_flow, "vaegan": evaluate_vaegan}
+
+
+def build_vaegan(spec: RunSpec) -> VAEGAN:
+    """The untrained VAEGAN of a run."""
+    settings = dict(spec.params["model"])
+    settings["compute_dtype"] = getattr(torch, settings["compute_dtype"])
+    return VAEGAN(specs(load_card(spec.dataset)), **settings)
+
+
+def vaegan_samples(model: VAEGAN, spec: RunSpec, device: str) -> dict[str, Tensor]:
+    """100 samples in uint8."""
+    generator = torch.Generator(device).manual_seed(spec.params["evaluation"]["seed"])
+    return {"samples": model.sample(100, generator=generator).mul(255).round().to(torch.uint8)}

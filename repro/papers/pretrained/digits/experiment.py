@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from repro import datasets
 from repro.experiment import Cost, Experiment
 from repro.records import Metric, RunSpec, of_profile
 
@@ -103,24 +105,27 @@ class _Digits(Experiment):
     datasets = ("mnist",)
     method: str
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.pretrained.digits import evaluation
+
+        return evaluation
+
     def owns(self, spec: RunSpec) -> bool:
         return spec.method == self.method
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
         """The training and the test split."""
-        from repro.datasets import load_dataset
-
         data = spec.params["data"]
-        found = {s: load_dataset(spec.dataset, split=s, **data["options"]) for s in ("train", "test")}
+        found = {s: datasets.load_dataset(spec.dataset, split=s, **data["options"]) for s in ("train", "test")}
         return found if data["samples"] is None else {s: d.first(data["samples"]) for s, d in found.items()}
 
     def evaluate(
         self, model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
         """All metrics of a run; see :mod:`repro.papers.pretrained.digits.evaluation`."""
-        from repro.papers.pretrained.digits.evaluation import EVALUATIONS
-
-        return EVALUATIONS[self.method](model, data, spec, device)
+        return self.code.EVALUATIONS[self.method](model, data, spec, device)
 
     @abstractmethod
     def epoch_seconds(self, spec: RunSpec) -> float:
@@ -141,20 +146,11 @@ class ImagesVAEGAN(_Digits):
         return vaegan_spec(profile, seed, **changes)
 
     def build(self, spec: RunSpec) -> TrainableModel:
-        import torch
-
-        from repro.papers.pretrained.vaegan import VAEGAN
-
-        settings = dict(spec.params["model"])
-        settings["compute_dtype"] = getattr(torch, settings["compute_dtype"])
-        return VAEGAN(modalities_of(spec), **settings)
+        return self.code.build_vaegan(spec)
 
     def figure_samples(self, model: VAEGAN, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
         """100 samples in uint8."""
-        import torch
-
-        generator = torch.Generator(device).manual_seed(spec.params["evaluation"]["seed"])
-        return {"samples": model.sample(100, generator=generator).mul(255).round().to(torch.uint8)}
+        return self.code.vaegan_samples(model, spec, device)
 
     def epoch_seconds(self, spec: RunSpec) -> float:
         return SECONDS_VAEGAN_EPOCH
@@ -169,9 +165,7 @@ class EncodingsFlow(_Digits):
         return flow_spec(profile, seed, **changes)
 
     def build(self, spec: RunSpec) -> TrainableModel:
-        from repro.papers.pretrained.flow import EncodingFlow
-
-        return EncodingFlow(modalities_of(spec), **spec.params["model"])
+        return self.code.EncodingFlow(modalities_of(spec), **spec.params["model"])
 
     def epoch_seconds(self, spec: RunSpec) -> float:
         return SECONDS_FLOW_EPOCH
@@ -187,10 +181,8 @@ class Classifiers(_Digits):
         return classifier_spec(changes.pop("dataset"), profile, seed, **changes)
 
     def build(self, spec: RunSpec) -> TrainableModel:
-        from repro.papers.pretrained.classifiers import DigitClassifiers
-
         settings = spec.params["model"]
-        return DigitClassifiers(modalities_of(spec), settings["architecture"], shared=settings["shared"])
+        return self.code.DigitClassifiers(modalities_of(spec), settings["architecture"], shared=settings["shared"])
 
     def epoch_seconds(self, spec: RunSpec) -> float:
         return CLASSIFIERS[spec.dataset]["seconds"]
@@ -198,7 +190,4 @@ class Classifiers(_Digits):
 
 def modalities_of(spec: RunSpec) -> dict[str, Any]:
     """The modalities of a run's dataset."""
-    from repro.datasets.base import specs
-    from repro.datasets.card import load_card
-
-    return specs(load_card(spec.dataset))
+    return datasets.specs(datasets.load_card(spec.dataset))

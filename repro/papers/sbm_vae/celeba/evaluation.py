@@ -24,13 +24,24 @@ from repro.metrics.frechet import (
 )
 from repro.metrics.inception import optional_inception
 from repro.model import MultimodalModel, TrainableModel
+from repro.papers.sbm_vae.celeba.models import build_faces, load_faces
 from repro.papers.sbm_vae.f1 import PROTOCOL, sample_f1
 from repro.papers.sbm_vae.model import SBMVAE
 from repro.papers.sbm_vae.robustness import percent_drop, transferred
 from repro.papers.sbm_vae.supervised import Supervised, WithClassifier
 from repro.records import Metric, RunSpec
 
-__all__ = ["PIXELS", "SAMPLES", "SIDE", "draw_faces", "evaluate_faces", "sampling_text", "small_pixels"]
+__all__ = [
+    "PIXELS",
+    "SAMPLES",
+    "SIDE",
+    "build_faces",
+    "draw_faces",
+    "evaluate_faces",
+    "load_faces",
+    "sampling_text",
+    "small_pixels",
+]
 
 CHUNK, PIXEL_SIDE = 250, 16
 SAMPLES, SIDE = 6, 64  # in figures: the paper shows 16 of 128 x 128; records are to stay small

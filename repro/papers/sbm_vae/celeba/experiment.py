@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -172,34 +173,33 @@ class CelebAMaskHQ(Experiment):
 
     datasets = ("celebamask_hq",)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.sbm_vae.celeba import evaluation
+
+        return evaluation
+
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`celeba_spec`."""
         return celeba_spec(method, seed, profile, **changes)
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
         """The training, the validation and the test split of a run."""
-        from repro.papers.sbm_vae.celeba.models import load_faces
-
-        return load_faces(spec)
+        return self.code.load_faces(spec)
 
     def build(self, spec: RunSpec) -> TrainableModel:
         """The untrained model of a run, beside the network that is attacked where there is one."""
-        from repro.papers.sbm_vae.celeba.models import build_faces
-
-        return build_faces(spec)
+        return self.code.build_faces(spec)
 
     def evaluate(
         self, model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.sbm_vae.celeba.evaluation import evaluate_faces
-
-        return evaluate_faces(model, data, spec, device)
+        return self.code.evaluate_faces(model, data, spec, device)
 
     def figure_samples(self, model: TrainableModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
         """What the qualitative figures show; see :func:`~repro.papers.sbm_vae.celeba.evaluation.draw_faces`."""
-        from repro.papers.sbm_vae.celeba.evaluation import draw_faces
-
-        return draw_faces(model, self.load(spec)["test"], spec, device)
+        return self.code.draw_faces(model, self.load(spec)["test"], spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """Reckoned from the networks' operations; no run is behind it."""

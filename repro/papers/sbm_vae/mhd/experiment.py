@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -79,34 +80,33 @@ class MHD(Experiment):
 
     datasets = ("mhd",)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.sbm_vae.mhd import evaluation
+
+        return evaluation
+
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`mhd_spec`, which takes no changes."""
         return mhd_spec(method, seed, profile, **changes)
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
         """The training and the test split; there is no validation split."""
-        from repro.papers.sbm_vae.mhd.evaluation import load_mhd
-
-        return load_mhd(spec)
+        return self.code.load_mhd(spec)
 
     def build(self, spec: RunSpec) -> TrainableModel:
         """The untrained model of a run, beside the evaluation classifiers that it is measured with."""
-        from repro.papers.sbm_vae.mhd.evaluation import build_mhd
-
-        return build_mhd(spec)
+        return self.code.build_mhd(spec)
 
     def evaluate(
         self, model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.sbm_vae.mhd.evaluation import evaluate_mhd
-
-        return evaluate_mhd(model, data, spec, device)
+        return self.code.evaluate_mhd(model, data, spec, device)
 
     def figure_samples(self, model: TrainableModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
         """What the figure shows; see :func:`~repro.papers.sbm_vae.mhd.evaluation.draw_mhd`."""
-        from repro.papers.sbm_vae.mhd.evaluation import draw_mhd
-
-        return draw_mhd(model, self.load(spec)["test"], spec, device)
+        return self.code.draw_mhd(model, self.load(spec)["test"], spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """Reckoned from seconds on Extended PolyMNIST."""

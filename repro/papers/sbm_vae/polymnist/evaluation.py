@@ -20,12 +20,13 @@ from repro.metrics.coherence import agreement_curve, classify
 from repro.metrics.frechet import FID_FEATURE, FeatureStatistics, batch_statistics, frechet_distance
 from repro.metrics.inception import optional_inception
 from repro.model import MultimodalModel
+from repro.papers.sbm_vae.building import build, load
 from repro.papers.sbm_vae.model import SBMVAE
 from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
-__all__ = ["SHOWN", "draw_samples", "evaluate_polymnist"]
+__all__ = ["SHOWN", "build", "draw_samples", "evaluate_polymnist", "load"]
 
 Images = dict[str, Tensor]
 CHUNK = 1000

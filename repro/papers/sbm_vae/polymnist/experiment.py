@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -29,6 +30,13 @@ class ExtendedPolyMNIST(Experiment):
 
     datasets = ("extended_polymnist",)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.sbm_vae.polymnist import evaluation
+
+        return evaluation
+
     def owns(self, spec: RunSpec) -> bool:
         """The comparison's runs; what times them is another experiment's."""
         return super().owns(spec) and spec.method in (*METHODS, *BASELINES)
@@ -39,27 +47,19 @@ class ExtendedPolyMNIST(Experiment):
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
         """The training, the validation and the test split of a run."""
-        from repro.papers.sbm_vae.building import load
-
-        return load(spec)
+        return self.code.load(spec)
 
     def build(self, spec: RunSpec) -> MultimodalModel:
-        from repro.papers.sbm_vae.building import build
-
-        return build(spec)
+        return self.code.build(spec)
 
     def evaluate(
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.sbm_vae.polymnist.evaluation import evaluate_polymnist
-
-        return evaluate_polymnist(model, data, spec, device)
+        return self.code.evaluate_polymnist(model, data, spec, device)
 
     def figure_samples(self, model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
         """What the qualitative figures show; see :func:`~repro.papers.sbm_vae.polymnist.evaluation.draw_samples`."""
-        from repro.papers.sbm_vae.polymnist.evaluation import draw_samples
-
-        return draw_samples(model, self.load(spec)["test"], spec, device)
+        return self.code.draw_samples(model, self.load(spec)["test"], spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """From seconds measured in the quick profile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -81,6 +82,13 @@ class Timing(Experiment):
 
     datasets = ("extended_polymnist",)
 
+    @property
+    def code(self) -> ModuleType:
+        """What loads, builds and measures: it needs torch, which a plan does not."""
+        from repro.papers.sbm_vae.timing import evaluation
+
+        return evaluation
+
     def owns(self, spec: RunSpec) -> bool:
         """The timed runs, not the comparison's."""
         return spec.method == METHOD
@@ -97,22 +105,16 @@ class Timing(Experiment):
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
         """The first images of the training and of the test split, a batch of each."""
-        from repro.papers.sbm_vae.timing.evaluation import load_batches
-
-        return load_batches(spec)
+        return self.code.load_batches(spec)
 
     def build(self, spec: RunSpec) -> TrainableModel:
         """The model of the largest number of modalities."""
-        from repro.papers.sbm_vae.timing.evaluation import build_largest
-
-        return build_largest(spec)
+        return self.code.build_largest(spec)
 
     def evaluate(
         self, model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
     ) -> Sequence[Metric]:
-        from repro.papers.sbm_vae.timing.evaluation import measure
-
-        return measure(model, data, spec, device)
+        return self.code.measure(model, data, spec, device)
 
     def cost(self, spec: RunSpec) -> Cost:
         """Seconds on one core, without a GPU."""

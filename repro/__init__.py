@@ -27,7 +27,6 @@ _LAZY = {
     "SBMVAE": "repro.papers.sbm_vae.model",
     "CoVAE": "repro.papers.covae.model",
     "build_baseline": "repro.baselines",
-    "build_joint_baseline": "repro.baselines.joint",
     # For a network of one's own, so that a saved model can be built with it again.
     "rebuildable": "repro.networks.construction",
 }

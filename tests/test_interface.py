@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from repro.baselines import build_baseline
-from repro.baselines.joint import JOINT_METHODS, build_joint_baseline
 from repro.datasets.base import ModalitySpec
 from repro.model import MultimodalModel, isolated_rng
 from repro.papers.covae.building import build
@@ -315,8 +314,7 @@ def with_networks(name: str, order: list[str]) -> MultimodalModel:
         if name in VARIANTS:
             chains = {"chains": CHAINS} if name == "nnmrf" else {}
             return VARIANTS[name](SPECS, latent_dim=2, **networks, **chains).eval()
-        maker = build_joint_baseline if name in JOINT_METHODS else build_baseline
-        return maker(name, SPECS, latent_dim=2, beta=0.1, widths=(8,), **networks).eval()
+        return build_baseline(name, SPECS, latent_dim=2, beta=0.1, widths=(8,), **networks).eval()
 
 
 @pytest.mark.parametrize("name", ["covae", *VARIANTS, "mvae", "mmvae", "mopoe", "mvtcae", "jmvae"])
@@ -341,8 +339,7 @@ def sharing(name: str) -> MultimodalModel:
         networks = {"encoders": dict.fromkeys(ALIKE, encoders["a"]), "decoders": dict.fromkeys(ALIKE, decoders["a"])}
         if name in VARIANTS:
             return VARIANTS[name](ALIKE, latent_dim=2, **networks)
-        maker = build_joint_baseline if name in JOINT_METHODS else build_baseline
-        return maker(name, ALIKE, latent_dim=2, beta=0.1, widths=(8,), **networks)
+        return build_baseline(name, ALIKE, latent_dim=2, beta=0.1, widths=(8,), **networks)
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, "mvae", "mmvae", "mopoe", "mvtcae", "jmvae"])
@@ -375,7 +372,7 @@ def test_the_scale_of_the_noise_follows_beta_in_every_family(beta: float, likeli
         GMRFMCVAE(SPECS, **options),
         build("covae", SPECS, latents | options),
         build_baseline("mvae", SPECS, latent_dim=2, **options),
-        build_joint_baseline("jmvae", SPECS, latent_dim=2, **options),
+        build_baseline("jmvae", SPECS, latent_dim=2, **options),
     ]
     for model in models:
         assert model.noise_scale("a") == pytest.approx(beta**0.5 if likelihood == "gaussian" else beta)

@@ -11,10 +11,8 @@ from typing import Any
 _LAZY = {
     "Baseline": "repro.baselines.models",
     "BaselineSettings": "repro.baselines.models",
-    "JOINT_METHODS": "repro.baselines.joint",
     "METHODS": "repro.baselines.models",
     "build_baseline": "repro.baselines.models",
-    "build_joint_baseline": "repro.baselines.joint",
     "build_named": "repro.baselines.named",
     "multivae_fields": "repro.baselines.models",
 }

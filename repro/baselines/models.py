@@ -1,4 +1,5 @@
-"""The baselines MVAE, MMVAE, MoPoE-VAE and MMVAE+: models and losses from multivae, all else from this package.
+"""The baselines MVAE, MMVAE, MoPoE-VAE, MMVAE+, MVTCAE, JMVAE and DMVAE: models and losses from multivae, all else
+from this package.
 
 Every field of multivae's configurations is pinned here, and only its losses are taken; posteriors, generation and
 likelihoods are those of :mod:`repro.baselines.inference`.
@@ -14,13 +15,37 @@ from typing import Any
 
 import torch
 from multivae.data.datasets.base import MultimodalBaseDataset
-from multivae.models import MMVAE, MVAE, MMVAEConfig, MMVAEPlus, MMVAEPlusConfig, MoPoE, MoPoEConfig, MVAEConfig
+from multivae.models import (
+    DMVAE,
+    JMVAE,
+    MMVAE,
+    MVAE,
+    MVTCAE,
+    DMVAEConfig,
+    JMVAEConfig,
+    MMVAEConfig,
+    MMVAEPlus,
+    MMVAEPlusConfig,
+    MoPoE,
+    MoPoEConfig,
+    MVAEConfig,
+    MVTCAEConfig,
+)
 from multivae.models.base import BaseDecoder, BaseEncoder, BaseMultiVAE, ModelOutput
+from multivae.models.nn.base_architectures import BaseJointEncoder
 from torch import Tensor, nn
 
-from repro.baselines.inference import DecoderDensity, DecodesOnce, DrawsSubsets, EncodesOnce, ExpertMixtureModel
+from repro.baselines.inference import (
+    DecoderDensity,
+    DecodesOnce,
+    DrawsSubsets,
+    EncodesOnce,
+    ExpertMixtureModel,
+    Posterior,
+)
 from repro.datasets.base import ModalitySpec, check_name
 from repro.model import Loss, Stage
+from repro.networks.construction import rebuildable
 from repro.networks.mlp import MLP, GaussianMLPEncoder
 
 __all__ = [
@@ -73,13 +98,15 @@ class BaselineSettings:
     """What defines a baseline besides its networks.
 
     Arguments:
-        method: ``"mvae"``, ``"mmvae"``, ``"mopoe"`` or ``"mmvae_plus"``.
+        method: One of ``METHODS``.
         modalities: Name to :class:`ModalitySpec`.
         latent_dim: Shared latents.
-        specific_dim: Private latents of each modality: needed by MMVAE+, optional for MoPoE, 0 for the others.
-        beta: Weight of the KL divergence relative to a likelihood of unit scale.
+        specific_dim: Private latents of each modality: needed by MMVAE+ and DMVAE, optional for MoPoE, 0 for others.
+        beta: Weight of the KL divergences from the prior relative to a likelihood of unit scale.
         likelihood: ``"gaussian"`` or ``"laplace"``.
         subsampling: Whether MVAE adds the ELBO of each modality alone.
+        alpha: MVTCAE: weight of the total correlation's part, in [0, 1]. JMVAE: weight of the divergences of the joint
+            posterior from each modality's own, relative to a likelihood of unit scale. The others have none, 0.
 
     Raises:
         ValueError: If a value is out of its range or does not fit the method.
@@ -91,7 +118,8 @@ class BaselineSettings:
     specific_dim: int
     beta: float
     likelihood: str
-    subsampling: bool
+    subsampling: bool = False
+    alpha: float = 0.0
 
     def __post_init__(self) -> None:
         for m in self.modalities:
@@ -100,22 +128,24 @@ class BaselineSettings:
             raise ValueError(f"unknown method {self.method!r}; one of {', '.join(METHODS)}")
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(f"unknown likelihood {self.likelihood!r}; one of {', '.join(LIKELIHOODS)}")
-        allowed = METHODS[self.method].specific
-        if self.latent_dim < 1 or self.specific_dim < 0 or (self.specific_dim > 0) not in allowed:
+        method = METHODS[self.method]
+        if self.latent_dim < 1 or self.specific_dim < 0 or (self.specific_dim > 0) not in method.specific:
             raise ValueError(f"{self.method} takes no latent_dim {self.latent_dim}, specific_dim {self.specific_dim}")
         if not 0 < self.beta < math.inf:
             raise ValueError(f"beta is {self.beta}, must be positive and finite")
         if self.subsampling and self.method != "mvae":
             raise ValueError(f"subsampling is an option of mvae, not of {self.method}")
+        if not 0 <= self.alpha <= method.largest_alpha or math.isinf(self.alpha):
+            raise ValueError(f"alpha is {self.alpha}; {self.method} takes one in [0, {method.largest_alpha:g}]")
         # multivae keys the subsets of modalities by their joined names, and the prior p among those r_m by "shared".
         names = list(self.modalities)
         ambiguous = len({"_".join(sorted(s)) for s in _all_subsets(names)}) < 2 ** len(names) - 1
-        if "shared" in names or ambiguous:
+        if method.joins_names and ("shared" in names or ambiguous):
             raise ValueError(f"modality names {names} must not be 'shared' or be ambiguous joined by '_'")
 
     @property
     def noise_scale(self) -> float:
-        """Scale of the likelihood under which the objective is β times an ELBO: √β if Gaussian, β if Laplace."""
+        """Scale of the likelihood under which β is 1 (the objective β times an ELBO): √β if Gaussian, β if Laplace."""
         return math.sqrt(self.beta) if self.likelihood == "gaussian" else self.beta
 
 
@@ -132,6 +162,10 @@ class Method:
         specific: Which of "with private latents" are possible.
         sums_batch: Whether multivae's loss is summed over the batch instead of averaged.
         ignores_beta: Whether multivae's loss leaves ``beta`` out, so that the likelihood's scale has to stand for it.
+        joins_names: Whether multivae keys subsets of modalities by their joined names.
+        alpha: multivae's default, which CoVAE's paper keeps.
+        largest_alpha: What it may be.
+        joint_encoder: Whether a network of all modalities gives the posterior where all are observed.
     """
 
     model: type[BaseMultiVAE]
@@ -142,6 +176,15 @@ class Method:
     specific: tuple[bool, ...] = (False,)
     sums_batch: bool = False
     ignores_beta: bool = False
+    joins_names: bool = True
+    alpha: float = 0.0
+    largest_alpha: float = 0.0
+    joint_encoder: bool = False
+
+    @property
+    def library(self) -> type[BaseMultiVAE]:
+        """multivae's own class, whatever this package adds to it."""
+        return next(c for c in self.model.__mro__ if c.__module__.startswith("multivae."))
 
 
 METHODS: dict[str, Method] = {
@@ -204,6 +247,43 @@ METHODS: dict[str, Method] = {
         specific=(True,),
         sums_batch=True,
     ),
+    # Hwang et al., 2021.
+    "mvtcae": Method(
+        MVTCAE,
+        MVTCAEConfig,
+        lambda s: {"beta": s.beta, "alpha": s.alpha},
+        _whole,
+        lambda n, total: False,
+        joins_names=False,
+        alpha=0.1,
+        largest_alpha=1.0,
+    ),
+    # Suzuki et al., 2016. Without warm-up: the library anneals by an epoch that the loop does not tell.
+    "jmvae": Method(
+        JMVAE,
+        JMVAEConfig,
+        lambda s: {"beta": s.beta, "alpha": s.alpha, "warmup": 0},
+        _whole,
+        lambda n, total: False,
+        joins_names=False,
+        alpha=0.1,
+        largest_alpha=math.inf,
+        joint_encoder=True,
+    ),
+    # Lee and Pavlovic, 2021.
+    "dmvae": Method(
+        DMVAE,
+        DMVAEConfig,
+        lambda s: {
+            "beta": s.beta,
+            "modalities_specific_dim": dict.fromkeys(s.modalities, s.specific_dim),
+            "modalities_specific_betas": dict.fromkeys(s.modalities, s.beta),
+        },
+        _whole,
+        lambda n, total: True,
+        specific=(True,),
+        joins_names=False,
+    ),
 }
 
 
@@ -265,6 +345,42 @@ class BaselineDecoder(BaseDecoder):
         return ModelOutput(reconstruction=self.network(z).reshape(len(z), *self.shape))
 
 
+class _JointEncoder(BaseJointEncoder):
+    """Splits a network's output, (batch, 2 latent), into multivae's mean and log-variance."""
+
+    def __init__(self, network: nn.Module, latent_dim: int) -> None:
+        super().__init__()
+        self.network, self.latent_dim = network, latent_dim
+
+    def moments(self, x: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        output = self.network(x)
+        size = len(next(iter(x.values())))
+        if tuple(output.shape) != (size, 2 * self.latent_dim):
+            raise ValueError(
+                f"the joint encoder gives {tuple(output.shape)}, needs ({size}, {2 * self.latent_dim}): mean and"
+                " log-variance"
+            )
+        mean, log_variance = output.split(self.latent_dim, 1)
+        return mean, log_variance
+
+    def forward(self, x: Mapping[str, Tensor]) -> ModelOutput:
+        mean, log_variance = self.moments(x)
+        return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+
+@rebuildable
+class _ConcatenatedEncoder(nn.Module):
+    """All modalities, flattened and joined in order, through one fully connected network."""
+
+    def __init__(self, modalities: Mapping[str, ModalitySpec], widths: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.names = tuple(modalities)
+        self.network = MLP(sum(s.numel for s in modalities.values()), widths, outputs)
+
+    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+        return self.network(torch.cat([x[m].flatten(1) for m in self.names], 1))
+
+
 class Baseline(ExpertMixtureModel):
     r"""One of multivae's models behind this package's interface.
 
@@ -279,18 +395,37 @@ class Baseline(ExpertMixtureModel):
     2^M − 1 components an equal share of the batch by position, the product of all modalities the remainder: shuffle.
     In a batch of fewer samples each draws another component.
 
+    With q the posterior given all of M modalities and q_m that of modality m's encoder, the others' objectives are
+
+    .. math::
+        \text{MVTCAE:}\quad \tfrac{M - \alpha}{M} \mathbb E_q[-\ln p(x \mid z)]
+            + \beta \Big[(1 - \alpha) KL(q \,\|\, p) + \tfrac{\alpha}{M} \sum_m KL(q \,\|\, q_m) \Big]
+
+    .. math::
+        \text{JMVAE:}\quad \mathbb E_q[-\ln p(x \mid z)] + \beta\, KL(q \,\|\, p) + \alpha \sum_m KL(q \,\|\, q_m)
+
+    DMVAE adds, to the negative ELBO of the joint posterior, that of each q_m, all modalities being reconstructed from
+    each with their own private latents. Posteriors are, as in multivae: MVTCAE, the product of the observed
+    modalities' encoders; DMVAE, the same with the prior as one more expert; JMVAE, the joint encoder given all and the
+    product of encoders given some.
+
     Arguments:
         settings: Method, modalities, latents and likelihood.
         encoders: Name to network that maps ``(batch, *spec.shape)`` to a mean and a log-variance, each ``(batch,
             latent_dim + specific_dim)``: shared latents first, then private ones.
         decoders: Name to network that maps ``(batch, latent_dim + specific_dim)`` to ``spec.numel`` values a sample.
+        joint_encoder: For JMVAE, a network from all modalities to ``(batch, 2 latent_dim)``; None for the others.
 
     Raises:
-        ValueError: If a network is missing.
+        ValueError: If a network is missing, or there is a joint encoder that the method does not use.
     """
 
     def __init__(
-        self, settings: BaselineSettings, encoders: Mapping[str, nn.Module], decoders: Mapping[str, nn.Module]
+        self,
+        settings: BaselineSettings,
+        encoders: Mapping[str, nn.Module],
+        decoders: Mapping[str, nn.Module],
+        joint_encoder: nn.Module | None = None,
     ) -> None:
         super().__init__(
             settings.modalities,
@@ -303,10 +438,14 @@ class Baseline(ExpertMixtureModel):
             if set(networks) != set(self.modalities):
                 raise ValueError(f"{what} are given for {list(networks)}, the modalities are {list(self.modalities)}")
         self.settings = settings
+        if (joint_encoder is not None) != self.method.joint_encoder:
+            raise ValueError(f"jmvae, and it alone, needs a joint encoder; {settings.method} got {joint_encoder}")
+        joint = [] if joint_encoder is None else [_JointEncoder(joint_encoder, settings.latent_dim)]
         self.multivae = self.method.model(
             self.method.config(**multivae_fields(settings)),
             {m: BaselineEncoder(m, encoders[m], settings) for m in self.modalities},
             {m: BaselineDecoder(decoders[m], spec.shape) for m, spec in self.modalities.items()},
+            *joint,
         )
         scale = settings.noise_scale if self.method.ignores_beta else 1.0
         self.multivae.recon_log_probs = dict.fromkeys(self.modalities, DecoderDensity(settings.likelihood, scale))
@@ -338,6 +477,13 @@ class Baseline(ExpertMixtureModel):
         total = len(self.modalities)
         return [(names, self.method.prior_expert(len(names), total)) for names in self.method.components(observed)]
 
+    def posterior(self, given: Mapping[str, Tensor]) -> Posterior:
+        """The approximate posterior given any non-empty set of modalities; see the class."""
+        if self.method.joint_encoder and self.check_batch(given, subset=True) and len(given) == len(self.modalities):
+            mean, log_variance = self.multivae.joint_encoder.moments({m: given[m] for m in self.modalities})
+            return Posterior(mean[None], (0.5 * log_variance).exp()[None], {})
+        return super().posterior(given)
+
     def moments(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of an encoder, each ``(batch, latent_dim + specific_dim)``, shared latents first."""
         return self.multivae.encoders[name].moments(x)
@@ -353,7 +499,8 @@ def build_baseline(
     *,
     latent_dim: int,
     specific_dim: int = 0,
-    beta: float,
+    beta: float = 1.0,
+    alpha: float | None = None,
     likelihood: str = "gaussian",
     output: str = "linear",
     widths: Sequence[int] = (256, 256),
@@ -361,6 +508,7 @@ def build_baseline(
     subsampling: bool = False,
     encoders: Mapping[str, nn.Module] | None = None,
     decoders: Mapping[str, nn.Module] | None = None,
+    joint_encoder: nn.Module | None = None,
 ) -> Baseline:
     """Builds a baseline, with Table IV's fully connected networks unless others are given.
 
@@ -368,6 +516,7 @@ def build_baseline(
     Arguments not listed are those of :class:`BaselineSettings`, and of :class:`Baseline` for networks.
 
     Arguments:
+        alpha: multivae's default if None: 0.1 for MVTCAE and JMVAE.
         output: Last activation of the default decoders, ``"linear"`` or ``"sigmoid"``.
         widths: Hidden layers of the default networks.
         hidden_dtype: Type that the hidden layers of the default networks compute in.
@@ -375,10 +524,15 @@ def build_baseline(
     Raises:
         ValueError: As both classes and the networks do.
     """
-    settings = BaselineSettings(method, modalities, latent_dim, specific_dim, float(beta), likelihood, subsampling)
+    if alpha is None:
+        alpha = METHODS[method].alpha if method in METHODS else 0.0
+    common = (method, modalities, latent_dim, specific_dim, float(beta), likelihood)
+    settings = BaselineSettings(*common, subsampling=subsampling, alpha=float(alpha))
     size, options = latent_dim + specific_dim, {"hidden_dtype": hidden_dtype}
     if encoders is None:
         encoders = {m: GaussianMLPEncoder(s.numel, size, widths=widths, **options) for m, s in modalities.items()}
     if decoders is None:
         decoders = {m: MLP(size, widths, s.numel, output=output, **options) for m, s in modalities.items()}
-    return Baseline(settings, encoders, decoders)
+    if joint_encoder is None and METHODS[method].joint_encoder:
+        joint_encoder = _ConcatenatedEncoder(modalities, widths, 2 * latent_dim)
+    return Baseline(settings, encoders, decoders, joint_encoder)

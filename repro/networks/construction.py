@@ -43,7 +43,7 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "sbm_vae.Decoder": ("repro.papers.sbm_vae.building", "_Decoder"),
     "sbm_vae.GaussianHeads": ("repro.papers.sbm_vae.building", "_GaussianHeads"),
     "FaceBaseline": ("repro.papers.sbm_vae.celeba.models", "FaceBaseline"),
-    "FaceJointBaseline": ("repro.papers.sbm_vae.celeba.models", "FaceJointBaseline"),
+    "FaceJointBaseline": ("repro.papers.sbm_vae.celeba.models", "FaceBaseline"),
     "faces.Decoder": ("repro.papers.sbm_vae.celeba.models", "_Decoder"),
     "faces.Encoder": ("repro.papers.sbm_vae.celeba.models", "_Encoder"),
     "compare.Heads": ("repro.papers.compare.building", "_Heads"),
@@ -52,9 +52,9 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "StructuredAutoencoders": ("repro.papers.compare.priors.model", "StructuredAutoencoders"),
     "Baseline": ("repro.baselines.models", "Baseline"),
     "BaselineSettings": ("repro.baselines.models", "BaselineSettings"),
-    "ConcatenatedEncoder": ("repro.baselines.joint", "_ConcatenatedEncoder"),
-    "JointBaseline": ("repro.baselines.joint", "JointBaseline"),
-    "JointBaselineSettings": ("repro.baselines.joint", "JointBaselineSettings"),
+    "ConcatenatedEncoder": ("repro.baselines.models", "_ConcatenatedEncoder"),
+    "JointBaseline": ("repro.baselines.models", "Baseline"),
+    "JointBaselineSettings": ("repro.baselines.models", "BaselineSettings"),
     "GaussianMLPEncoder": ("repro.networks.mlp", "GaussianMLPEncoder"),
     "HiddenLayers": ("repro.networks.mlp", "HiddenLayers"),
     "MLP": ("repro.networks.mlp", "MLP"),
@@ -67,7 +67,8 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "vaegan.Decoder": ("repro.networks.vaegan", "Decoder"),
     "vaegan.Encoder": ("repro.networks.vaegan", "Encoder"),
 }
-NAMES = {place: name for name, place in CLASSES.items()}
+# Of several names the first: the others are what a class was saved as before.
+NAMES = {place: name for name, place in reversed(CLASSES.items())}
 
 _CONVOLUTION = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 _NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")

@@ -19,7 +19,6 @@ from torch import Tensor
 
 import repro
 from repro.baselines import METHODS, build_baseline
-from repro.baselines.joint import JOINT_METHODS, build_joint_baseline
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.distributions.diffusion import VPSDE
 from repro.model import MultimodalModel, isolated_rng
@@ -88,8 +87,6 @@ def covae(names: str = "ab", **options: Any) -> CoVAE:
 
 
 def baseline(method: str, **options: Any) -> MultimodalModel:
-    if method in JOINT_METHODS:
-        return build_joint_baseline(method, MODALITIES, latent_dim=2, beta=0.5, widths=(8,), **options)
     return build_baseline(method, MODALITIES, latent_dim=2, beta=0.5, widths=(8,), **options)
 
 
@@ -110,10 +107,9 @@ MODELS: dict[str, Callable[[], MultimodalModel]] = {
     "covae": covae,
     "covae cross-diagonal": partial(covae, posterior="cross_diagonal", trainable_prior=True),
     "covae three": partial(covae, "abc", likelihood="laplace", marginal_variance=True),
-    **{m: partial(baseline, m) for m in METHODS if m != "mmvae_plus"},
+    **{m: partial(baseline, m) for m in METHODS if m not in ("mmvae_plus", "dmvae")},
     "mvae sub-sampled": partial(baseline, "mvae", subsampling=True, likelihood="laplace"),
     "mmvae_plus": partial(baseline, "mmvae_plus", specific_dim=2),
-    **{m: partial(baseline, m) for m in JOINT_METHODS if m != "dmvae"},
     "dmvae": partial(baseline, "dmvae", specific_dim=2),
 }
 # A regularised autoencoder has no likelihood.

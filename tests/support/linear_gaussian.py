@@ -11,7 +11,6 @@ from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
 from repro.baselines import build_baseline
-from repro.baselines.joint import JOINT_METHODS, build_joint_baseline
 from repro.datasets.base import ModalitySpec
 from repro.model import MultimodalModel, isolated_rng
 from repro.papers.covae.model import CoVAE
@@ -107,9 +106,8 @@ def linear_gaussian(method: str, beta: float = 1.0) -> LinearGaussian:
     if method == "jmvae":  # exact, since the columns of every modality are orthogonal
         precision = torch.stack([(w**2).sum(0) for w in loadings.values()]).sum(0) / beta + 1
         options["joint_encoder"] = LinearJoint((stacked / beta / precision).T.contiguous(), -precision.log())
-    make = build_joint_baseline if method in JOINT_METHODS else build_baseline
     with isolated_rng(0):
-        model = make(method, {m: ModalitySpec((n,)) for m, n in DIMS.items()}, **options)
+        model = build_baseline(method, {m: ModalitySpec((n,)) for m, n in DIMS.items()}, **options)
     return LinearGaussian(model.double().eval(), covariance)
 
 

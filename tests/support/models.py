@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from repro.baselines import METHODS, build_baseline
-from repro.baselines.joint import JOINT_METHODS, build_joint_baseline
 from repro.datasets import Dataset
 from repro.datasets.base import ModalitySpec
 from repro.model import MultimodalModel, isolated_rng
@@ -43,9 +42,8 @@ def _covae(specs: Specs, networks: str = "mlp") -> MultimodalModel:
 
 
 def _baseline(method: str) -> Callable[[Specs], MultimodalModel]:
-    maker = build_joint_baseline if method in JOINT_METHODS else build_baseline
     private = {"specific_dim": 1} if method in ("mmvae_plus", "dmvae") else {}
-    return lambda specs: maker(method, specs, latent_dim=2, beta=0.3, widths=(8,), **private)
+    return lambda specs: build_baseline(method, specs, latent_dim=2, beta=0.3, widths=(8,), **private)
 
 
 MODELS: dict[str, Callable[[Specs], MultimodalModel]] = {
@@ -55,7 +53,7 @@ MODELS: dict[str, Callable[[Specs], MultimodalModel]] = {
     "nnmrf": lambda s: build_variant("nnmrf", s, latent_dim=2, width=8, layers=1, chains=CHAINS, potential_widths=(8,)),
     "covae": _covae,
     "covae_omics": lambda s: _covae(s, "omics"),
-    **{method: _baseline(method) for method in (*METHODS, *JOINT_METHODS)},
+    **{method: _baseline(method) for method in METHODS},
     "sbm": _sbm,
     "sbm_rae": lambda s: _sbm(s, kind="rae"),
     "sbm_mld": lambda s: _sbm(s, mld=True),

@@ -7,7 +7,6 @@ from inspect import signature
 from typing import Any
 
 from repro.baselines import METHODS, build_baseline
-from repro.baselines.joint import JOINT_METHODS, build_joint_baseline
 from repro.datasets.base import ModalitySpec, specs
 from repro.datasets.card import load_card
 from repro.model import MultimodalModel, resolved_settings
@@ -38,11 +37,11 @@ def settings_of(method: str, modalities: Mapping[str, ModalitySpec]) -> dict[str
     """
     if method == "covae":
         model, own = CoVAE.__init__, {"latent_dims": dict.fromkeys(modalities, LATENTS)}
-    elif method in METHODS or method in JOINT_METHODS:
-        model = build_baseline if method in METHODS else build_joint_baseline
+    elif method in METHODS:
+        model = build_baseline
         own = {"latent_dim": LATENTS, "specific_dim": LATENTS if method in PRIVATE else 0, "beta": 1.0}
     else:
-        raise ValueError(f"unknown method {method!r}; one of covae, {', '.join([*METHODS, *JOINT_METHODS])}")
+        raise ValueError(f"unknown method {method!r}; one of covae, {', '.join(METHODS)}")
     network = signature(build_networks).parameters
     found = {"networks": "mlp", **{name: network[name].default for name in NETWORK_OPTIONS}}
     taken = {n: p.default for n, p in signature(model).parameters.items() if n not in (*PARTS, *found)}
@@ -79,9 +78,7 @@ def build(
     size = dict.fromkeys(modalities, options["latent_dim"] + options["specific_dim"])
     outputs = 2 * options["latent_dim"] if method == "jmvae" else 0
     made = build_networks(kind, modalities, encoded=size, decoded=size, joint_outputs=outputs, **network)
-    if method in METHODS:
-        return build_baseline(method, modalities, encoders=made.encoders, decoders=made.decoders, **options)
-    return build_joint_baseline(
+    return build_baseline(
         method, modalities, encoders=made.encoders, decoders=made.decoders, joint_encoder=made.joint, **options
     )
 

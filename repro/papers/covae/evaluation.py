@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repro.baselines import Baseline
-from repro.baselines.joint import JointBaseline, multivae_joint_nll
+from repro.baselines.joint import multivae_joint_nll
 from repro.datasets import Dataset
 from repro.metrics.correlation import canonical_correlations, participation_ratio
 from repro.model import MultimodalModel
@@ -78,7 +78,7 @@ def likelihood_metrics(
     text = f"importance-weighted, {number} samples a point, mean over points"
     joint = -model.log_likelihood(batch, num_importance_samples=number, generator=generator(50)).mean()
     found = [Metric("test/nll/joint", float(joint), "nats", size, f"-ln p(x), {text}")]
-    if isinstance(model, Baseline | JointBaseline):
+    if isinstance(model, Baseline):
         few = {m: x[:100] for m, x in batch.items()}
         own = multivae_joint_nll(model, few, num_importance_samples=100, generator=torch.Generator().manual_seed(seed))
         found.append(

@@ -185,5 +185,4 @@ def build(spec: RunSpec) -> MultimodalModel:
         m: _GaussianHeads(SoftIntroEncoder(s.shape, 2 * size, widths=widths), dtype) for m, s in modalities.items()
     }
     decoders = {m: _Decoder(SoftIntroDecoder(s.shape, size, widths=widths), dtype) for m, s in modalities.items()}
-    maker = baselines.build_joint_baseline if spec.method in baselines.JOINT_METHODS else baselines.build_baseline
-    return maker(spec.method, modalities, encoders=encoders, decoders=decoders, **settings)
+    return baselines.build_baseline(spec.method, modalities, encoders=encoders, decoders=decoders, **settings)

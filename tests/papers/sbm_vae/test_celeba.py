@@ -23,7 +23,7 @@ from repro.papers import paper
 from repro.papers.sbm_vae.celeba.evaluation import PIXELS, small_pixels
 from repro.papers.sbm_vae.celeba.experiment import ATTACKED, FACE_PROFILES, FACE_ROWS, celeba_spec
 from repro.papers.sbm_vae.celeba.figures import SHOWN, attribute_names, faces, sample_pages
-from repro.papers.sbm_vae.celeba.models import FaceBaseline, FaceJointBaseline, build_face_baseline
+from repro.papers.sbm_vae.celeba.models import FaceBaseline, build_face_baseline
 from repro.papers.sbm_vae.celeba.tables import FLOOR, absent, face_table
 from repro.papers.sbm_vae.f1 import sample_f1
 from repro.papers.sbm_vae.robustness import fgsm, percent_drop, transferred
@@ -62,7 +62,7 @@ def small_data(number: int = 24, seed: int = 0) -> Dataset:
     return Dataset("toy", "train", SMALL, data)
 
 
-def small_baseline(method: str, **options) -> FaceBaseline | FaceJointBaseline:
+def small_baseline(method: str, **options) -> FaceBaseline:
     private = 3 if method == "mmvae_plus" else 0
     defaults = {"latent_dim": 6, "specific_dim": private, "beta": 0.5, "bernoulli": ["attributes"]}
     with isolated_rng(0):

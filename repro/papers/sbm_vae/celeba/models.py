@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.baselines import METHODS as BASELINES
 from repro.baselines import Baseline, BaselineSettings
-from repro.baselines.joint import ALPHAS, JOINT_METHODS, JointBaseline, JointBaselineSettings
 from repro.datasets import load_dataset
 from repro.datasets.base import Dataset, ModalitySpec, specs
 from repro.datasets.card import load_card
@@ -26,7 +26,7 @@ from repro.papers.sbm_vae.staging import column, missing_mask, with_present
 from repro.papers.sbm_vae.supervised import Supervised, WithClassifier
 from repro.records import RunSpec
 
-__all__ = ["FaceBaseline", "FaceJointBaseline", "build_face_baseline", "build_faces", "load_faces"]
+__all__ = ["FaceBaseline", "build_face_baseline", "build_faces", "load_faces"]
 
 
 @rebuildable
@@ -67,27 +67,24 @@ def _own_variances(module: nn.Module, arguments: Any, output: Any) -> None:
     output["log_covariance"] = output["log_covariance"].clone()
 
 
-class _Mixed:
-    """What both baselines below add: some modalities of Bernoulli likelihood, and training with missing ones.
+class FaceBaseline(Baseline):
+    """A baseline with some modalities of Bernoulli likelihood, and training with missing ones.
 
     Decoders of Bernoulli modalities give logits; their means are what generation gives. With ``missing`` a share of
     each modality is left out of training as for SBM-VAE (:func:`~repro.papers.sbm_vae.staging.missing_mask`), by the
     library's masks: a missing modality is in no expert and no reconstruction.
     """
 
-    multivae: Any
-    modalities: dict[str, ModalitySpec]
-
     def __init__(
         self,
-        settings: BaselineSettings | JointBaselineSettings,
+        settings: BaselineSettings,
         encoders: Mapping[str, nn.Module],
         decoders: Mapping[str, nn.Module],
         *,
         bernoulli: Sequence[str] = (),
         missing: float = 0.0,
     ) -> None:
-        super().__init__(settings, encoders, decoders)  # type: ignore[call-arg]
+        super().__init__(settings, encoders, decoders)
         if unknown := [m for m in bernoulli if m not in self.modalities]:
             raise ValueError(f"unknown modalities {unknown} of Bernoulli likelihood; there are {list(self.modalities)}")
         if not 0 <= missing < 1:
@@ -114,9 +111,9 @@ class _Mixed:
         """
         name = column("present", self.modalities)
         if name not in batch:
-            return super().loss(batch, stage)  # type: ignore[misc]
+            return super().loss(batch, stage)
         present, whole = batch[name], {m: x for m, x in batch.items() if m != name}
-        size = self.check_batch(whole)  # type: ignore[attr-defined]
+        size = self.check_batch(whole)
         if tuple(present.shape) != (size, len(self.modalities)):
             raise ValueError(f"'present' has shape {tuple(present.shape)}, expected (batch, {len(self.modalities)})")
         if not bool(present.any(1).all()):
@@ -138,15 +135,7 @@ class _Mixed:
         """
         if self.bernoulli:
             raise ValueError(f"no likelihood is estimated where {list(self.bernoulli)} have a Bernoulli one")
-        return super()._log_likelihood(*arguments, **options)  # type: ignore[misc]
-
-
-class FaceBaseline(_Mixed, Baseline):
-    """MoPoE or MMVAE+ with some modalities of Bernoulli likelihood, and training with missing modalities."""
-
-
-class FaceJointBaseline(_Mixed, JointBaseline):
-    """MVTCAE with some modalities of Bernoulli likelihood, and training with missing modalities."""
+        return super()._log_likelihood(*arguments, **options)
 
 
 def build_face_baseline(
@@ -162,7 +151,7 @@ def build_face_baseline(
     bernoulli: Sequence[str] = (),
     missing: float = 0.0,
     compute_dtype: str = "float32",
-) -> FaceBaseline | FaceJointBaseline:
+) -> FaceBaseline:
     """Builds a baseline with the autoencoders' networks: residual ones of images, fully connected ones of vectors.
 
     Arguments:
@@ -189,11 +178,9 @@ def build_face_baseline(
         images = len(s.shape) == 3
         decoder = SoftIntroDecoder(s.shape, size, widths=widths) if images else MLP(size, tuple(hidden), s.numel)
         decoders[m] = _Decoder(decoder, low)
-    common = (method, modalities, latent_dim, specific_dim, float(beta), likelihood)
-    mixed: dict[str, Any] = {"bernoulli": tuple(bernoulli), "missing": missing}
-    if method in JOINT_METHODS:
-        return FaceJointBaseline(JointBaselineSettings(*common, ALPHAS[method]), encoders, decoders, **mixed)
-    return FaceBaseline(BaselineSettings(*common, False), encoders, decoders, **mixed)
+    alpha = BASELINES[method].alpha if method in BASELINES else 0.0
+    settings = BaselineSettings(method, modalities, latent_dim, specific_dim, float(beta), likelihood, alpha=alpha)
+    return FaceBaseline(settings, encoders, decoders, bernoulli=tuple(bernoulli), missing=missing)
 
 
 def load_faces(spec: RunSpec) -> dict[str, Dataset]:

@@ -141,6 +141,49 @@ class ExpertMixtureModel(MultimodalModel):
                 private[m] = mean[:, self.latent_dim :], (0.5 * log_variance[:, self.latent_dim :]).exp()
         return Posterior(torch.stack(means), torch.stack(scales), private)
 
+    def posterior_components(self) -> int:
+        """Components of the posterior given all modalities."""
+        return len(self.experts(list(self.modalities)))
+
+    def latent_means(self, given: Mapping[str, Tensor]) -> Tensor:
+        """Means of the shared latents given some modalities, ``(batch, latent_dim)``: of its components' means."""
+        return self.posterior(given).means.mean(0)
+
+    def weight_terms(
+        self, batch: Mapping[str, Tensor], num_samples: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""ln p(x|z), ln p(z) and ln q(z|x) of samples of the posterior, each ``(num_samples, batch)``, in nats.
+
+        Samples are spread evenly over the components, and q is the density of the whole mixture.
+
+        Arguments:
+            batch: All modalities.
+            num_samples: A multiple of :meth:`posterior_components`.
+            generator: Source of randomness.
+        """
+        q = self.posterior(batch)
+        each = num_samples // len(q.means)
+
+        def draw(mean: Tensor, scale: Tensor, count: int) -> Tensor:
+            return mean + scale * _randn((count, *mean.shape), mean, generator)
+
+        z = torch.cat([draw(mean, scale, each) for mean, scale in zip(q.means, q.scales, strict=True)])
+        zero = z.new_zeros(())
+        log_prior = gaussian_log_prob(z, zero, 1.0)
+        log_posterior = mixture_log_prob(z, q.means, q.scales)
+        density = gaussian_log_prob if self.likelihood == "gaussian" else laplace_log_prob
+        likelihood = torch.zeros_like(log_prior)
+        for m, spec in self.modalities.items():
+            code = z
+            if self.specific_dim:
+                w = draw(*q.private[m], num_samples)
+                log_prior = log_prior + gaussian_log_prob(w, zero, 1.0)
+                log_posterior = log_posterior + gaussian_log_prob(w, *q.private[m])
+                code = torch.cat([z, w], -1)
+            mean = self.reconstruction(m, code.flatten(0, 1)).reshape(*code.shape[:-1], *spec.shape)
+            likelihood = likelihood + density(batch[m], mean, self.noise_scale(m), event_dims=len(spec.shape))
+        return likelihood, log_prior, log_posterior
+
     def _generate(
         self,
         num_samples: int,

@@ -44,7 +44,7 @@ from repro.baselines.inference import (
     Posterior,
 )
 from repro.datasets.base import ModalitySpec, check_name
-from repro.model import Loss, Stage
+from repro.model import Loss, Stage, isolated_rng
 from repro.networks.construction import rebuildable
 from repro.networks.mlp import MLP, GaussianMLPEncoder
 
@@ -491,6 +491,41 @@ class Baseline(ExpertMixtureModel):
     def reconstruction(self, name: str, z: Tensor) -> Tensor:
         """The decoder's mean ``(rows, *spec.shape)`` of latents ``(rows, latent_dim + specific_dim)``."""
         return self.multivae.decoders[name](z).reconstruction
+
+    @torch.no_grad()
+    def library_nll(
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        num_importance_samples: int = 1000,
+        generator: torch.Generator | None = None,
+    ) -> float:
+        """Mean joint negative log-likelihood of a batch as multivae 1.0.3 itself computes it, in nats a sample.
+
+        It is here to be shown beside :meth:`~repro.model.MultimodalModel.log_likelihood`, not to be used: DMVAE's adds
+        up over points and chunks, MMVAE+'s leaves the last modality out (the library removes it from its caller's data:
+        here, from a copy), and those of MMVAE and MoPoE draw all samples from one expert taken at random. The decoders
+        have the scale that they are trained with in multivae: for MMVAE the model's noise scale, for all others 1.
+
+        Arguments:
+            batch: All modalities.
+            num_importance_samples: K.
+            generator: Source of randomness.
+
+        Raises:
+            ValueError: If names or shapes do not fit.
+        """
+        size, method, library = self.check_batch(batch), self.method, self.multivae
+        if method.model is not method.library:
+            networks = [dict(part.items()) for part in (library.encoders, library.decoders)]
+            library = method.library(method.config(**multivae_fields(self.settings)), *networks)
+            library.load_state_dict(self.multivae.state_dict())
+        training = self.training
+        with isolated_rng(generator):
+            inputs = MultimodalBaseDataset(data={m: batch[m] for m in self.modalities})
+            found = library.compute_joint_nll(inputs, K=num_importance_samples)
+        self.train(training)  # it switches to evaluation
+        return float(found) / size
 
 
 def build_baseline(

@@ -18,7 +18,7 @@ from multivae.models.base import BaseMultiVAE, ModelOutput
 from torch import Tensor, nn
 
 from repro.baselines.inference import DECODED_ROWS, DecoderDensity
-from repro.baselines.models import Baseline, BaselineDecoder, BaselineEncoder
+from repro.baselines.models import BaselineDecoder, BaselineEncoder
 from repro.datasets.base import ModalitySpec
 from repro.metrics.likelihood import gaussian_log_prob, stratified_importance_weighted
 from repro.model import Loss, MultimodalModel, Stage, isolated_rng
@@ -181,7 +181,7 @@ def build_named(
         raise ValueError(
             f"multivae has no model {name!r}; one of {', '.join(n for n in models if n not in NOT_OFFERED)}"
         )
-    if not isinstance(like, Baseline):
+    if not hasattr(like, "multivae"):
         raise ValueError("the table has no baseline of multivae's whose networks its other models could have")
     config = getattr(multivae.models, f"{name}Config")
     total = like.latent_dim + like.specific_dim

@@ -113,7 +113,9 @@ def test_runs_of_several_artifacts_are_counted_once(monkeypatch: pytest.MonkeyPa
 
 
 def test_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> None:
-    monkeypatch.setattr("repro.cli.executing.all_runs", lambda profile, seeds: {"toy/one": [toy_spec(s) for s in range(3)]})
+    monkeypatch.setattr(
+        "repro.cli.executing.all_runs", lambda profile, seeds: {"toy/one": [toy_spec(s) for s in range(3)]}
+    )
     monkeypatch.setenv("REPRO_FIGURES", str(tmp_path / "figures"))
     folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     assert main(["run", "--all", "--dry-run", *folders]) == 0

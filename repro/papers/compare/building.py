@@ -151,5 +151,4 @@ def build(
 
 def decoders(model: MultimodalModel) -> dict[str, nn.Module]:
     """Each modality's decoder, of any of the three models."""
-    found = model.autoencoders.decoders if isinstance(model, SBMVAE) else model.decoders
-    return {m: found[m] for m in model.modalities}
+    return {m: model.decoders[m] for m in model.modalities}

@@ -7,13 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from repro.baselines import Baseline
-from repro.baselines.joint import multivae_joint_nll
 from repro.datasets import Dataset
 from repro.metrics.correlation import canonical_correlations, participation_ratio
 from repro.model import MultimodalModel
 from repro.papers.covae.likelihoods import posterior_predictive_log_likelihood
-from repro.papers.covae.model import CoVAE
 from repro.records import Metric
 
 __all__ = ["likelihood_metrics", "null_correlation", "prior_metrics", "whole"]
@@ -31,8 +28,13 @@ def null_correlation(samples: int, first: int, second: int) -> float:
     return float(canonical_correlations(x, y).mean())
 
 
-def prior_metrics(model: CoVAE, train_samples: int) -> list[Metric]:
-    """The prior's correlations, what Deep CCA found and with what bias, and the effective dimension."""
+def prior_metrics(model: MultimodalModel, train_samples: int) -> list[Metric]:
+    """The prior's correlations, what Deep CCA found and with what bias, and the effective dimension.
+
+    Nothing of a model whose prior has no correlations.
+    """
+    if not hasattr(model, "fitted_correlations"):
+        return []
     sizes = list(model.block_sizes.values())
     held_out = round(model.held_out * train_samples)
     fit = train_samples - held_out
@@ -78,9 +80,9 @@ def likelihood_metrics(
     text = f"importance-weighted, {number} samples a point, mean over points"
     joint = -model.log_likelihood(batch, num_importance_samples=number, generator=generator(50)).mean()
     found = [Metric("test/nll/joint", float(joint), "nats", size, f"-ln p(x), {text}")]
-    if isinstance(model, Baseline):
+    if library := getattr(model, "library_nll", None):  # what a baseline's library computes itself
         few = {m: x[:100] for m, x in batch.items()}
-        own = multivae_joint_nll(model, few, num_importance_samples=100, generator=torch.Generator().manual_seed(seed))
+        own = library(few, num_importance_samples=100, generator=torch.Generator().manual_seed(seed))
         found.append(
             Metric("test/nll/joint-multivae", own, "nats", len(next(iter(few.values()))), "multivae's own, 100 samples")
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from repro.baselines.inference import ExpertMixtureModel
-from repro.metrics.likelihood import gaussian_log_prob, importance_weighted, laplace_log_prob, mixture_log_prob
+from repro.metrics.likelihood import gaussian_log_prob, importance_weighted, laplace_log_prob
 from repro.papers.covae.model import CoVAE
 
 __all__ = ["Decomposition", "decompose", "evenly_spread", "posterior_predictive_log_likelihood"]
@@ -40,18 +40,16 @@ class Decomposition:
         return weights.logsumexp(0) - math.log(len(weights))
 
 
-@torch.no_grad()
-def evenly_spread(model: CoVAE | ExpertMixtureModel, batch: Mapping[str, Tensor], num_samples: int) -> int:
+def evenly_spread(model: CoVAE | ExpertMixtureModel, num_samples: int) -> int:
     """The multiple of the number of a posterior's components that :func:`decompose` takes, at most the wanted number.
 
     One sample of each component if there are more components than samples wanted.
 
     Arguments:
         model: A CoVAE or a baseline.
-        batch: All modalities, of any points.
         num_samples: The wanted number.
     """
-    components = 1 if isinstance(model, CoVAE) else len(model.posterior(batch).means)
+    components = model.posterior_components()
     return components * max(1, num_samples // components)
 
 
@@ -79,42 +77,10 @@ def decompose(
     model.check_batch(batch)
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}, must be at least 1")
-    if isinstance(model, CoVAE):
-        q, prior = model.proposal(batch)
-        z = q.rsample((num_samples,), generator=generator)
-        means = model.decode(q.split(z))
-        likelihood = torch.stack([model.log_prob(m, batch[m], x, model.noise_scale(m)) for m, x in means.items()]).sum(
-            0
-        )
-        return Decomposition(likelihood, prior.log_prob(z), -q.log_prob(z))
-    posterior = model.posterior(batch)
-    components = len(posterior.means)
-    if num_samples % components:
+    if num_samples % (components := model.posterior_components()):
         raise ValueError(f"{num_samples} samples do not divide over {components} components of the mixture")
-    each = num_samples // components
-
-    def draw(mean: Tensor, scale: Tensor, count: int) -> Tensor:
-        device = mean.device if generator is None else generator.device
-        noise = torch.randn(count, *mean.shape, generator=generator, device=device, dtype=mean.dtype)
-        return mean + scale * noise.to(mean.device)
-
-    parts = zip(posterior.means, posterior.scales, strict=True)
-    z = torch.cat([draw(mean, scale, each) for mean, scale in parts])
-    zero = z.new_zeros(())
-    log_prior = gaussian_log_prob(z, zero, 1.0)
-    log_posterior = mixture_log_prob(z, posterior.means, posterior.scales)
-    density = gaussian_log_prob if model.likelihood == "gaussian" else laplace_log_prob
-    likelihood = torch.zeros_like(log_prior)
-    for m, spec in model.modalities.items():
-        code = z
-        if model.specific_dim:
-            w = draw(*posterior.private[m], num_samples)
-            log_prior = log_prior + gaussian_log_prob(w, zero, 1.0)
-            log_posterior = log_posterior + gaussian_log_prob(w, *posterior.private[m])
-            code = torch.cat([z, w], -1)
-        mean = model.reconstruction(m, code.flatten(0, 1)).reshape(*code.shape[:-1], *spec.shape)
-        likelihood = likelihood + density(batch[m], mean, model.noise_scale(m), event_dims=len(spec.shape))
-    return Decomposition(likelihood, log_prior, -log_posterior)
+    likelihood, prior, posterior = model.weight_terms(batch, num_samples, generator)
+    return Decomposition(likelihood, prior, -posterior)
 
 
 @torch.no_grad()
@@ -152,8 +118,7 @@ def posterior_predictive_log_likelihood(
     model.check_batch(batch, subset=True)
     if both := [m for m in batch if m in given]:
         raise ValueError(f"modalities {both} are both in the batch {list(batch)} and given {list(given)}")
-    likelihood = model.observation.likelihood if isinstance(model, CoVAE) else model.likelihood
-    density = gaussian_log_prob if likelihood == "gaussian" else laplace_log_prob
+    density = gaussian_log_prob if model.likelihood == "gaussian" else laplace_log_prob
 
     def log_weight(k: int) -> Tensor:
         means = model.generate(k, given=given, generator=generator)

@@ -12,6 +12,7 @@ from repro.baselines.inference import ExpertMixtureModel
 from repro.metrics.calibration import interval_coverage
 from repro.metrics.correlation import canonical_correlations
 from repro.model import MultimodalModel
+from repro.papers.covae.model import CoVAE
 
 __all__ = [
     "calibration",
@@ -189,7 +190,7 @@ def calibration(
 
 
 @torch.no_grad()
-def latent_means(model: MultimodalModel, given: Mapping[str, Tensor]) -> Tensor:
+def latent_means(model: CoVAE | ExpertMixtureModel, given: Mapping[str, Tensor]) -> Tensor:
     """Posterior means that classifiers read: all modalities' for CoVAE, the shared latents' for the others.
 
     Given one modality of a CoVAE, those of its own encoder. A mixture's mean is the mean of its components' means.
@@ -206,9 +207,4 @@ def latent_means(model: MultimodalModel, given: Mapping[str, Tensor]) -> Tensor:
 
     Source: CoVAE, section 3.2: "then run the classifiers on the shared latent space".
     """
-    if isinstance(model, ExpertMixtureModel):
-        return model.posterior(given).means.mean(0)
-    if len(given) == len(model.modalities):
-        return model.posterior(given).mean
-    ((modality, x),) = given.items()
-    return model.unary_posterior(modality, x).mean
+    return model.latent_means(given)

@@ -138,6 +138,11 @@ class CoVAE(MultimodalModel):
         weight = math.sqrt(self.beta) if self.observation.likelihood == "gaussian" else self.beta
         return self.observation.scale * weight
 
+    @property
+    def likelihood(self) -> str:
+        """``"gaussian"`` or ``"laplace"``."""
+        return self.observation.likelihood
+
     def stages(self) -> Sequence[Stage]:
         """Deep CCA of the modalities' own encoders, unless there is none, then the whole model."""
         first = [] if self.pretraining == "none" else [Stage("deep_cca", ("encoders.",))]
@@ -215,6 +220,34 @@ class CoVAE(MultimodalModel):
         mean, log_variance = self.encoders[modality](x)
         sizes = {modality: self.block_sizes[modality]}
         return BlockGaussian(mean, torch.diag_embed((0.5 * log_variance).exp()), sizes, validate_args=False)
+
+    def posterior_components(self) -> int:
+        """Components of the posterior given all modalities: it is one Gaussian."""
+        return 1
+
+    def latent_means(self, given: Mapping[str, Tensor]) -> Tensor:
+        """Means of all latents given all modalities, ``(batch, sum of blocks)``; given one, of its own encoder.
+
+        Raises:
+            ValueError: If some are given, but neither one nor all.
+        """
+        if len(given) == len(self.modalities):
+            return self.posterior(given).mean
+        ((modality, x),) = given.items()
+        return self.unary_posterior(modality, x).mean
+
+    def weight_terms(
+        self, batch: Mapping[str, Tensor], num_samples: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""ln p(x|z), ln p(z) and ln q(z|x) of samples of the posterior, each ``(num_samples, batch)``, in nats.
+
+        Source: CoVAE, equation 10.
+        """
+        q, prior = self.proposal(batch)
+        z = q.rsample((num_samples,), generator=generator)
+        means = self.decode(q.split(z))
+        terms = [self.log_prob(m, batch[m], x, self.noise_scale(m)) for m, x in means.items()]
+        return torch.stack(terms).sum(0), prior.log_prob(z), q.log_prob(z)
 
     def decode(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Decoders' means for blocks of shape ``(*any, d)``, each ``(*any, *spec.shape)``."""

@@ -100,6 +100,11 @@ class SBMVAE(MultimodalModel):
         self.gamma, self.sampling, self.latents = gamma, sampling, latents
         self.missing, self.finetune_drop = missing, finetune_drop
 
+    @property
+    def decoders(self) -> torch.nn.ModuleDict:
+        """Each modality's decoder."""
+        return self.autoencoders.decoders
+
     def stages(self) -> Sequence[Stage]:
         """The stages that this model has."""
         found = [Stage("autoencoders", ("autoencoders.",))]

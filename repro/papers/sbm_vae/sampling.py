@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from repro.distributions.diffusion_samplers import OBSERVED_NOISE, SAMPLERS, SPACINGS, Observed, evaluations
+from repro.model import TrainableModel
 from repro.papers.sbm_vae.guidance import PairEnergy, guided_score
 from repro.papers.sbm_vae.score import LatentScore
 
-__all__ = ["FAST", "PAPER", "SamplingSettings", "sample_latents"]
+__all__ = ["FAST", "PAPER", "SamplingSettings", "guidance_options", "has_score", "sample_latents", "sampling_text"]
 
 
 @dataclass(frozen=True)
@@ -177,3 +179,27 @@ def _chunk(
     if energy is not None and gamma != 0 and observed is not None:
         function = guided_score(function, energy, gamma, _indices(observed), generator)
     return run(function, score.sde, start, observed=held, generator=generator)
+
+
+def has_score(model: TrainableModel) -> bool:
+    """Whether a model draws latents by a score, so that ``generate`` takes ``sampling`` and ``gamma``."""
+    return "sampling" in getattr(model, "generation_options", ())
+
+
+def guidance_options(model: TrainableModel) -> dict[str, dict[str, Any]]:
+    """Ways to sample a model, name to options of ``generate``: plain and, where it has an energy, guided by it.
+
+    A model without a score has no such option. The last way is what figures' samples are drawn by.
+    """
+    if not has_score(model):
+        return {"plain": {}}
+    plain: dict[str, dict[str, Any]] = {"plain": {"gamma": 0.0}}
+    return plain if model.energy is None else plain | {"guided": {}}
+
+
+def sampling_text(model: TrainableModel) -> str:
+    """How a model's samples are drawn, in a few words."""
+    if not has_score(model):
+        return "decoder means"
+    s = model.sampling
+    return f"{s.sampler}, {s.num_steps} steps, {s.evaluations} evaluations; decoder means"

@@ -14,7 +14,16 @@ from repro.datasets.base import Dataset, ModalitySpec
 from repro.model import Loss, Stage, TrainableModel, isolated_rng
 from repro.networks.soft_intro import NormalisedResidualBlock, SoftIntroEncoder
 
-__all__ = ["CLASSIFIER", "MaskUNet", "ModalityClassifiers", "Supervised", "WithClassifier", "attribute_classifier"]
+__all__ = [
+    "CLASSIFIER",
+    "MaskUNet",
+    "ModalityClassifiers",
+    "Supervised",
+    "WithClassifier",
+    "attribute_classifier",
+    "predicts",
+    "with_classifier",
+]
 
 CLASSIFIER = "judge"
 LABEL = "label"
@@ -213,3 +222,14 @@ class WithClassifier(TrainableModel):
         if stage is not None and stage.name == CLASSIFIER:
             return self.judge.loss(batch, stage)
         return self.model.loss(batch, None if stage is None else self._stage(stage))
+
+
+def with_classifier(model: TrainableModel) -> tuple[TrainableModel, TrainableModel | None]:
+    """The model that is measured and the evaluation classifier beside it; None where there is none."""
+    judge = getattr(model, "judge", None)
+    return (model, None) if judge is None else (model.model, judge)
+
+
+def predicts(model: TrainableModel) -> bool:
+    """Whether a model is a set of networks that predict from an image, and generates nothing."""
+    return not hasattr(model, "generate")

@@ -17,7 +17,6 @@ from repro.papers.covae.building import build_run
 from repro.papers.covae.evaluation import likelihood_metrics, null_correlation, prior_metrics, whole
 from repro.papers.covae.likelihoods import decompose, evenly_spread
 from repro.papers.covae.measures import calibration, decoder_correlation, predictive_deviation
-from repro.papers.covae.model import CoVAE
 from repro.records import Metric, RunSpec
 
 __all__ = ["LEVEL", "POINTS", "SAMPLES", "build_run", "evaluate_images", "image_samples"]
@@ -137,9 +136,7 @@ def evaluate_images(
     found = run.correlations() + run.deviations() + run.coverage() + run.decomposition()
     number = spec.params["evaluation"]["importance_samples"]
     found += likelihood_metrics(model, run.few, number, device, run.seed)
-    if isinstance(model, CoVAE):
-        found += prior_metrics(model, len(data["train"]))
-    return found
+    return found + prior_metrics(model, len(data["train"]))
 
 
 def _bytes(x: Tensor) -> Tensor:
@@ -168,7 +165,7 @@ def image_samples(model: MultimodalModel, data: Dataset, spec: RunSpec, device: 
         drawn = model.generate(SAMPLES, given={m: few[m] for m in observed}, generator=generator)
         found |= {f"{name}/{m}": _bytes(x) for m, x in drawn.items()}
     points = {m: x[:TERM_POINTS] for m, x in batch.items()}
-    number = evenly_spread(model, few, 20)
+    number = evenly_spread(model, 20)
     generator = torch.Generator(device).manual_seed(1000 * seed + 99)
     terms = decompose(model, points, num_samples=number, generator=generator)
     return found | {f"terms/{n}": getattr(terms, n).float() for n in ("reconstruction", "prior", "posterior")}

@@ -19,7 +19,6 @@ from repro.metrics.omics import constant_features, mean_absolute_error, spearman
 from repro.model import MultimodalModel
 from repro.papers.covae.evaluation import likelihood_metrics, prior_metrics, whole
 from repro.papers.covae.measures import latent_means
-from repro.papers.covae.model import CoVAE
 from repro.records import Metric, RunSpec
 
 __all__ = ["evaluate_omics", "feature_correlations", "omics_samples", "planes", "predictions"]
@@ -127,9 +126,7 @@ def evaluate_omics(
         found.append(Metric(f"test/spearman/{name}", float(coefficients.mean()), "1", size, text))
     few = {m: x[: settings["points"]] for m, x in batch.items()}
     found += likelihood_metrics(model, few, settings["importance_samples"], device, settings["seed"])
-    if isinstance(model, CoVAE):
-        found += prior_metrics(model, len(data["train"]))
-    return found
+    return found + prior_metrics(model, len(data["train"]))
 
 
 @torch.no_grad()

@@ -23,12 +23,12 @@ from repro.metrics.frechet import (
     pixel_features,
 )
 from repro.metrics.inception import optional_inception
-from repro.model import MultimodalModel, TrainableModel
+from repro.model import TrainableModel
 from repro.papers.sbm_vae.celeba.models import build_faces, load_faces
 from repro.papers.sbm_vae.f1 import PROTOCOL, sample_f1
-from repro.papers.sbm_vae.model import SBMVAE
 from repro.papers.sbm_vae.robustness import percent_drop, transferred
-from repro.papers.sbm_vae.supervised import Supervised, WithClassifier
+from repro.papers.sbm_vae.sampling import guidance_options, has_score, sampling_text
+from repro.papers.sbm_vae.supervised import predicts, with_classifier
 from repro.records import Metric, RunSpec
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "draw_faces",
     "evaluate_faces",
     "load_faces",
-    "sampling_text",
     "small_pixels",
 ]
 
@@ -63,20 +62,11 @@ def small_pixels(images: Tensor) -> Tensor:
     return pixel_features(F.adaptive_avg_pool2d(images, PIXEL_SIDE).clamp(0, 1))
 
 
-def sampling_text(model: TrainableModel) -> str:
-    """How a model's samples are drawn, in a few words."""
-    if not isinstance(model, SBMVAE):
-        return "decoder means"
-    s = model.sampling
-    return f"{s.sampler}, {s.num_steps} steps, {s.evaluations} evaluations; decoder means"
-
-
 class Faces:
     """What the metrics of one run share: true values, features, a stream of random numbers a task."""
 
     def __init__(self, model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, device: str) -> None:
-        self.judge = model.judge if isinstance(model, WithClassifier) else None
-        self.model = model.model if isinstance(model, WithClassifier) else model
+        self.model, self.judge = with_classifier(model)
         self.device, self.settings = device, spec.params["evaluation"]
         self.test, self.number = data["test"], len(data["test"])
         self.true = {m: _all(self.test, m, device) for m in ("mask", "attributes")}
@@ -108,7 +98,6 @@ class Faces:
             replaced: Images to observe instead of the true ones.
             options: Of the model's ``generate``.
         """
-        assert isinstance(self.model, MultimodalModel)
         generator = self.generator(stream)
         parts: dict[str, list[Tensor]] = {m: [] for m in wanted}
         for start, batch in zip(range(0, self.number, CHUNK), self.test.batches(CHUNK, shuffle=False), strict=True):
@@ -154,10 +143,7 @@ class Faces:
 
     def hows(self) -> dict[str, dict[str, Any]]:
         """Ways to sample the model: with and without the energy's guidance where it has one."""
-        if not isinstance(self.model, SBMVAE):
-            return {"plain": {}}
-        plain = {"plain": {"gamma": 0.0}}
-        return plain if self.model.energy is None else plain | {"guided": {}}
+        return guidance_options(self.model)
 
 
 def _all(data: Dataset, modality: str, device: str) -> Tensor:
@@ -182,9 +168,8 @@ def _predict(network: nn.Module, images: Tensor) -> Tensor:
 
 def _attacked(run: Faces, clean: Sequence[Metric]) -> list[Metric]:
     """Attributes given adversarial images, made on a supervised network of the run's own."""
-    judge = run.model if isinstance(run.model, Supervised) else run.judge
-    epsilon = run.settings["attack"]
-    if not isinstance(judge, Supervised) or not epsilon:
+    judge, epsilon = run.model if predicts(run.model) else run.judge, run.settings["attack"]
+    if judge is None or not epsilon:
         return []
     images, true = _all(run.test, "image", run.device), run.true["attributes"]
     moved = transferred(judge.networks["attributes"], images, true, epsilon, batch_size=CHUNK)
@@ -237,7 +222,7 @@ def _floors(run: Faces, data: Mapping[str, Dataset]) -> list[Metric]:
 
 
 def _reconstructed(run: Faces) -> list[Metric]:
-    if not isinstance(run.model, SBMVAE):
+    if not has_score(run.model):
         return []
     names = tuple(run.model.modalities)
     text = "reconstructions of the means of q(z | x)"
@@ -256,7 +241,7 @@ def evaluate_faces(
     model.to(device).eval()
     run = Faces(model, data, spec, device)
     found = _floors(run, data)
-    if isinstance(run.model, Supervised):
+    if predicts(run.model):
         images = _all(run.test, "image", device)
         drawn = {m: _predict(network, images) for m, network in run.model.networks.items()}
         made = run.measured("test/image/plain", drawn, "predicted from the image by supervised networks")
@@ -276,13 +261,11 @@ def draw_faces(model: TrainableModel, test: Dataset, spec: RunSpec, device: str 
         ``joint/<m>`` and ``given-<o>/<m>`` for observed o and other modalities m, bytes: images and masks ``(6, C, 64,
         64)``, attributes ``(6, 18)`` of 0 and 1; and ``true/attributes``, ``(18,)``. Nothing for supervised networks.
     """
-    model = model.model if isinstance(model, WithClassifier) else model
-    if not isinstance(model, MultimodalModel):
+    model, _ = with_classifier(model)
+    if predicts(model):
         return {}
     generator = torch.Generator(device).manual_seed(spec.params["evaluation"]["seed"] + 7)
-    options: dict[str, Any] = {}
-    if isinstance(model, SBMVAE) and model.energy is None:
-        options["gamma"] = 0.0
+    options = list(guidance_options(model).values())[-1]
     first = {m: x[None].to(device) for m, x in test[0].items()}
     drawn = {f"joint/{m}": x for m, x in model.generate(SAMPLES, generator=generator).items()}
     for o in model.modalities:

@@ -11,11 +11,11 @@ from repro.datasets import Dataset, load_dataset
 from repro.datasets.base import first_of_each_class, specs
 from repro.datasets.card import load_card
 from repro.metrics.coherence import agreement_curve, conditional_coherence
-from repro.model import MultimodalModel, TrainableModel
+from repro.model import TrainableModel
 from repro.papers.sbm_vae.building import build_sbm
-from repro.papers.sbm_vae.celeba.evaluation import sampling_text
 from repro.papers.sbm_vae.celeba.models import build_face_baseline
-from repro.papers.sbm_vae.supervised import ModalityClassifiers, WithClassifier
+from repro.papers.sbm_vae.sampling import sampling_text
+from repro.papers.sbm_vae.supervised import ModalityClassifiers, WithClassifier, with_classifier
 from repro.records import Metric, RunSpec
 
 __all__ = ["build_mhd", "draw_mhd", "evaluate_mhd", "load_mhd"]
@@ -49,14 +49,14 @@ def build_mhd(spec: RunSpec) -> WithClassifier:
     return WithClassifier.build(model, ModalityClassifiers, widths=widths)
 
 
-def _inner(model: TrainableModel) -> tuple[MultimodalModel, ModalityClassifiers]:
-    if not isinstance(model, WithClassifier) or not isinstance(model.judge, ModalityClassifiers):
+def _inner(model: TrainableModel) -> tuple[TrainableModel, TrainableModel]:
+    inner, classifiers = with_classifier(model)
+    if classifiers is None:
         raise ValueError(f"coherence on MHD needs digit classifiers beside the model, {type(model).__name__} has none")
-    assert isinstance(model.model, MultimodalModel)
-    return model.model, model.judge
+    return inner, classifiers
 
 
-def _labels(classifiers: ModalityClassifiers, modality: str, x: Tensor) -> Tensor:
+def _labels(classifiers: TrainableModel, modality: str, x: Tensor) -> Tensor:
     x = x.clamp(0, 1) if modality == "image" else x
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"generated {modality} has values that are not finite")

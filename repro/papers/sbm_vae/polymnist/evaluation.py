@@ -21,8 +21,7 @@ from repro.metrics.frechet import FID_FEATURE, FeatureStatistics, batch_statisti
 from repro.metrics.inception import optional_inception
 from repro.model import MultimodalModel
 from repro.papers.sbm_vae.building import build, load
-from repro.papers.sbm_vae.model import SBMVAE
-from repro.papers.sbm_vae.sampling import SamplingSettings
+from repro.papers.sbm_vae.sampling import SamplingSettings, guidance_options, has_score, sampling_text
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
@@ -63,7 +62,7 @@ class Evaluation:
     def draw(self, stream: int, given: Sequence[str] = (), number: int | None = None, **options: Any) -> Images:
         """Decoders' means clipped to [0, 1]: joint samples, or one for each of the first test images."""
         number, generator = number or self.number, self.generator(stream)
-        if isinstance(self.model, SBMVAE) and not given:
+        if not given:  # nothing observed, nothing to guide by
             options.pop("gamma", None)
         parts = []
         for start in range(0, number, CHUNK):
@@ -95,10 +94,7 @@ class Evaluation:
 
     def hows(self) -> dict[str, dict[str, Any]]:
         """Ways to sample the model: with and without the energy's guidance where it has one."""
-        if not isinstance(self.model, SBMVAE):
-            return {"plain": {}}
-        plain = {"plain": {"gamma": 0.0}}
-        return plain if self.model.energy is None else plain | {"guided": {}}
+        return guidance_options(self.model)
 
 
 def _images(data: Dataset, device: str) -> Images:
@@ -117,10 +113,7 @@ def _listed(prefix: str, values: Mapping[str, float], number: int, text: str) ->
 
 
 def _sampled(run: Evaluation) -> str:
-    if not isinstance(run.model, SBMVAE):
-        return "decoder means, clipped to [0, 1]"
-    s = run.model.sampling
-    return f"{s.sampler}, {s.num_steps} steps, {s.evaluations} evaluations; decoder means, clipped to [0, 1]"
+    return f"{sampling_text(run.model)}, clipped to [0, 1]"
 
 
 def _unconditional(run: Evaluation) -> list[Metric]:
@@ -176,7 +169,7 @@ def _by_observed(run: Evaluation) -> list[Metric]:
 
 def _recovered(run: Evaluation) -> list[Metric]:
     """Table 7: cosine similarity of encoded latents and those generated given the rest."""
-    if not isinstance(run.model, SBMVAE):
+    if not has_score(run.model):
         return []
     found = []
     for how, options in run.hows().items():
@@ -236,7 +229,7 @@ def _floors(run: Evaluation) -> list[Metric]:
     found = _listed("test/floor/coherence", run.accuracy(run.true), run.number, "true test images, right digits")
     for key, values in run.frechet(run.other).items():
         found += _listed(f"test/floor/{key}", values, len(run.other[run.names[0]]), "true validation and test images")
-    images = run.draw(2, run.names) if isinstance(run.model, SBMVAE) else None
+    images = run.draw(2, run.names) if has_score(run.model) else None
     if images is not None:
         text = "reconstructions of the means of q(z | x)"
         found += _listed("test/reconstruction/coherence", run.accuracy(images), run.number, f"right digits; {text}")
@@ -287,9 +280,7 @@ def draw_samples(model: MultimodalModel, test: Dataset, spec: RunSpec, device: s
     names: list[str] = list(test.modalities)
     conditional, joint = FEW if len(names) <= 5 else MANY
     found: dict[str, Tensor] = {}
-    options: dict[str, Any] = {}
-    if isinstance(model, SBMVAE) and model.energy is None:
-        options["gamma"] = 0.0
+    options = list(guidance_options(model).values())[-1]
     for k in SHOWN:
         if k < len(names):
             m = names[k]

@@ -176,18 +176,22 @@ class Rendering:
         id: Within its paper.
         runs: What it needs.
         draw: Its tables and figures from results.
+        short: Its short form in Markdown, for the README; None where it has none.
     """
 
     id: str
     runs: Planner
     draw: Callable[[Results], Drawing | Sequence[Drawing]]
+    short: Callable[[Results], str] | None = None
 
 
 def _nothing(profile: str, seeds: int | None) -> Rows:
     return {}
 
 
-def artifact(id: str, *, runs: Planner | None = None) -> Callable[[F], F]:
+def artifact(
+    id: str, *, runs: Planner | None = None, short: Callable[[Results], str] | None = None
+) -> Callable[[F], F]:
     """Declares that a function makes an artifact of the paper whose package it lies in.
 
     The function takes :class:`Results` and returns a table, a figure, or a list of them; the harness writes the files.
@@ -197,11 +201,12 @@ def artifact(id: str, *, runs: Planner | None = None) -> Callable[[F], F]:
     Arguments:
         id: As in the paper's paper.toml.
         runs: ``runs(profile, seeds)``, the runs that it needs, by row; none if left out.
+        short: Its short form in Markdown, for the README, which shows it where the paper.toml says ``readme = true``.
     """
 
     def declare(function: F) -> F:
         known: dict[str, Rendering] = getattr(function, "renderings", {})
-        function.renderings = known | {id: Rendering(id, runs or _nothing, function)}  # type: ignore[attr-defined]
+        function.renderings = known | {id: Rendering(id, runs or _nothing, function, short)}  # type: ignore[attr-defined]
         return function
 
     return declare

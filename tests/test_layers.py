@@ -38,6 +38,7 @@ PAPERS = {("mrf_mvae", "gmrf_mcvae")} | {("compare", p) for p in ("covae", "gmrf
 # What fetches, caches and reads data; the loaders beside them read the files that these hand out.
 DATA_IO = {f"repro.datasets.{m}" for m in ("archive", "cache", "card", "download", "fetch", "places")}
 MACHINE = {"time", "datetime", "os", "shutil", "subprocess", "socket", "tempfile", "platform", "requests", "urllib"}
+MACHINE |= {"timeit", "resource"}
 FILE_CALLS = {"read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink", "rmdir", "iterdir", "glob"}
 FILE_CALLS |= {"rglob", "exists", "is_file", "is_dir", "stat", "touch", "rename", "load_file", "save_file", "safe_open"}
 
@@ -182,6 +183,7 @@ def lower(*, loaders: bool) -> list[str]:
     """Modules under the engine that have no leave to reach out; with or without the loaders of data."""
     free = DATA_IO | {"repro.training.checkpoints", "repro", "repro.metrics.inception", "repro.weights.folder"}
     free |= {"repro.papers"}  # reads what paper packages state
+    free |= {"repro.networks.cost"}  # the one clock, for experiments that measure seconds
     free |= {"repro.weights.saved", "repro.weights.shared"}  # save_pretrained, from_pretrained and push_to_hub
     below = [m for m in MODULES if m not in free and layer(m) < ENGINE]
     return [m for m in below if loaders or package(m) != "datasets"]

@@ -40,6 +40,7 @@ class Artifact:
             run: what takes nights is shown as it comes.
         unrecorded: Whether it is rendered without any record too, every cell saying what is missing: its data is placed
             by hand.
+        readme: Whether the README shows its short form.
     """
 
     paper: str
@@ -52,6 +53,7 @@ class Artifact:
     reason: str = ""
     unrecorded: bool = False
     partial: bool = False
+    readme: bool = False
 
     @property
     def name(self) -> str:

@@ -1,9 +1,12 @@
-"""What networks consist of and cost: layers in call order, floating point operations, parameters."""
+"""What networks consist of and cost: layers in call order, floating point operations, parameters, and seconds."""
 
 from __future__ import annotations
 
+import resource
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +15,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["Flops", "LayerCall", "count_flops", "count_parameters", "trace_layers"]
+__all__ = ["Flops", "LayerCall", "count_flops", "count_parameters", "timed", "trace_layers"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -141,3 +146,26 @@ def trace_layers(
         for handle in handles:
             handle.remove()
     return calls
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def timed(call: Callable[[], T], device: str, *, processor: bool = False) -> tuple[T, float]:
+    """What a call returns, and its seconds; a GPU has ended its work.
+
+    Arguments:
+        call: What to call, once.
+        device: Where it computes.
+        processor: Whether a call on the CPU is given the seconds of this process's processor, which other processes do
+            not lengthen, instead of the wall clock's.
+    """
+    gpu = device.startswith("cuda")
+    clock = _processor_seconds if processor and not gpu else time.perf_counter
+    start = clock()
+    found = call()
+    if gpu:
+        torch.cuda.synchronize(device)
+    return found, clock() - start

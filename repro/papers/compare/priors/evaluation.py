@@ -6,16 +6,15 @@ Metrics of the data have the names that they have in the dataset's own experimen
 
 from __future__ import annotations
 
-import resource
-import timeit
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
+from functools import partial
 
 import torch
 
 from repro.datasets import Dataset
 from repro.datasets.base import specs
 from repro.datasets.card import load_card
+from repro.networks.cost import timed
 from repro.papers.compare.building import fully_connected_autoencoders
 from repro.papers.compare.priors.model import StructuredAutoencoders
 from repro.papers.compare.priors.settings import structure_of
@@ -32,27 +31,7 @@ from repro.records import Metric, RunSpec
 
 __all__ = ["build", "evaluate"]
 
-T = TypeVar("T")
 GUIDED = "score_guided"  # acts where something is observed: its joint draws are those of the score model
-
-
-def _processor_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def _timed(call: Callable[[], T], device: str) -> tuple[T, float]:
-    """A result and its seconds: the processor's, which other processes do not lengthen, or a GPU's wall clock."""
-    results: list[T] = []
-
-    def once() -> None:
-        results.append(call())
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-
-    timer = timeit.default_timer if device.startswith("cuda") else _processor_seconds
-    seconds = timeit.timeit(once, timer=timer, number=1)
-    return results[0], seconds
 
 
 def _costs(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: RunSpec, device: str) -> list[Metric]:
@@ -61,7 +40,7 @@ def _costs(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: Run
     structure = build_structure(
         structure_of(spec), list(model.modalities), model.autoencoders.latent_dim, spec.params["structure"]
     )
-    numbers, fitting = _timed(lambda: model.fit(structure, encodings, spec.seed), device)
+    numbers, fitting = timed(lambda: model.fit(structure, encodings, spec.seed), device, processor=True)
     clock = "wall clock" if device.startswith("cuda") else "processor time"
     size = len(data["train"])
     found = [
@@ -76,7 +55,8 @@ def _costs(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: Run
         tasks.pop("joint")
     for stream, (task, (number, condition)) in enumerate(tasks.items()):
         generator = torch.Generator(device).manual_seed(1000 * spec.params["evaluation"]["seed"] + 100 + stream)
-        _, seconds = _timed(lambda n=number, c=condition, g=generator: model.draw(n, c, g), device)
+        draw = partial(model.draw, number, condition, generator)
+        _, seconds = timed(draw, device, processor=True)
         text = "joint" if condition is None else f"given {observed}, one a point"
         protocol = f"{clock} of drawing the latents of 1,000 samples, from {count:,} drawn at once; {text}"
         found.append(Metric(f"sampling/{task}/seconds", seconds * 1000 / count, "s", count, protocol))

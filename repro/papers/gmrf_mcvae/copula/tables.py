@@ -160,7 +160,30 @@ def _closest(record_row: Sequence[Record]) -> str:
     return f"Conditional mean by protocol: {listed}. Closest to the published {target}: {best}."
 
 
-@artifact("table1", runs=table1_runs)
+def headline(results: Results) -> str:
+    """Table I's means in Markdown, obtained, published, difference and seeds, for the README."""
+    main, exact = table1(results)[:2]
+
+    def number(cell: Cell) -> str:
+        return f"{cell.mean:.2f}" + ("" if cell.std is None else f" ± {cell.std:.2f}")
+
+    lines = [
+        "| model | unconditional: obtained | published | difference | conditional: obtained | published | difference "
+        "| exact distance, unconditional | seeds |",
+        "|:--|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row, other in zip(main.rows, exact.rows, strict=True):
+        cells = [row.cells[f"{t}_mean"] for t in TASKS]
+        parts = [p for c in cells for p in (number(c), str(c.published), f"{c.difference:+.2f}".replace("-", "−"))]
+        lines.append(f"| {' | '.join([row.label, *parts, number(other.cells['uncond_mean']), str(cells[0].n)])} |")
+    floors = [t.floors[0].cells for t in (main, exact)]
+    parts = [number(floors[0]["uncond_mean"]), "", "", number(floors[0]["cond_mean"]), "", ""]
+    lines.append(f"| two true samples | {' | '.join(parts)} | {number(floors[1]['uncond_mean'])} | |")
+    text = "Distances x 1000, mean of both dimensions, mean ± standard deviation over seeds; lower is better."
+    return "\n".join([*lines, "", f"{text} {main.provenance}"]) + "\n"
+
+
+@artifact("table1", runs=table1_runs, short=headline)
 def table1(results: Results) -> list[Table]:
     """Table I with its ablations, and the same experiment by the exact and by the sliced distance.
 
@@ -209,29 +232,6 @@ def table1(results: Results) -> list[Table]:
             )
         )
     return tables
-
-
-def headline(results: Results) -> str:
-    """Table I's means in Markdown, obtained, published, difference and seeds, for the README."""
-    main, exact = table1(results)[:2]
-
-    def number(cell: Cell) -> str:
-        return f"{cell.mean:.2f}" + ("" if cell.std is None else f" ± {cell.std:.2f}")
-
-    lines = [
-        "| model | unconditional: obtained | published | difference | conditional: obtained | published | difference "
-        "| exact distance, unconditional | seeds |",
-        "|:--|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row, other in zip(main.rows, exact.rows, strict=True):
-        cells = [row.cells[f"{t}_mean"] for t in TASKS]
-        parts = [p for c in cells for p in (number(c), str(c.published), f"{c.difference:+.2f}".replace("-", "−"))]
-        lines.append(f"| {' | '.join([row.label, *parts, number(other.cells['uncond_mean']), str(cells[0].n)])} |")
-    floors = [t.floors[0].cells for t in (main, exact)]
-    parts = [number(floors[0]["uncond_mean"]), "", "", number(floors[0]["cond_mean"]), "", ""]
-    lines.append(f"| two true samples | {' | '.join(parts)} | {number(floors[1]['uncond_mean'])} | |")
-    text = "Distances x 1000, mean of both dimensions, mean ± standard deviation over seeds; lower is better."
-    return "\n".join([*lines, "", f"{text} {main.provenance}"]) + "\n"
 
 
 def _renamed(row: Row, rename: Mapping[str, str]) -> Row:

@@ -5,7 +5,6 @@ Networks are as they were initialised, for seconds do not depend on weights.
 
 from __future__ import annotations
 
-import timeit
 from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
@@ -17,6 +16,7 @@ from repro.datasets import Dataset, load_dataset
 from repro.datasets.base import specs
 from repro.datasets.card import load_card
 from repro.model import TrainableModel, checked_distributions, isolated_rng
+from repro.networks.cost import timed
 from repro.papers.sbm_vae.building import build, build_sbm, first_modalities
 from repro.papers.sbm_vae.model import SBMVAE
 from repro.papers.sbm_vae.sampling import SamplingSettings
@@ -113,23 +113,14 @@ def sampler(
     return draw
 
 
-def _seconds(call: Callable[[], object], device: str) -> float:
-    def whole() -> None:
-        call()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-
-    return timeit.timeit(whole, number=1)
-
-
 def _in_turn(calls: Mapping[int, Callable[[], object]], repetitions: int, device: str) -> dict[int, float]:
     """Median seconds of each call after one that warms it up; in turn, so that a busy machine slows all alike."""
     for call in calls.values():
-        _seconds(call, device)
+        timed(call, device)[1]
     times: dict[int, list[float]] = {m: [] for m in calls}
     for _ in range(repetitions):
         for m, call in calls.items():
-            times[m].append(_seconds(call, device))
+            times[m].append(timed(call, device)[1])
     return {m: median(t) for m, t in times.items()}
 
 
@@ -179,7 +170,7 @@ def measure(model: TrainableModel, data: Mapping[str, Dataset], spec: RunSpec, d
     with torch.no_grad():
         note("eager", _in_turn({m: sampler(n.score, batch, steps) for m, n in own.items()}, repeat, device))
         for m in [] if gpu else t["whole"]:
-            value = _seconds(sampler(own[m].score, batch, t["num_steps"]), device)
+            _, value = timed(sampler(own[m].score, batch, t["num_steps"]), device)
             text = f"latents of a batch, all {t['num_steps']} steps timed once"
             found.append(Metric(f"timing/eager/whole/{m}", value, "s", batch, text))
         if not t["compiled"]:

@@ -21,6 +21,7 @@ __all__ = [
     "Record",
     "RunSpec",
     "canonical_json",
+    "changed",
     "digest",
     "of_profile",
     "precision_of",
@@ -44,6 +45,16 @@ def of_profile(settings: Mapping[str, Settings], profile: str) -> Settings:
     if profile not in settings:
         raise NoProfileError(f"has no profile {profile!r}; it has {', '.join(settings)}")
     return settings[profile]
+
+
+def changed(base: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """The settings of another profile: those of a base with some changed, in settings within settings too."""
+    found = dict(base)
+    for name, value in changes.items():
+        inner = base.get(name)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        found[name] = changed(inner, **value) if both else value
+    return found
 
 
 def canonical_json(value: Any) -> str:

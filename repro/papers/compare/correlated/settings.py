@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from repro.records import RunSpec
+from repro.records import RunSpec, changed
 
 __all__ = ["DATASET", "LABELS", "MODALITIES", "PROFILES", "RHOS", "compare_spec"]
 
@@ -27,60 +27,61 @@ RHOS: Mapping[str, tuple[float, ...]] = {
 # stage: "paper" has its Table 4, "quick" the larger rate and the faster sampler of its reduced profile.
 # "overnight": the networks of "quick" on all triples, of which the last are "validation_samples", until their loss has
 # not improved for "patience" epochs.
+_PAPER = {
+    "networks": {"networks": "resnet"},
+    "train_samples": 20_000,
+    "test_samples": 5_000,
+    "training": {"epochs": 30, "batch_size": 256},
+    "deep_cca": {"epochs": 10, "batch_size": 1000},
+    "held_out": 0.1,
+    "score": {"width": 64, "multipliers": [1, 2], "blocks": 2, "decay": 0.9999},
+    "score_training": {"epochs": 300, "batch_size": 256, "learning_rate": 2e-4},
+    "sampling": {"sampler": "predictor_corrector", "num_steps": 100},
+    "evaluation": {"points": 1000, "draws": 16},
+    "seeds": 5,
+}
+_NARROW = {
+    "networks": {"networks": "mlp", "widths": [400, 200]},
+    "score_training": {"batch_size": 128, "learning_rate": 1e-3},
+    "sampling": {"sampler": "dpm_solver", "num_steps": 20},
+}
 PROFILES: Mapping[str, Mapping[str, Any]] = {
-    "paper": {
-        "networks": {"networks": "resnet"},
-        "train_samples": 20_000,
-        "test_samples": 5_000,
-        "training": {"epochs": 30, "batch_size": 256},
-        "deep_cca": {"epochs": 10, "batch_size": 1000},
-        "held_out": 0.1,
-        "score": {"width": 64, "multipliers": [1, 2], "blocks": 2, "decay": 0.9999},
-        "score_training": {"epochs": 300, "batch_size": 256, "learning_rate": 2e-4},
-        "sampling": {"sampler": "predictor_corrector", "num_steps": 100},
-        "evaluation": {"points": 1000, "draws": 16},
-        "seeds": 5,
-    },
-    "overnight": {
-        "networks": {"networks": "mlp", "widths": [400, 200]},
-        "train_samples": 20_000,
-        "validation_samples": 2_000,
-        "test_samples": 5_000,
-        "training": {"epochs": 60, "batch_size": 256, "patience": 5},
-        "deep_cca": {"epochs": 5, "batch_size": 1000, "patience": None},
-        "held_out": 0.1,
-        "score": {"width": 32, "multipliers": [1, 2], "blocks": 1, "decay": 0.999},
-        "score_training": {"epochs": 60, "batch_size": 128, "learning_rate": 1e-3},
-        "sampling": {"sampler": "dpm_solver", "num_steps": 20},
-        "evaluation": {"points": 1000, "draws": 4},
-        "seeds": 3,
-    },
-    "quick": {
-        "networks": {"networks": "mlp", "widths": [400, 200]},
-        "train_samples": 10_000,
-        "test_samples": 2_000,
-        "training": {"epochs": 12, "batch_size": 256},
-        "deep_cca": {"epochs": 5, "batch_size": 1000},
-        "held_out": 0.1,
-        "score": {"width": 32, "multipliers": [1, 2], "blocks": 1, "decay": 0.995},
-        "score_training": {"epochs": 14, "batch_size": 128, "learning_rate": 1e-3},
-        "sampling": {"sampler": "dpm_solver", "num_steps": 20},
-        "evaluation": {"points": 500, "draws": 4},
-        "seeds": 1,
-    },
-    "smoke": {
-        "networks": {"networks": "mlp", "widths": [32]},
-        "train_samples": 160,
-        "test_samples": 80,
-        "training": {"epochs": 1, "batch_size": 80},
-        "deep_cca": {"epochs": 1, "batch_size": 80},
-        "held_out": 0.3,  # 30 latents in all need more than 30 samples
-        "score": {"width": 8, "multipliers": [1, 2], "blocks": 1, "decay": 0.9},
-        "score_training": {"epochs": 1, "batch_size": 80, "learning_rate": 1e-3},
-        "sampling": {"sampler": "dpm_solver", "num_steps": 3},
-        "evaluation": {"points": 40, "draws": 2},
-        "seeds": 1,
-    },
+    "paper": _PAPER,
+    "overnight": changed(
+        changed(_PAPER, **_NARROW),
+        validation_samples=2_000,
+        training={"epochs": 60, "patience": 5},
+        deep_cca={"epochs": 5, "patience": None},
+        score={"width": 32, "blocks": 1, "decay": 0.999},
+        score_training={"epochs": 60},
+        evaluation={"draws": 4},
+        seeds=3,
+    ),
+    "quick": changed(
+        changed(_PAPER, **_NARROW),
+        train_samples=10_000,
+        test_samples=2_000,
+        training={"epochs": 12},
+        deep_cca={"epochs": 5},
+        score={"width": 32, "blocks": 1, "decay": 0.995},
+        score_training={"epochs": 14},
+        evaluation={"points": 500, "draws": 4},
+        seeds=1,
+    ),
+    "smoke": changed(
+        changed(_PAPER, **_NARROW),
+        networks={"widths": [32]},
+        train_samples=160,
+        test_samples=80,
+        training={"epochs": 1, "batch_size": 80},
+        deep_cca={"epochs": 1, "batch_size": 80},
+        held_out=0.3,  # 30 latents in all need more than 30 samples
+        score={"width": 8, "blocks": 1, "decay": 0.9},
+        score_training={"epochs": 1, "batch_size": 80},
+        sampling={"num_steps": 3},
+        evaluation={"points": 40, "draws": 2},
+        seeds=1,
+    ),
 }
 LEARNING_RATE, PATIENCE = 1e-3, 30  # CoVAE, appendix B
 

@@ -44,7 +44,7 @@ class BlockGaussian(Distribution):
         ValueError: If shapes do not fit, or, under validation, a parameter is not finite or ``scale_tril`` is not
             lower triangular with a positive diagonal.
 
-    Source: GMRF MCVAE, eq. 7 and 8.
+    Source: GMRF MCVAE, eq. 7, 8 and 12.
     """
 
     arg_constraints = {"mean": constraints.real_vector, "scale_tril": constraints.lower_cholesky}  # noqa: RUF012
@@ -152,7 +152,7 @@ class BlockGaussian(Distribution):
 
     @property
     def precision_matrix(self) -> Tensor:
-        """Inverse of the covariance, exactly symmetric, ``(*batch, D, D)``."""
+        """Inverse of the covariance, the Λ of GMRF MCVAE, eq. 6, exactly symmetric, ``(*batch, D, D)``."""
         return self._matrix(torch.cholesky_inverse(self._scale_tril), symmetric=True)
 
     def _matrix(self, matrix: Tensor, symmetric: bool = False) -> Tensor:
@@ -266,7 +266,7 @@ class BlockGaussian(Distribution):
         Raises:
             ValueError: If a name is unknown, a size is wrong, or no block or every block is given.
 
-        Source: GMRF MCVAE, eq. 9, for any number of blocks on either side.
+        Source: GMRF MCVAE, eq. 9, 13 and 14, for any number of blocks on either side.
         """
         observed = ordered_blocks(self.block_sizes, given)
         rest = [name for name in self.block_sizes if name not in given]

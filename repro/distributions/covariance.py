@@ -265,7 +265,7 @@ def block_dominant_covariance(
     Raises:
         ValueError: If shapes do not fit ``block_sizes``, a constant is out of range, or the diagonal is not positive.
 
-    Source: GMRF MCVAE, section III-C5; errata E8, E9, E17.
+    Source: GMRF MCVAE, section III-C5, eq. 10, 11, 15 and 16; errata E8, E9, E17.
     """
     sizes = tuple(as_block_sizes(block_sizes).values())
     dim = sum(sizes)

@@ -60,7 +60,7 @@ class PairwiseMRF:
     Raises:
         ValueError: If block sizes are not positive, or τ is not.
 
-    Source: MRF MVAE, eq. 4 and section 3.1.3; errata E6 and E7.
+    Source: MRF MVAE, eq. 4 and section 3.1.3; GMRF MCVAE, eq. 2 to 5; errata E6 and E7.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ def generalized_elbo(
     Raises:
         ValueError: If the values' shapes differ.
 
-    Source: MRF MVAE, eq. 37.
+    Source: MRF MVAE, eq. 37; GMRF MCVAE, eq. 18.
     """
     _check(log_likelihood=log_likelihood, prior_energy=prior_energy, posterior_energy=posterior_energy)
     terms = log_likelihood - prior_energy + posterior_energy
@@ -59,7 +59,7 @@ def log_partition_surrogate(energy: Tensor) -> Tensor:
     Returns:
         :math:`-\frac{1}{K} \sum_k E_\theta(z_k)`, ``(*batch)``.
 
-    Source: MRF MVAE, eq. 38.
+    Source: MRF MVAE, eq. 38; GMRF MCVAE, eq. 19.
     """
     return -energy.mean(0)
 
@@ -98,7 +98,7 @@ def generalized_surrogate(
     Raises:
         ValueError: If there are fewer than two samples of q or none of p, or values have a wrong shape.
 
-    Source: MRF MVAE, eq. 37 and 38.
+    Source: MRF MVAE, eq. 37 and 38; GMRF MCVAE, eq. 18 and 19.
     """
     if len(posterior_samples) < 2 or len(prior_samples) < 1:
         raise ValueError(

@@ -4,6 +4,7 @@ alone.
 
 from __future__ import annotations
 
+import argparse
 import ast
 from collections.abc import Iterator
 from functools import cache
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import repro
+from repro.cli.main import COMMANDS, parser
 
 ROOT = Path(repro.__file__).resolve().parent
 # From the library up; what stands on one line may import of one another what BESIDE says.
@@ -258,3 +260,36 @@ def test_modules_name_what_they_offer(module: str) -> None:
     body = [n for n in tree(module).body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
     offers = any(isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__" for n in tree(module).body)
     assert offers or not body
+
+
+# Imports within functions: of what takes long to import where most calls do without, and of optional libraries.
+MOST_LOCAL_IMPORTS = 60
+
+
+def local_imports(source: ast.Module) -> list[int]:
+    """Lines of the imports within functions, each once however deep the functions are nested."""
+    functions = [n for n in ast.walk(source) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    kinds = ast.Import | ast.ImportFrom
+    return sorted({n.lineno for function in functions for n in ast.walk(function) if isinstance(n, kinds)})
+
+
+def test_imports_stand_at_the_top() -> None:
+    found = [f"{module}:{line}" for module in MODULES for line in local_imports(tree(module))]
+    assert len(found) <= MOST_LOCAL_IMPORTS, f"{len(found)} imports within functions: {', '.join(found)}"
+
+
+def test_the_walk_sees_local_imports() -> None:
+    text = "import os\ndef f():\n    import sys\n    def g():\n        from re import match\nclass C:\n    import io\n"
+    assert local_imports(ast.parse(text)) == [3, 5]
+
+
+def test_every_command_has_a_module_and_a_function() -> None:
+    """What the table of commands names is there, and every command that the parser knows is in the table."""
+    for module, _, function in (place.partition(":") for place in COMMANDS.values()):
+        assert any(isinstance(n, ast.FunctionDef) and n.name == function for n in tree(f"repro.cli.{module}").body)
+    (commands,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    known = {""}
+    for name, sub in commands.choices.items():
+        actions = [a for a in sub._actions if isinstance(a, argparse._SubParsersAction)]
+        known |= {f"{name} {word}" for a in actions for word in a.choices} or {name}
+    assert known == set(COMMANDS)

@@ -26,8 +26,9 @@ from repro.errors import NotOfferedError, UsageError
 from repro.papers import paper as paper_of
 from repro.papers import papers
 from repro.report.evidence import Comparison, Evidence
+from repro.report.markdown import escaped
 
-__all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "cell", "claims", "counts", "to_markdown"]
+__all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "claims", "counts", "to_markdown"]
 
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not run")
 # The best evidence first; smoke runs are none.
@@ -289,11 +290,6 @@ def counts(verdicts: Sequence[Verdict]) -> str:
     return f"{len(verdicts)} claims: " + ", ".join(f"{n} {v}" for v, n in numbers.items())
 
 
-def cell(text: str) -> str:
-    """Text for a cell of a Markdown table."""
-    return " ".join(text.replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*").split())
-
-
 def to_markdown(verdicts: Sequence[Verdict]) -> str:
     """The verdicts as a Markdown table.
 
@@ -310,9 +306,9 @@ def to_markdown(verdicts: Sequence[Verdict]) -> str:
             "; ".join(v.evidence) or "—",
             v.published or "—",
             runs,
-            f"**{v.verdict}**{cell(why)}",
+            f"**{v.verdict}**{escaped(why)}",
         )
-        lines.append("| " + " | ".join([*(cell(t) for t in texts[:-1]), texts[-1]]) + " |")
+        lines.append("| " + " | ".join([*(escaped(t) for t in texts[:-1]), texts[-1]]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro.artifacts.claims import all_verdicts, cell, counts, to_markdown
+from repro.artifacts.claims import all_verdicts, counts, to_markdown
 from repro.artifacts.inventory import KINDS, Artifact, artifacts, find
 from repro.artifacts.render import Sources, is_unrecorded, output_folder, plan, render, results, unique
 from repro.engine.store import write_atomically
 from repro.errors import NotOfferedError, RunError
 from repro.papers import paper, papers
 from repro.records import PROFILES
+from repro.report.markdown import escaped
 
 __all__ = [
     "RESULTS_HEADING",
@@ -109,7 +110,7 @@ def headline_claims(figures: Path) -> str:
     lines = [f"{counts(verdicts)}. The main ones:", "", "| paper | claim | verdict |", "|:--|:--|:--|"]
     for v in main:
         why = f": {'; '.join(v.reasons)}" if v.reasons and v.verdict != "not run" else ""
-        lines.append(f"| {v.claim.paper} | {cell(v.claim.text)} | **{v.verdict}**{cell(why)} |")
+        lines.append(f"| {v.claim.paper} | {escaped(v.claim.text)} | **{v.verdict}**{escaped(why)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -143,7 +144,7 @@ def targets_page(figures: Path) -> str:
                 "| target | shows | data | cost |",
                 "|:--|:--|:--|:--|",
             ]
-            lines += [f"| {_target(a)} | {cell(a.title)} | {', '.join(a.data) or '—'} | {_cost(a)} |" for a in own]
+            lines += [f"| {_target(a)} | {escaped(a.title)} | {', '.join(a.data) or '—'} | {_cost(a)} |" for a in own]
     return "\n".join(lines) + "\n"
 
 
@@ -154,7 +155,7 @@ def _target(artifact: Artifact) -> str:
 def _cost(artifact: Artifact) -> str:
     if artifact.same_as:
         return f"the same as `{find(artifact.same_as).target}`"
-    return cell(artifact.cost or artifact.reason or KINDS[artifact.kind])
+    return escaped(artifact.cost or artifact.reason or KINDS[artifact.kind])
 
 
 def recorded_seeds(artifact: Artifact, profile: str, sources: Sources) -> int | None:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from repro.report import markdown
 from repro.report.cells import Claim, Number, Shown
 from repro.report.latex import escaped, floating
 
 __all__ = ["NONE", "PlainTable", "make_command", "yes_no"]
 
 NONE = "—"  # a cell with nothing to say
-
-_MARKDOWN = str.maketrans({"|": r"\|", "*": r"\*", "_": r"\_", "<": "&lt;"})
 
 
 def yes_no(value: bool) -> str:
@@ -91,11 +90,11 @@ class PlainTable:
 
     def to_markdown(self) -> str:
         """The title in bold, a pipe table, and the notes as a list."""
-        lines = [[cell.translate(_MARKDOWN) for cell in line] for line in (self.columns, *self.rows)]
+        lines = [[markdown.escaped(cell) for cell in line] for line in (self.columns, *self.rows)]
         lines.insert(1, ["---"] * len(self.columns))
         table = ["| " + " | ".join(line) + " |" for line in lines]
-        notes = ["", *(f"- {note.translate(_MARKDOWN)}" for note in self.notes)] if self.notes else []
-        return "\n".join([f"**{self.title.translate(_MARKDOWN)}**", "", *table, *notes]) + "\n"
+        notes = ["", *(f"- {markdown.escaped(note)}" for note in self.notes)] if self.notes else []
+        return "\n".join([f"**{markdown.escaped(self.title)}**", "", *table, *notes]) + "\n"
 
     def to_csv(self) -> str:
         """Headings and rows as comma-separated text."""

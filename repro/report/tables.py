@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from repro.report import markdown
 from repro.report.cells import Cell, CellVerdict, Claim, ColumnVerdict, Number, Verdict, rank_correlation
 from repro.report.latex import HEADER, escaped, floating
 from repro.report.plain_tables import PlainTable
@@ -14,7 +15,6 @@ from repro.report.plain_tables import PlainTable
 __all__ = ["Column", "Row", "RowGroup", "Table", "join_tables", "latex_parts"]
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
-_TO_MARKDOWN = str.maketrans({"|": r"\|", "*": r"\*", "_": r"\_", "<": "&lt;"})
 
 _Line = list[tuple[str, bool]]  # text and whether it is bold, for every column of the printed table
 
@@ -181,19 +181,19 @@ class Table:
         """Returns the table in GitHub's Markdown, ending in a newline."""
 
         def line(texts: _Line) -> str:
-            cells = [_markdown(text) for text, _ in texts]
+            cells = [markdown.escaped(text) for text, _ in texts]
             marked = [f"**{cell}**" if bold else cell for cell, (_, bold) in zip(cells, texts, strict=True)]
             return "| " + " | ".join(marked) + " |"
 
         header = [("Model", False), ("", False)]
         header += [(f"{c.group} {c.label}".strip() + _ARROWS[c.better], False) for c in self.columns]
-        lines = [f"**{_markdown(self.caption)}**", "", _markdown(self.provenance), "", line(header)]
+        lines = [f"**{markdown.escaped(self.caption)}**", "", markdown.escaped(self.provenance), "", line(header)]
         lines.append("|:--|:--|" + "--:|" * len(self.columns))
         for title, block in self._blocks():
             if title:
-                lines.append(f"| *{_markdown(title)}* |" + " |" * (len(self.columns) + 1))
+                lines.append(f"| *{markdown.escaped(title)}* |" + " |" * (len(self.columns) + 1))
             lines += [line(texts) for texts in block]
-        lines += [part for note in self.all_notes() for part in ("", _markdown(note))]
+        lines += [part for note in self.all_notes() for part in ("", markdown.escaped(note))]
         return "\n".join(lines) + "\n"
 
     def to_latex(self, label: str | None = None) -> str:
@@ -345,11 +345,3 @@ def latex_parts(tables: Sequence[Table | PlainTable], label: str, part: int | No
 
 def _number(value: float, decimals: int, sign: str = "") -> str:
     return f"{value:{sign}.{decimals}f}".replace("-", "−")
-
-
-def _markdown(text: str) -> str:
-    """Text with Markdown's characters escaped, but in code, where a backslash would be shown."""
-    parts = " ".join(text.split()).split("`")
-    if len(parts) % 2 == 0:  # a backtick without its partner
-        return "`".join(parts).translate(_TO_MARKDOWN)
-    return "`".join(p if i % 2 else p.translate(_TO_MARKDOWN) for i, p in enumerate(parts))

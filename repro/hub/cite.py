@@ -5,6 +5,7 @@ from __future__ import annotations
 from repro.artifacts.citation import bibtex
 from repro.artifacts.inventory import artifacts, find
 from repro.engine.environment import git
+from repro.hub.registry import models
 from repro.papers import papers
 
 __all__ = ["cite"]
@@ -25,8 +26,6 @@ def cite(name: str, *, classic: bool = True) -> str:
     if name in papers():
         used = {d for a in artifacts().values() if a.paper == name for d in a.data}
         return bibtex(name, sorted(used), commit, classic=classic)
-    from repro.hub.registry import models
-
     if name in models():
         spec = models()[name].spec()
         return bibtex(spec.paper, [spec.dataset], commit, classic=classic)

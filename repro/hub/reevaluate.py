@@ -11,6 +11,7 @@ from typing import Any
 from repro.artifacts.inventory import find
 from repro.artifacts.render import plan, render, unique
 from repro.artifacts.results import check_results
+from repro.engine.local import run_all
 from repro.engine.store import (
     RunStore,
     default_results_root,
@@ -22,6 +23,7 @@ from repro.engine.store import (
 )
 from repro.errors import RunError
 from repro.hub.manifest import entries, find_entry, packaged_files
+from repro.hub.pull import pull
 from repro.hub.registry import Model, model_of, models
 from repro.records import Record, RunSpec
 from repro.weights.folder import package_folder
@@ -105,8 +107,6 @@ def _folder(name: str) -> Path:
     """
     entry = find_entry(name)
     if (hashes := packaged_files(entry)) is None:
-        from repro.hub.pull import pull
-
         return pull(entry)[0]
     folder = package_folder() / name
     for file, expected in hashes.items():
@@ -177,8 +177,6 @@ def reevaluate(
         RunError: If none of its runs has published weights, an evaluation failed, or a record is missing.
         HubError: If weights cannot be had.
     """
-    from repro.engine.local import run_all
-
     artifact = find(name)
     specs = unique(plan(artifact, profile, seeds or 1))
     known = entries()

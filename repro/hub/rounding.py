@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
 from repro.artifacts.render import record_path
 from repro.engine.execute import execute, save_tensors
 from repro.engine.store import RunStore, file_sha256, read_record, write_atomically
@@ -94,9 +97,6 @@ def rounded(
 
 def _place(record: Record, trained: Path, target: Path, dtype: str) -> Path:
     """A run directory whose training is over, with weights in another precision."""
-    import torch
-    from safetensors.torch import load_file
-
     tensors = load_file(trained / "weights.safetensors")
     kept = {k: v.to(getattr(torch, dtype)) if v.is_floating_point() else v for k, v in tensors.items()}
     target.mkdir(parents=True, exist_ok=True)

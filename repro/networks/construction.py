@@ -43,7 +43,6 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "sbm_vae.Decoder": ("repro.papers.sbm_vae.building", "_Decoder"),
     "sbm_vae.GaussianHeads": ("repro.papers.sbm_vae.building", "_GaussianHeads"),
     "FaceBaseline": ("repro.papers.sbm_vae.celeba.models", "FaceBaseline"),
-    "FaceJointBaseline": ("repro.papers.sbm_vae.celeba.models", "FaceBaseline"),
     "faces.Decoder": ("repro.papers.sbm_vae.celeba.models", "_Decoder"),
     "faces.Encoder": ("repro.papers.sbm_vae.celeba.models", "_Encoder"),
     "compare.Heads": ("repro.papers.compare.building", "_Heads"),
@@ -53,8 +52,6 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "Baseline": ("repro.baselines.models", "Baseline"),
     "BaselineSettings": ("repro.baselines.models", "BaselineSettings"),
     "ConcatenatedEncoder": ("repro.baselines.models", "_ConcatenatedEncoder"),
-    "JointBaseline": ("repro.baselines.models", "Baseline"),
-    "JointBaselineSettings": ("repro.baselines.models", "BaselineSettings"),
     "GaussianMLPEncoder": ("repro.networks.mlp", "GaussianMLPEncoder"),
     "HiddenLayers": ("repro.networks.mlp", "HiddenLayers"),
     "MLP": ("repro.networks.mlp", "MLP"),
@@ -67,8 +64,13 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "vaegan.Decoder": ("repro.networks.vaegan", "Decoder"),
     "vaegan.Encoder": ("repro.networks.vaegan", "Encoder"),
 }
-# Of several names the first: the others are what a class was saved as before.
-NAMES = {place: name for name, place in reversed(CLASSES.items())}
+NAMES = {place: name for name, place in CLASSES.items()}
+# What files name classes that have become one with another.
+FORMER = {
+    "FaceJointBaseline": "FaceBaseline",
+    "JointBaseline": "Baseline",
+    "JointBaselineSettings": "BaselineSettings",
+}
 
 _CONVOLUTION = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 _NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
@@ -329,7 +331,7 @@ class _Decoder:
             raise ValueError(f"{name} cannot be built ({' '.join(str(error).split())})") from None
 
     def _class(self, name: str, arguments: Any) -> type:
-        if name in CLASSES:
+        if (name := FORMER.get(name, name)) in CLASSES:
             module, leaf = CLASSES[name]
             return vars(import_module(module))[leaf]
         if name.startswith("torch.nn.") and ((leaf := name.removeprefix("torch.nn.")) in LAYERS or name == SEQUENTIAL):

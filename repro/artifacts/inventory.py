@@ -34,7 +34,7 @@ class Artifact:
         title: What it shows.
         data: Names of the datasets.
         same_as: The artifact of another paper that prints the same, empty for none.
-        cost: Time of the paper profile on two cores.
+        cost: Time of the paper profile on two cores, and on a GPU where that was measured; other profiles' after "; ".
         reason: Why it cannot be computed, for kind X.
         partial: Whether it is rendered as soon as some run has a record, with the other rows saying that they are not
             run: what takes nights is shown as it comes.

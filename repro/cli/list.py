@@ -91,9 +91,9 @@ def _data(artifact: Artifact) -> str:
 
 
 def _cost(artifact: Artifact) -> str:
-    """The paper profile's cost without what is said of others."""
-    first = re.split("; |, ", artifact.cost or "-")[0]
-    return re.sub(" on an? ", " ", first.replace("with ", "as ", 1))
+    """The paper profile's cost, on two cores and what was measured on a GPU, without what is said of others."""
+    first = re.split("; |, (?!GPU)", artifact.cost or "-")[0]
+    return first.replace("with ", "as ", 1)
 
 
 def _entry(artifact: Artifact, figures: Path) -> dict[str, object]:

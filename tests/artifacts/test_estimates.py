@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from repro.artifacts.inventory import find
+from repro.artifacts.inventory import artifacts, find
 from repro.artifacts.planning import all_runs
 from repro.artifacts.render import Sources, estimate, plan, resolved, unique
+from repro.cli.main import main
 from repro.engine import environment as machine
 from repro.engine.cost import COUNTED, cost, expected, kind_of, read_table, training_seconds
 from repro.engine.speed import REFERENCE, Speed, cached_speed, describe, measure_speed, speed
-from repro.engine.store import RunStore
+from repro.engine.store import RunStore, figures_root
 from repro.records import Record, RunSpec, precision_of, provenance, with_precision
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
@@ -225,3 +227,30 @@ def test_estimate_of_many_is_the_longest_worker_s() -> None:
     specs = _runs("gmrf_mcvae/table1")
     one, two = estimate(specs, 1)[0], estimate(specs, 2)[0]
     assert one / 2 <= two < one
+
+
+def _cards(record: str) -> bool:
+    return '"device": "cuda' in record
+
+
+def test_no_time_of_a_gpu_is_listed_that_was_not_measured() -> None:
+    recorded = {p.parts[-3] for p in figures_root().glob("*/records/*.json") if _cards(p.read_text(encoding="utf-8"))}
+    named = [a for a in artifacts().values() if re.search(r"GPU|[ABH]\d{2,3}|with a card", a.cost)]
+    assert len(named) > 20
+    for artifact in named:
+        if artifact.paper not in recorded:
+            assert re.fullmatch(r"[\d,]+ (min|h), GPU not measured(; .*)?", artifact.cost), artifact.name
+
+
+def test_the_list_says_that_no_gpu_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "gmrf_mcvae"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert " 1,600 h, GPU not measured " in lines["gmrf_mcvae/table2"]
+    assert "GPU" not in lines["gmrf_mcvae/table1"]
+
+
+@pytest.mark.parametrize("name", ["gmrf_mcvae/table2", "gmrf_mcvae/table2-sweep", "covae/table1", "sbm_vae/table6"])
+def test_hours_on_two_cores_are_those_that_are_counted(name: str) -> None:
+    specs = unique(plan(find(name), "paper", None))
+    hours = sum(expected(s, REFERENCE)[0] for s in specs) / 2 / 3600
+    assert float(find(name).cost.split(" h")[0].replace(",", "")) == pytest.approx(hours, rel=0.1)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import repro.baselines.lightly  # noqa: F401  (before anything of multivae)
+
 _LAZY = {
     "Baseline": "repro.baselines.models",
     "BaselineSettings": "repro.baselines.models",

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
 __all__ = ["Flops", "LayerCall", "count_flops", "count_parameters", "timed", "trace_layers"]
@@ -63,6 +62,8 @@ def count_flops(module: nn.Module, shape: Sequence[int], *, batch_size: int = 1,
     Raises:
         ValueError: If ``batch_size`` is under 1.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # 50 MB of triton, which nothing else here needs
+
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, must be at least 1")
     x = torch.empty(batch_size, *shape, device="meta", requires_grad=input_gradient)

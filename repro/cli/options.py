@@ -259,5 +259,6 @@ def _weights(commands: Any) -> None:
     sub.add_argument("repo", help="the model repository, user/name")
     sub.add_argument("names", nargs="*", metavar="NAME", help="some models alone; all that have a record by default")
     sub.add_argument("--yes", action="store_true", help="upload, tag, and pin the revisions in the manifest")
+    sub.add_argument("--onto", default="", metavar="COMMIT", help="replace what somebody else pushed with this commit")
     _folders(sub, "runs")
     sub.add_argument("--figures", type=Path, metavar="DIR", help="committed records (REPRO_FIGURES, or figures)")

@@ -7,9 +7,9 @@ import argparse
 from repro.artifacts.render import record_path
 from repro.engine.store import RunStore, default_runs_root, figures_root, file_sha256, sound_record
 from repro.errors import HubError, RecordError, RunError, UsageError
-from repro.hub.manifest import entries, find_entry, packaged_files
+from repro.hub.manifest import entries, packaged_files
 from repro.hub.pull import cached, problems, pull
-from repro.hub.registry import Model, models, training_command
+from repro.hub.registry import Model, find_entry, models, training_command
 from repro.report.text import columns
 from repro.weights.folder import package_folder
 
@@ -49,7 +49,12 @@ def _absence(model: Model) -> str:
         sound_record(spec, RunStore(default_runs_root()))
     except (RunError, RecordError):
         recorded = record_path(spec, figures_root()).is_file()
-        return f"{'recorded, its weights are gone' if recorded else 'not recorded'}; `{training_command(model)}` trains"
+        state = (
+            f"{'recorded, its weights are gone' if recorded else 'not recorded'}; `{training_command(model)}` trains"
+        )
+        if (size := model.half_megabytes.get(spec.profile)) is not None:
+            state += f"; {size:g} MB in half precision, more than ships, so for the Hub (`make push-weights`)"
+        return state
     return "trained, in the run directories; `repro weights ship NAME` packs"
 
 

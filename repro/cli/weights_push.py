@@ -47,4 +47,4 @@ def push_weights(options: argparse.Namespace) -> None:
         raise UsageError(str(error)) from None
     _known(options.names)
     bundles = collect(options.names, RunStore(options.runs or default_runs_root()), options.figures)
-    push(options.repo, bundles, upload=options.yes)
+    push(options.repo, bundles, upload=options.yes, onto=options.onto)

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from repro.datasets.base import ModalitySpec
+from repro.engine.store import RunStore, default_runs_root
 from repro.errors import HubError
 from repro.hub.config import Config, parse_config
-from repro.hub.manifest import Entry, entries, find_entry, packaged_files
-from repro.hub.registry import block_config
+from repro.hub.manifest import Entry, entries, packaged_files
+from repro.hub.registry import block_config, find_entry, models
 from repro.model import MultimodalModel, isolated_rng
 from repro.networks.construction import decode
 from repro.papers import experiment_of, papers
@@ -54,7 +55,8 @@ def load_model(
     A published model is looked for in the package, which small ones ship with, then in the cache, then on the Hub, at
     the commit that the manifest (``repro/weights/manifest.toml``) pins. Every file's SHA-256 is checked at every call,
     and names and shapes of all tensors must be the model's. The global random state stays untouched. For a folder, or a
-    repository of the Hub, it is :meth:`~repro.model.MultimodalModel.from_pretrained`.
+    repository of the Hub, it is :meth:`~repro.model.MultimodalModel.from_pretrained`. A model that does not ship is
+    read from the reader's own run directory (``REPRO_RUNS``, or ``runs``) once its run has a record.
 
     Arguments:
         name: Such as ``"gmrf_mcvae/copula"`` or ``"vaegan-decoder"``; ``repro weights list`` shows all. Or a folder, or
@@ -81,11 +83,32 @@ def load_model(
         if (Path(name) / "weights.safetensors").is_file():
             return _from_folder(Path(name)).to(place)
         return MultimodalModel.from_pretrained(name, revision=revision, device=place, trust_classes=trust_classes)
+    if not published and revision is None and (found := _from_own_run(str(name))) is not None:
+        return found.to(place)
     entry = find_entry(str(name))
     config, content = _contents(entry, revision)
     model = build(config, entry.name)
     load_weights(model, content, entry.name, file="weights.safetensors")
     return model.to(place).eval()
+
+
+def _from_own_run(name: str) -> nn.Module | None:
+    """A model of the registry that does not ship, from the reader's own run; None where that has no record."""
+    if name not in models() or models()[name].block:
+        return None
+    spec, store = models()[name].spec(), RunStore(default_runs_root())
+    if (record := store.record(spec)) is None:
+        return None
+    path = store.directory(spec) / "weights.safetensors"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{name}: {path} cannot be read ({error.strerror})") from None
+    if (found := hashlib.sha256(content).hexdigest()) != record.weights_sha256:
+        raise ValueError(f"{name}: {path} has sha256 {found}, its record says {record.weights_sha256}")
+    model = build(models()[name].config(spec), name)
+    load_weights(model, content, name, file="weights.safetensors")
+    return model.eval()
 
 
 def _from_folder(folder: Path) -> nn.Module:

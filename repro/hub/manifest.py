@@ -8,19 +8,16 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from repro.engine.store import write_atomically
-from repro.errors import UsageError
 from repro.hub.config import BLOCK_FILES, FILES, check_files, check_name
 from repro.weights.folder import check_repo, package_folder
 
 __all__ = [
     "Entry",
     "entries",
-    "find_entry",
     "manifest_path",
     "manifest_text",
     "packaged_files",
@@ -156,25 +153,6 @@ def _check_hashes(sizes: Any, hashes: Any, names: Sequence[str], where: str) -> 
 def entries() -> dict[str, Entry]:
     """All weights that ``load_model`` knows, by name."""
     return dict(sorted(read_manifest().items()))
-
-
-def find_entry(name: str) -> Entry:
-    """The weights of a name.
-
-    Raises:
-        UsageError: If there are none; it names the near matches.
-    """
-    known = entries()
-    if name not in known:
-        from repro.hub.registry import models, training_command
-
-        if name in models():
-            command = training_command(models()[name])
-            raise UsageError(f"the weights of {name} are not published yet; `{command}` trains the model")
-        close = get_close_matches(str(name), known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(known) or 'none'}"
-        raise UsageError(f"unknown weights {name!r}; {hint}")
-    return known[name]
 
 
 def packaged_files(entry: Entry) -> dict[str, str] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from repro import __version__
 from repro.engine.store import RunStore, file_sha256, read_record
 from repro.errors import HubError, RunError
 from repro.hub.card import check_card, collection_card
-from repro.hub.manifest import Entry, find_entry, manifest_path, packaged_files, read_manifest, write_manifest
+from repro.hub.manifest import Entry, manifest_path, packaged_files, read_manifest, write_manifest
 from repro.hub.package import contents_of, new_entry
-from repro.hub.registry import Model, models
+from repro.hub.registry import Model, find_entry, models
 from repro.records import Record
 from repro.weights.folder import check_repo, package_folder
-from repro.weights.shared import endpoint, one_line
+from repro.weights.shared import content_hash, endpoint, one_line
 
 __all__ = ["Bundle", "collect", "push"]
 
@@ -113,6 +114,7 @@ def push(
     bundles: Sequence[Bundle],
     *,
     upload: bool = False,
+    onto: str = "",
     manifest: Path | None = None,
 ) -> None:
     """Lists what goes up, and uploads it if asked to: one commit, a tag of the package's version, pinned revisions.
@@ -125,11 +127,13 @@ def push(
         repo: The model repository, ``"user/name"``; it is made where there is none.
         bundles: What :func:`collect` found.
         upload: Whether to upload; otherwise this is a dry run that reaches no server.
+        onto: The repository's latest commit, where somebody else made it and this push may replace its files.
         manifest: Where the pinned revisions are written to; the package's manifest if None.
 
     Raises:
         ValueError: If the repository's name is none, or there is nothing to push.
-        HubError: If there is no token, or the upload fails; nothing is committed in parts.
+        HubError: If there is no token, the upload fails, or somebody else has pushed since what the manifest pins, be
+            it before this push or during it; nothing is committed in parts.
     """
     check_repo(repo, "push")
     if not bundles:
@@ -155,7 +159,8 @@ def push(
         return
     files: dict[str, bytes | Path] = {"README.md": readme.encode()}
     files |= {f"{b.model.name}/{file}": content for b in bundles for file, content in b.contents.items()}
-    commit, changed = _Upload(repo).run(files)
+    pinned = {e.revision for e in known.values() if e.repo == repo}
+    commit, changed = _Upload(repo, pinned, onto).run(files)
     for bundle in bundles:
         before = known.get(bundle.model.name)
         # Where nothing has changed, the commit that was pinned holds the same files.
@@ -176,15 +181,22 @@ def _commit(record: Record) -> str:
 
 
 class _Upload:
-    """One commit and one tag, by the Hub's client."""
+    """One commit and one tag, by the Hub's client.
 
-    def __init__(self, repo: str) -> None:
+    Arguments:
+        repo: The repository.
+        pinned: Its commits that the manifest pins.
+        onto: As :func:`push` takes it.
+    """
+
+    def __init__(self, repo: str, pinned: Set[str], onto: str) -> None:
         from huggingface_hub import HfApi, get_token
 
         token = get_token()
         if not token:
             raise HubError("no token for the Hub; set HF_TOKEN or run `hf auth login`")
         self.repo, self.api = repo, HfApi(endpoint=endpoint(), token=token, library_name="repro")
+        self.pinned, self.onto = pinned, onto
 
     def run(self, files: Mapping[str, bytes | Path]) -> tuple[str, bool]:
         """The commit that holds the files, and whether it is a new one.
@@ -200,6 +212,8 @@ class _Upload:
             disable_progress_bars()
         try:
             return self._run(files)
+        except HubError:
+            raise
         except (HTTPError, OSError, ValueError, RuntimeError) as error:
             advice = "what was sent is kept; the same command continues"
             raise HubError(f"push to {self.repo} at {self.api.endpoint} failed: {one_line(error)}; {advice}") from None
@@ -208,7 +222,9 @@ class _Upload:
         from huggingface_hub import CommitOperationAdd
 
         self.api.create_repo(self.repo, exist_ok=True)
-        before = self.api.repo_info(self.repo).sha
+        before = str(self.api.repo_info(self.repo).sha)
+        if before not in self.pinned and not (len(self.onto) >= 7 and before.startswith(self.onto)):
+            self._check_others(before, files)
         operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=file) for path, file in files.items()]
         message = f"Weights of repro {__version__}"
         # On top of what was there: another maintainer's push in between is refused, not overwritten.
@@ -217,6 +233,38 @@ class _Upload:
         print(f"{done.commit_url}  {'uploaded' if changed else 'unchanged'}")
         self._tag(done.oid)
         return str(done.oid), changed
+
+    def _tree(self, commit: str) -> dict[str, str]:
+        """Every file of a commit with the hash that the Hub states, of its content or of git's object."""
+        from huggingface_hub.hf_api import RepoFile
+
+        found = self.api.list_repo_tree(self.repo, recursive=True, revision=commit)
+        return {f.path: f.lfs.sha256 if f.lfs is not None else f.blob_id for f in found if isinstance(f, RepoFile)}
+
+    def _check_others(self, head: str, files: Mapping[str, bytes | Path]) -> None:
+        """Refuses to replace what somebody else pushed before this push began.
+
+        A file at the latest commit is nobody else's if it is as at a pinned commit, or as it goes up now: an earlier
+        push that was cut after its commit left it so.
+        """
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        now, earlier = self._tree(head), []
+        for commit in sorted(self.pinned):
+            with contextlib.suppress(RevisionNotFoundError):  # history that was rewritten
+                earlier.append(self._tree(commit))
+        changed = []
+        for path, content in files.items():
+            states = {tree.get(path, "") for tree in earlier} or {""}
+            found = now.get(path, "")
+            if found not in states and found != content_hash(_bytes(content), found):
+                changed.append(path)
+        if changed:
+            what = changed[0] + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
+            raise HubError(
+                f"push to {self.repo} refused: somebody else has pushed {what} since what the manifest pins; take over "
+                f"their manifest, or look at commit {head[:12]} and push with --onto {head[:12]} to replace it"
+            )
 
     def _tag(self, commit: str) -> None:
         """The tag of this version names the latest commit that it was pushed with; pinned revisions are commits."""

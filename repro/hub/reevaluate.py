@@ -22,9 +22,9 @@ from repro.engine.store import (
     write_atomically,
 )
 from repro.errors import RunError
-from repro.hub.manifest import entries, find_entry, packaged_files
+from repro.hub.manifest import entries, packaged_files
 from repro.hub.pull import pull
-from repro.hub.registry import Model, model_of, models
+from repro.hub.registry import Model, find_entry, model_of, models
 from repro.records import Record, RunSpec
 from repro.weights.folder import package_folder
 

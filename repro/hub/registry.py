@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -14,8 +15,9 @@ from repro.artifacts.inventory import find
 from repro.artifacts.render import plan, record_path
 from repro.datasets.card import load_card
 from repro.engine.store import figures_root
-from repro.errors import NotOfferedError, RunError
+from repro.errors import NotOfferedError, RunError, UsageError
 from repro.hub.config import Config
+from repro.hub.manifest import Entry, entries
 from repro.papers import experiment_of
 from repro.papers import paper as paper_of
 from repro.records import RunSpec
@@ -24,8 +26,10 @@ __all__ = [
     "SHIPMENTS",
     "Model",
     "Shipment",
+    "absence",
     "block_config",
     "card_modalities",
+    "find_entry",
     "model_of",
     "models",
     "published_value",
@@ -98,7 +102,8 @@ class Model:
         config: How the module is rebuilt.
         row: Label of its row in the published table of that artifact, empty where it has none.
         columns: Metric name to the column of that table.
-        block: Whether it is a building block, whose file inside the package the floors below read.
+        block: Whether it is a building block, whose file inside the package the layers below read.
+        half_megabytes: Profile to the size of its weights in half precision, where that is more than ships.
     """
 
     name: str
@@ -111,6 +116,7 @@ class Model:
     row: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     block: bool = False
+    half_megabytes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -171,39 +177,12 @@ def _block(shipment: Shipment) -> Model:
     )
 
 
-def _copula() -> list[Model]:
-    from repro.papers.gmrf_mcvae.copula.experiment import LABELS, copula_spec
-
-    results = {
-        "test/unconditional/mean/histogram/mean": "the paper's distance x 1000, unconditional",
-        "test/conditional/mean/histogram/mean": "the paper's distance x 1000, conditional",
-        "test/unconditional/mean/transport/mean": "exact optimal transport distance x 1000, unconditional",
-    }
-    columns = dict(zip(results, ("uncond_mean", "cond_mean"), strict=False))
-
-    def config(spec: RunSpec) -> Config:
-        modalities, settings = card_modalities("copula"), dict(spec.params["model"])
-        if spec.method == "gmrf_mcvae":
-            return Config("repro.papers.gmrf_mcvae.model", "GMRFMCVAE", modalities, settings)
-        return Config("repro.baselines", "Baseline", modalities, {"method": spec.method} | settings)
-
-    found = []
-    for method, label in LABELS.items():
-        suffix = "" if method == "gmrf_mcvae" else f"-{method.replace('_', '-')}"
-        found.append(
-            Model(
-                f"gmrf_mcvae/copula{suffix}",
-                f"{label} on the Gaussian copula dataset",
-                lambda method=method: copula_spec(method, 0, "paper"),
-                "gmrf_mcvae/table1",
-                results,
-                "wasserstein-distance",
-                config,
-                label,
-                columns,
-            )
-        )
-    return found
+def _plain(spec: RunSpec) -> Config:
+    """How the models of Table I are rebuilt, whose files were published before there were encodings."""
+    modalities, settings = card_modalities(spec.dataset), dict(spec.params["model"])
+    if spec.method == "gmrf_mcvae":
+        return Config("repro.papers.gmrf_mcvae.model", "GMRFMCVAE", modalities, settings)
+    return Config("repro.baselines", "Baseline", modalities, {"method": spec.method} | settings)
 
 
 def _encoded(spec: RunSpec) -> Config:
@@ -215,17 +194,18 @@ def _encoded(spec: RunSpec) -> Config:
         return Config(encoding=encode(experiment_of(spec).build(spec)))
 
 
-def _row(artifact: str, label: str) -> RunSpec:
-    """The run of a table's row with the first seed: of the best profile that is recorded, or else that is offered.
+def _row(name: str, artifact: str, label: str) -> RunSpec:
+    """The run of a table's row with the first seed: of the best profile that is recorded, that ships, or is offered.
 
     Raises:
         RunError: If no profile has the row.
     """
-    return _best(artifact, label, figures_root())
+    entry = entries().get(name)
+    return _best(artifact, label, figures_root(), "" if entry is None else entry.record)
 
 
 @cache
-def _best(artifact: str, label: str, figures: Path) -> RunSpec:
+def _best(artifact: str, label: str, figures: Path, shipped: str) -> RunSpec:
     offered = []
     for profile in PROFILES:
         try:
@@ -233,10 +213,11 @@ def _best(artifact: str, label: str, figures: Path) -> RunSpec:
         except NotOfferedError:
             continue
         offered += rows.get(label, [])[:1]
-    recorded = [spec for spec in offered if record_path(spec, figures).is_file()]
     if not offered:
         raise RunError(f"{artifact} has no row {label!r}")
-    return (recorded or offered)[0]
+    recorded = [spec for spec in offered if record_path(spec, figures).is_file()]
+    # An installed package has no records of its tables, only those of the weights in it.
+    return next(iter(recorded or [spec for spec in offered if spec.key == shipped] or offered))
 
 
 def _tables() -> list[Model]:
@@ -245,17 +226,19 @@ def _tables() -> list[Model]:
     for key, table in tomllib.loads((files("repro.hub") / "models.toml").read_text(encoding="utf-8")).items():
         artifact, name = table["artifact"], table.get("name", key)
         for suffix, (label, title) in table["rows"].items():
+            full = f"{name}-{suffix}" if suffix else name
             found.append(
                 Model(
-                    f"{name}-{suffix}" if suffix else name,
+                    full,
                     f"{title} {table['title']}",
-                    partial(_row, artifact, label),
+                    partial(_row, full, artifact, label),
                     artifact,
                     table["results"],
                     table["measure"],
-                    _encoded,
+                    _plain if table.get("config") == "plain" else _encoded,
                     title,
                     table.get("columns", {}),
+                    half_megabytes=dict([table["megabytes"][suffix]] if suffix in table.get("megabytes", {}) else []),
                 )
             )
     return found
@@ -264,7 +247,7 @@ def _tables() -> list[Model]:
 @cache
 def models() -> Mapping[str, Model]:
     """Every model that is published, by name: the papers' and the building blocks."""
-    found = [*_copula(), *_tables(), *(_block(s) for s in SHIPMENTS.values())]
+    found = [*_tables(), *(_block(s) for s in SHIPMENTS.values())]
     return {m.name: m for m in sorted(found, key=lambda m: m.name)}
 
 
@@ -279,6 +262,39 @@ def training_command(model: Model) -> str:
     spec = model.spec()
     profile = "" if spec.profile == "paper" else f" --profile {spec.profile}"
     return f"repro run {model.artifact}{profile} --seeds 1"
+
+
+def absence(model: Model) -> str:
+    """What is to be done for the weights of a model that does not ship, in one line.
+
+    Arguments:
+        model: The model.
+    """
+    spec = model.spec()
+    command = f"`{training_command(model)}` trains it"
+    if (size := model.half_megabytes.get(spec.profile)) is None:
+        return f"does not ship yet; {command}, then load_model reads the run, and `repro weights ship` packs it"
+    return (
+        f"has {size:g} MB in half precision, more than ships in the package, and goes to the Hub with "
+        f"`make push-weights HF_REPO=user/name`; {command}, then load_model reads the run"
+    )
+
+
+def find_entry(name: str) -> Entry:
+    """The weights of a name.
+
+    Raises:
+        UsageError: If there are none; it says what trains the model, or names the near matches.
+    """
+    known = entries()
+    if name not in known:
+        if name in models():
+            raise UsageError(f"{name} {absence(models()[name])}")
+        close = get_close_matches(str(name), known, n=3, cutoff=0.5)
+        close = close or get_close_matches(str(name), models(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(known) or 'none'}"
+        raise UsageError(f"unknown weights {name!r}; {hint}")
+    return known[name]
 
 
 def published_value(model: Model, metric: str) -> float | None:

@@ -15,7 +15,7 @@ from repro.weights.folder import CONFIG, WEIGHTS, check_pickles, is_repo, read
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["contents_from", "endpoint", "fetch", "one_line", "push_files"]
+__all__ = ["content_hash", "contents_from", "endpoint", "fetch", "one_line", "push_files"]
 
 
 def endpoint() -> str:
@@ -48,8 +48,13 @@ def _client() -> HfApi:
     return HfApi(endpoint=endpoint(), library_name="repro")
 
 
-def _hash(content: bytes, expected: str) -> str:
-    """SHA-256, or git's SHA-1 of the object where that is what the Hub states."""
+def content_hash(content: bytes, expected: str) -> str:
+    """SHA-256 in hexadecimal, or git's SHA-1 of the object where what the Hub states is that, or is empty.
+
+    Arguments:
+        content: Of a file.
+        expected: What it is going to be compared with.
+    """
     if len(expected) == 64:
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -106,7 +111,7 @@ def _cached(repo: str, revision: str | None, where: str) -> dict[str, bytes]:
         except LocalEntryNotFoundError:
             raise HubError(f"{where} is not in the Hub's cache, and the network is forbidden (offline)") from None
         contents[file] = path.read_bytes()
-        if path.is_symlink() and _hash(contents[file], name := path.resolve().name) != name:
+        if path.is_symlink() and content_hash(contents[file], name := path.resolve().name) != name:
             raise HubError(f"{where}: {file} in the Hub's cache is damaged; load it once with the network")
     return contents
 
@@ -127,7 +132,7 @@ def _fetched(repo: str, revision: str | None, where: str) -> dict[str, bytes]:
         for forced in (False, True):
             path = api.hf_hub_download(repo, file, revision=commit, force_download=forced)
             contents[file] = Path(path).read_bytes()
-            if (found := _hash(contents[file], expected)) == expected:
+            if (found := content_hash(contents[file], expected)) == expected:
                 break
         else:
             raise HubError(f"{where}: {file} has hash {found}, the Hub says {expected}; it was downloaded twice")

@@ -19,8 +19,8 @@ from repro.errors import UsageError
 from repro.hub.card import check_card, collection_card, model_card
 from repro.hub.config import FILES, Config, check_files, check_name, parse_config
 from repro.hub.load import build
-from repro.hub.manifest import Entry, entries, find_entry, manifest_path, packaged_files, read_manifest, write_manifest
-from repro.hub.registry import model_of, models, published_value
+from repro.hub.manifest import Entry, entries, manifest_path, packaged_files, read_manifest, write_manifest
+from repro.hub.registry import find_entry, model_of, models, published_value
 from repro.papers import experiment_of
 from repro.records import Record
 from repro.weights.folder import check_repo, package_folder

@@ -174,7 +174,7 @@ def test_a_cut_push_continues(model_hub: ModelHub, shelf: Shelf) -> None:
 
 def test_many_models_go_up_in_one_commit_and_none_twice(model_hub: ModelHub, shelf: Shelf) -> None:
     names = [name for name in models() if name.startswith(("gmrf_mcvae/copula", "covae/tcga_brca"))]
-    assert len(names) == 15
+    assert len(names) == 21
     for i, name in enumerate(names):
         shelf.record(name)  # in run directories; some ship in the package too
         if i < 3:
@@ -221,6 +221,66 @@ def test_another_maintainer_s_push_in_between_is_refused(
     assert len(repo.commits) == 3
     assert repo.tags == {TAG: repo.commits[1][0]}
     assert shelf.manifest.read_bytes() == manifest
+
+
+def theirs(hub: ModelHub, **files: bytes | None) -> str:
+    """A commit of another maintainer, made while nobody pushed here."""
+    repo = hub.repos[REPO]
+    changed = repo.commits[-1][1] | files
+    return repo.add({k: v for k, v in changed.items() if v is not None}, "theirs")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({f"{NAME}/weights.safetensors": b"theirs"}, f"has pushed {NAME}/weights.safetensors since"),
+        ({f"{NAME}/README.md": b"theirs"}, f"has pushed {NAME}/README.md since"),
+        ({f"{NAME}/record.json": None}, f"has pushed {NAME}/record.json since"),
+        ({f"{OTHER}/{f}": b"theirs" for f in FILES} | {"README.md": b"theirs"}, "has pushed README.md since"),
+        ({"README.md": b"theirs"}, "has pushed README.md since"),
+        ({f"{NAME}/{f}": b"theirs" for f in FILES} | {"README.md": b"theirs"}, "README.md and 4 more since"),
+    ],
+)
+def test_another_maintainer_s_push_before_ours_is_refused(
+    model_hub: ModelHub, shelf: Shelf, files: dict[str, bytes | None], message: str, capsys: Capture
+) -> None:
+    shelf.ship()
+    pushed(shelf)
+    repo, manifest = model_hub.repos[REPO], shelf.manifest.read_bytes()
+    first = repo.commits[-1][0]
+    head = theirs(model_hub, **files)
+    held = repo.commits[-1][1]
+    for _ in range(2):  # and it stays so
+        model_hub.calls.clear()
+        line = failed(capsys, REPO, "--yes")
+        assert message in line
+        assert f"--onto {head[:12]}" in line
+        assert (repo.commits[-1], repo.tags) == ((head, held), {TAG: first})
+        assert shelf.manifest.read_bytes() == manifest
+        assert model_hub.count("^PUT /store/") == 0
+    assert message in failed(capsys, REPO, "--yes", "--onto", first[:12])
+    assert main(["weights", "push", REPO, "--yes", "--onto", head[:12]]) == 0
+    now = repo.commits[-1][1]
+    assert all(now[f"{NAME}/{f}"] == (shelf.weights / NAME / f).read_bytes() for f in FILES)
+    assert now["README.md"] != b"theirs"
+    assert repo.tags == {TAG: repo.commits[-1][0]}
+    capsys.readouterr()
+    assert main(["weights", "push", REPO, "--yes"]) == 0
+    assert "unchanged" in capsys.readouterr().out
+
+
+def test_a_repository_that_somebody_else_filled_is_not_replaced(
+    model_hub: ModelHub, shelf: Shelf, capsys: Capture
+) -> None:
+    shelf.ship()
+    pushed(shelf)
+    shelf.manifest.write_text("")
+    shelf.ship(OTHER)
+    for file in FILES:
+        (shelf.weights / NAME / file).unlink()
+    head = model_hub.repos[REPO].commits[-1][0]
+    assert "somebody else has pushed README.md since" in failed(capsys, REPO, "--yes")
+    assert model_hub.repos[REPO].commits[-1][0] == head
 
 
 def failed(capsys: Capture, *arguments: str, code: int = 1) -> str:

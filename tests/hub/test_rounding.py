@@ -20,7 +20,7 @@ from repro.hub.package import ship
 from repro.hub.registry import models
 from repro.hub.rounding import Rounded, rounded, tolerance
 from repro.records import Record, RunSpec
-from tests.support.weights import NAME
+from tests.support.weights import NAME, untrained
 
 if TYPE_CHECKING:
     from tests.support.weights import Shelf
@@ -172,5 +172,49 @@ def test_any_recorded_row_ships_and_loads(shelf: Shelf, name: str, monkeypatch: 
 
 
 def test_what_is_not_published_says_what_trains_it(shelf: Shelf) -> None:
-    with pytest.raises(ValueError, match=r"of gmrf_mcvae/polymnist are not published yet; `repro run gmrf_mcvae/"):
+    with pytest.raises(ValueError, match=r"gmrf_mcvae/polymnist does not ship yet; `repro run gmrf_mcvae/"):
         load_model("gmrf_mcvae/polymnist")
+
+
+def test_what_does_not_ship_is_read_from_the_reader_s_own_run(shelf: Shelf) -> None:
+    name = "gmrf_mcvae/copula-sigmoid"
+    with pytest.raises(
+        ValueError, match=r"copula-sigmoid does not ship yet; `repro run gmrf_mcvae/table1-ablations --"
+    ):
+        load_model(name)
+    shelf.record(name)
+    path = shelf.store.directory(models()[name].spec()) / "weights.safetensors"
+    stored, model = load_file(path), load_model(name)
+    assert not model.training
+    assert all(torch.equal(v, stored[k]) for k, v in model.state_dict().items())
+    with pytest.raises(ValueError, match="copula-sigmoid does not ship yet"):
+        load_model(name, revision="main")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"copula-sigmoid: .* has sha256 \w+, its record says"):
+        load_model(name)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"copula-sigmoid: .* cannot be read \(No such file"):
+        load_model(name)
+
+
+def test_what_is_too_large_to_ship_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    name = next(n for n, m in models().items() if m.half_megabytes)
+    with pytest.raises(ValueError, match=rf"^{name} has [0-9.]+ MB in half precision, more than ships") as caught:
+        load_model(name)
+    assert "make push-weights HF_REPO=user/name" in str(caught.value)
+    assert "repro run " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n, m in models().items() if not m.block])
+def test_the_registry_states_the_size_of_what_is_too_large_to_ship(name: str) -> None:
+    model = models()[name]
+    state = untrained(name).state_dict().values()
+    size = sum(v.numel() * (2 if v.is_floating_point() else v.element_size()) for v in state) / 1e6
+    if size > 4:
+        assert model.half_megabytes.get(model.spec().profile) == pytest.approx(size, abs=0.005)
+    else:
+        assert model.spec().profile not in model.half_megabytes

@@ -22,6 +22,7 @@ PARTS = {
     "sampling": "SBM-VAE's sampling",
     "engine": "what the engine adds to a run",
     "datasets": "datasets built and iterated",
+    "weights": "models that ship, from a cold start to 100 samples",
 }
 SECONDS = 285.0  # of all parts together, where the longer form is not asked for
 

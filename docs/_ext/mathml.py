@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -11,11 +12,27 @@ from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
 
+_FUNCTION = re.compile(
+    r"(\\(?:ln|log|exp|det|min|max|sup|arg))(?![A-Za-z])(?=\s*(?:[A-Za-z0-9|]|\\(?!left|,|;|!|quad|limits|min|max)))"
+)
+_LIMITS = re.compile(r"(\\(?:sum|prod|min|max|sup))(?=\s*_)")
+
+
+def _readable(text: str, display: str) -> str:
+    """LaTeX as the converter reads it: rows in an environment that it knows, limits under their operators."""
+    text = text.replace("{aligned}", "{split}")
+    text = _FUNCTION.sub(r"\1\\,", text)
+    if display == "inline":
+        return text
+    if re.search(r"(?<!\\)&|\\\\", text) and r"\begin" not in text:
+        text = rf"\begin{{split}}{text}\end{{split}}"
+    return _LIMITS.sub(r"\1\\limits", text)
+
 
 def _convert(visitor: Any, node: Any, display: str) -> str:
     text = node.astext()
     try:
-        shown = convert(text, display=display)
+        shown = convert(_readable(text, display), display=display)
     except Exception as error:  # whatever a formula that cannot be read raises is a warning of the build
         LOG.warning("formula %r: %s", text, error, location=node)
         shown = f"<code>{escape(text)}</code>"

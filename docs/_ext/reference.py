@@ -57,7 +57,8 @@ def _cards(root: Path) -> Iterator[tuple[str, str]]:
         title, _, text = body.strip().partition("\n")
         shapes = ["| modality | shape | kind | range | unit |", "|:--|:--|:--|:--|:--|"]
         for name, m in own.get("modalities", {}).items():
-            cells = (name, *(_cell(m.get(k, "")) for k in ("shape", "kind", "range", "unit")))
+            reach = " to ".join(map(str, m.get("range") or ()))
+            cells = (name, _cell(m.get("shape", "")), _cell(m.get("kind", "")), reach, _cell(m.get("unit", "")))
             shapes.append("| " + " | ".join(cells) + " |")
         splits = ["| split | samples | SHA-256 |", "|:--|--:|:--|"]
         for name, split in own.get("splits", {}).items():
@@ -111,7 +112,9 @@ def _command(found: argparse.ArgumentParser, level: int) -> list[str]:
             choices = "|".join(map(str, action.choices or ()))
             names += f" {action.metavar or choices or action.dest.upper()}"
         said = (action.help or "").replace("%(default)s", str(action.default)).replace("%(prog)s", found.prog)
-        lines.append(f"- `{names}`: {re.sub('([<*_])', lambda m: chr(92) + m[1], said)}")
+        said = re.sub(r"([<*_])", r"\\\1", said)
+        said = re.sub(r"(?<![-`A-Za-z])(--[a-z][a-z-]*)", r"`\1`", said)
+        lines.append(f"- `{names}`: {said}")
     lines.append("")
     for child in children:
         lines += _command(child, min(level + 1, 4))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +57,32 @@ def _relink(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"]({up}../{file})", f"]({up}{page})")
 
 
+_ERRATA = re.compile(r"errat(?:um|a)\s+(?:[EMB]\d+(?:(?:,|\s+and|\s+to)\s+)?)+")
+
+
+def _link_errata(app: Sphinx, kind: str, name: str, owner: Any, options: Any, lines: list[str]) -> None:
+    """Makes the errata that a docstring names links."""
+    text = _ERRATA.sub(
+        lambda m: re.sub(r"[EMB]\d+", lambda n: f":ref:`{n[0]} <{n[0].lower()}>`", m[0]), "\n".join(lines)
+    )
+    lines[:] = text.split("\n")
+
+
+_SIGNATURE = re.compile(r"<dl>\n((?:<dd>.*?</dd>\n)+)</dl>", re.DOTALL)
+
+
+def _accessible(app: Sphinx, name: str, template: str, context: dict[str, Any], tree: object) -> None:
+    """Mends what screen readers stumble over: headings without a level, and lists of parameters that define nothing."""
+    found = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = found.replace('role="heading"', 'role="heading" aria-level="2"')
+
+    def lines(match: re.Match[str]) -> str:
+        inner = match[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+        return f'<span class="sig-lines">{inner}</span>'
+
+    context["body"] = _SIGNATURE.sub(lines, context.get("body", ""))
+
+
 def _copy(app: Sphinx, error: Exception | None) -> None:
     """Puts figures, records and the files of the tables beside the pages."""
     if error is not None or app.builder.name != "html":
@@ -67,7 +95,11 @@ def _copy(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Registers the extension."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    app.add_config_value("site_code", hashlib.sha256(code).hexdigest(), "env")  # another one: every page is read again
     app.connect("builder-inited", _generate)
     app.connect("source-read", _relink)
+    app.connect("autodoc-process-docstring", _link_errata)
+    app.connect("html-page-context", _accessible, priority=900)  # after the theme's own
     app.connect("build-finished", _copy)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

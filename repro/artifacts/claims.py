@@ -227,9 +227,14 @@ def _published(claim: Claim) -> str:
         return ""
     table = paper_of(claim.paper).published[claim.published[0]]
     if len(claim.published) == 2:
-        return str(table[claim.published[1]])
+        return _printed(table[claim.published[1]])
     _, row, column = claim.published
-    return str(table["rows"][row][table["columns"].index(column)])
+    return _printed(table["rows"][row][table["columns"].index(column)])
+
+
+def _printed(value: object) -> str:
+    """A published value as text, with its deviation where one is printed."""
+    return " ± ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def assess(claim: Claim, sources: Sources) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -175,7 +176,8 @@ def own_page(folder: Path, store: RunStore) -> str:
         RunError: If nothing was rendered there.
     """
     found = [*entries(Sources(store, folder), PROFILES)]
-    if not found:
+    methods = sorted((folder / "own").glob("*/**/*.md"))
+    if not found and not methods:
         raise RunError(f"no results in {folder}; `repro run gmrf-table1` makes some, --results names another folder")
     parts = ["<h1>Your results</h1>", f"<p>Of {inline(str(folder))}, written by <code>repro run</code>.</p>"]
     for name in papers():
@@ -190,4 +192,28 @@ def own_page(folder: Path, store: RunStore) -> str:
                 data = base64.b64encode(entry.files["png"].read_bytes()).decode()
                 title = inline(entry.artifact.title)
                 parts.append(f'<p><img alt="{title}" src="data:image/png;base64,{data}"></p>')
+    parts += ["<h2>Your methods</h2>"] if methods else []
+    for path in methods:
+        parts.append(f"<h3>{inline(path.relative_to(folder / 'own').with_suffix('').as_posix())}</h3>")
+        parts += [table_html(t) for t in _read_tables(path.read_text(encoding="utf-8"))]
     return page("Your results", "\n".join(parts))
+
+
+def _read_tables(text: str) -> Iterator[PlainTable]:
+    """The tables of a Markdown file, each under the bold line before it and with the sentences that follow."""
+    title, notes = "", []
+    columns: tuple[str, ...] = ()
+    rows: list[tuple[str, ...]] = []
+    for line in [*text.splitlines(), "****"]:
+        if line.startswith("|"):
+            cells = tuple(c.strip().replace("*", "").replace(r"\|", "|") for c in re.split(r"(?<!\\)\|", line)[1:-1])
+            if not columns:
+                columns = tuple(name or f"({k})" for k, name in enumerate(cells, 1))
+            elif set("".join(cells)) - set(":-"):
+                rows.append(cells if cells[0] or not rows else (rows[-1][0], *cells[1:]))  # sorted by itself
+        elif line.startswith("**"):
+            if columns and rows:
+                yield PlainTable(title, columns, tuple(rows), tuple(notes))
+            title, notes, columns, rows = line.strip("*"), [], (), []
+        elif line:
+            notes.append(line)

@@ -59,6 +59,19 @@ def test_own_results_are_one_page_that_needs_no_other_file(results, capsys, monk
     assert all(a.startswith("data:image/png;base64,") for a in links.addresses)
 
 
+def test_own_methods_are_on_the_page_with_their_rows(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "_has_window", lambda: False)
+    folder = tmp_path / "results"
+    (folder / "own" / "mine" / "gmrf_mcvae").mkdir(parents=True)
+    shutil.copy(FIGURES / "gmrf_mcvae" / "table1.md", folder / "own" / "mine" / "gmrf_mcvae")
+    code, out, _ = _call(folder, capsys)
+    assert code == 0
+    text = Path(out).read_text(encoding="utf-8")
+    assert "mine/gmrf_mcvae/table1" in text
+    assert _Links(text).tables == (FIGURES / "gmrf_mcvae" / "table1.md").read_text(encoding="utf-8").count("\n|:--")
+    assert text.count('<th scope="row">MoPoE-VAE</th>') > 2  # of obtained and of published values
+
+
 def test_it_is_opened_where_there_is_a_window(results, capsys, monkeypatch):
     opened: list[str] = []
     monkeypatch.setattr(command, "_has_window", lambda: True)

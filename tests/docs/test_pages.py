@@ -106,3 +106,14 @@ def test_other_packages_classes_lead_to_their_documentation(pages: dict[str, Pag
     for base, known in inventories.PACKAGES.values():
         assert links & {base + address for address in known.values()}, base
     assert "https://docs.pytorch.org/docs/stable/tensors.html#torch.Tensor" in links
+
+
+def test_formulas_leave_no_latex_in_what_is_shown(pages: dict[str, Page]):
+    left, shown = [], 0
+    for name, page in pages.items():
+        text = page.path.read_text(encoding="utf-8")
+        shown += text.count("<math")
+        left += [(name, m[0]) for m in re.finditer(r"<m[ion][^>]*>(?:&(?:amp;)?|[^<]*\\[^<]*)</m[ion]>", text)]
+        left += [(name, "code instead of a formula")] * len(re.findall(r'class="math(?:-block)?"[^>]*><code>', text))
+    assert shown > 300
+    assert left == []

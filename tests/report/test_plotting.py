@@ -12,7 +12,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from repro.papers.gmrf_mcvae.copula.figures import joint_scatter, marginals, mvae_seeds
+from repro.papers.gmrf_mcvae.copula.figures import joint_scatter, marginals, mvae_seeds, overview_panels
+from repro.report.cells import Cell
 from repro.report.plotting import GENERATED, PALETTE, TRUE, draw_points, new_figure, render, use_style
 
 
@@ -144,6 +145,17 @@ def test_marginals_are_densities_with_the_share_outside() -> None:
 def test_mvae_seeds_labels_blocks_by_seed() -> None:
     figure = mvae_seeds(samples(0), {0: samples(1), 2: samples(2)})
     assert {"MVAE, seed 0", "MVAE, seed 2"} <= {text.get_text() for text in figure.texts}
+
+
+def test_overview_has_a_panel_a_model_with_its_distances() -> None:
+    cells = {"A": Cell(0.86, (0.7, 0.9)), "B": Cell(4.8, (), "not run")}
+    figure = overview_panels(samples(0), {"A": samples(1), "B": samples(2)}, cells)
+    assert [axes.get_title() for axes in figure.axes] == ["A", "B"]
+    said = [[text.get_text() for text in axes.texts][-2:] for axes in figure.axes]
+    assert said == [["obtained 0.80 ± 0.14", "published 0.86"], ["not run", "published 4.8"]]
+    one = {"m0": samples(0)["m0"]}
+    with pytest.raises(ValueError, match="a pair of modalities"):
+        overview_panels(one, {"A": one}, cells)
 
 
 @pytest.mark.parametrize("draw", [joint_scatter, marginals])

@@ -47,7 +47,7 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The folder of commands of a new environment that has the wheel, an empty folder, and variables to call them with."""
+    """The commands of a new environment that has the wheel, an empty folder, and variables to call them with."""
     top = tmp_path_factory.mktemp("a b")
     python, folder = top / "my env" / "bin" / "python", top / "my work"
     folder.mkdir()

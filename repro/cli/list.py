@@ -50,7 +50,7 @@ def list_artifacts(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([_entry(x, figures) for x in chosen], indent=1))
         return
-    head = ("artifact", "kind", "data", "cost", "state")
+    head = ("artifact", "kind", "data", "two cores", "state")
     rows = [head, *((x.name, KINDS[x.kind], _data(x), _cost(x), _state(x, _recorded(x, figures))) for x in chosen)]
     print("\n".join(columns(rows)))
 
@@ -91,8 +91,8 @@ def _data(artifact: Artifact) -> str:
 
 
 def _cost(artifact: Artifact) -> str:
-    """The paper profile's cost, on two cores and what was measured on a GPU, without what is said of others."""
-    first = re.split("; |, (?!GPU)", artifact.cost or "-")[0]
+    """The paper profile's cost, on two cores and where one was measured on a GPU, without what is said of others."""
+    first = re.split("; |, (?!GPU)|, GPU not measured", artifact.cost or "-")[0]
     return first.replace("with ", "as ", 1)
 
 

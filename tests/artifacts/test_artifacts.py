@@ -57,6 +57,7 @@ IDS = {
             "table2-sweep",
             "table3-biked",
             "fig4-biked",
+            "overview",
             "scaling",
         ],
     ),
@@ -73,12 +74,12 @@ IDS = {
     ),
 }
 KINDS = {
-    "gmrf_mcvae": {"T": 11, "S": 5, "F": 4, "Q": 3, "D": 1},
+    "gmrf_mcvae": {"T": 11, "S": 5, "F": 5, "Q": 3, "D": 1},
     "mrf_mvae": {"T": 8, "S": 1, "F": 4, "Q": 5, "D": 1},
     "sbm_vae": {"T": 9, "S": 2, "F": 19, "Q": 14, "D": 1, "X": 6},
     "covae": {"T": 7, "S": 1, "F": 15, "Q": 4, "D": 2},
 }
-TOTALS = {"gmrf_mcvae": 24, "mrf_mvae": 19, "sbm_vae": 51, "covae": 29}
+TOTALS = {"gmrf_mcvae": 25, "mrf_mvae": 19, "sbm_vae": 51, "covae": 29}
 
 
 # Pictures of a dataset itself, which no model is trained for.
@@ -424,10 +425,10 @@ def test_committed_records_are_sound(committed: dict[Path, Record]) -> None:
 
 
 def test_committed_samples_belong_to_records_of_pictures(committed: dict[Path, Record]) -> None:
-    shown = {s for a in BUILT if a.kind in "FQ" for s in every_run(a)}
-    # Of time and memory, figures are drawn from the metrics alone.
-    measured = {s for n in ("gmrf_mcvae/scaling", "sbm_vae/fig27") for s in every_run(find(n))}
-    expected = {p for p, r in committed.items() if r.spec in shown - measured}
+    # Some are drawn from metrics alone: of time and memory, or beside the samples of a figure that is here as well.
+    costs = ("gmrf_mcvae/scaling", "sbm_vae/fig27", "compare/priors-copula-cost", "compare/priors-triples-cost")
+    shown = {s for a in BUILT if a.kind in "FQ" and a.name not in (*costs, "gmrf_mcvae/overview") for s in every_run(a)}
+    expected = {p for p, r in committed.items() if r.spec in shown}
     found = set(FIGURES.glob("*/records/*.safetensors"))
     assert {p.with_suffix(".json") for p in found} == expected
     for path in found:

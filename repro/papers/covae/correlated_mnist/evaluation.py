@@ -113,7 +113,7 @@ class _Images:
         ]
 
     def decomposition(self) -> list[Metric]:
-        number = evenly_spread(self.model, self.few, 60)
+        number = evenly_spread(self.model, 60)
         terms = decompose(self.model, self.few, num_samples=number, generator=self.generator(30))
         text = f"mean over {number} samples of the posterior given both, and over points"
         return [

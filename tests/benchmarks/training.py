@@ -81,7 +81,7 @@ def breakdown(method: str, dtype: str) -> dict[str, float]:
     """Shares of an epoch's time by kind of operation; what no operation of torch accounts for is the interpreter's."""
     data = load_data(copula_spec(method, 0, "paper"))["train"]
     model, settings = fresh(method, dtype), TrainingSettings(1, BATCH_SIZE, LEARNING_RATE)
-    with profile(activities=[ProfilerActivity.CPU]) as measured:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as measured:
         whole = seconds(lambda: train(model, data, settings, seed=0))
     shares = dict.fromkeys([*KINDS, "other operations"], 0.0)
     for event in measured.key_averages():

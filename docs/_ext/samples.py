@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from repro.artifacts.pages import titled
 from repro.artifacts.planning import distinguished
-from repro.records import Record
+from repro.records import PROFILES, Record
 
 NAMES = {
     "mvae": "MVAE",
@@ -46,13 +46,14 @@ Row = tuple[str, str, np.ndarray]  # role, label, pictures (number, height, widt
 
 
 def _runs(root: Path) -> Iterator[tuple[Record, str, Mapping[str, np.ndarray]]]:
-    found: dict[tuple[str, str], list[tuple[Record, Path]]] = {}
+    found: dict[tuple[str, str, str], list[tuple[Record, Path]]] = {}
     for path in sorted((root / "figures").glob("*/records/*.safetensors")):
         record = Record.from_json(path.with_suffix(".json").read_text(encoding="utf-8"))
-        found.setdefault((record.spec.paper, record.spec.dataset), []).append((record, path))
-    for runs in sorted(found.values(), key=lambda r: [*FIRST, r[0][0].spec.dataset].index(r[0][0].spec.dataset)):
-        labels = distinguished([r.spec for r, _ in runs])
-        for record, path in sorted(runs, key=lambda run: labels[run[0].spec]):
+        found.setdefault((record.spec.dataset, record.spec.paper, record.spec.profile), []).append((record, path))
+    # The profile that is nearest to the paper's comes first, so that it is what is seen at first.
+    for key in sorted(found, key=lambda k: ([*FIRST, k[0]].index(k[0]), k[1], PROFILES.index(k[2]))):
+        labels = distinguished([r.spec for r, _ in found[key]])
+        for record, path in sorted(found[key], key=lambda run: labels[run[0].spec]):
             name, _, rest = labels[record.spec].partition(", ")
             yield record, f"{NAMES.get(name, name)}, {rest}", load_file(path)
 
@@ -140,7 +141,7 @@ def _scatter(root: Path) -> dict[str, Any]:
         if name not in data:
             true = load_dataset(name, split="test").data
             data[name] = {"true": rounded({m: x.numpy() for m, x in true.items()}), "models": {}}
-        data[name]["models"][label] = rounded(samples)
+        data[name]["models"].setdefault(label, rounded(samples))  # of two profiles, the first
     for found in data.values():
         values = np.array(found["true"])
         found["range"] = [int(values.min()), int(values.max())]

@@ -50,10 +50,12 @@ class Experiment(ABC):
     """What one paper runs on one dataset or by one protocol, and how each run is built, trained and measured.
 
     A subclass lies in ``papers/<paper>/<experiment>/experiment.py``, which needs no torch to be imported, and is found
-    there. It takes no arguments.
+    there. It takes no arguments. ``multimodal`` says whether it trains generative models of several modalities, beside
+    which a reader's own can stand.
     """
 
     datasets: ClassVar[tuple[str, ...]]
+    multimodal: ClassVar[bool] = True
 
     def owns(self, spec: RunSpec) -> bool:
         """Whether a run of the paper is this experiment's; by its dataset, unless a subclass knows better."""

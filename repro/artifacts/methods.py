@@ -16,6 +16,7 @@ from repro.engine.store import RunStore, write_atomically
 from repro.errors import RunError, UsageError
 from repro.methods.experiment import derived, differences, measured_as, protocol, protocol_rows
 from repro.methods.source import Source
+from repro.papers import experiment_of
 from repro.records import Metric, Record, RunSpec, provenance
 from repro.report.cells import Cell, Claim, Shown
 from repro.report.plain_tables import PlainTable
@@ -52,13 +53,15 @@ def method_runs(
         device: As there.
 
     Raises:
-        UsageError: If the artifact is no table of trained models, or one of its own methods has the name.
+        UsageError: If the artifact is no table of trained multimodal models, or one of its own methods has the name.
     """
     specs = a.unique(a.plan(artifact, profile, seeds, precision, device))
     if artifact.kind != "T":
         raise UsageError(f"--method adds rows to tables; {artifact.name} is none")
     if not any(s.params.get("training", {}).get("epochs") for s in specs):
         raise UsageError(f"{artifact.name} trains no models, so no method can be added")
+    if not all(experiment_of(s).multimodal for s in specs):
+        raise UsageError(f"{artifact.name} trains no multimodal models, so no method can be added")
     if name in {s.method for s in specs}:
         raise UsageError(f"{artifact.name} has a method {name!r}; --method other_name=... gives yours another name")
     return [derived(s, name, source, changes) for s in protocol_rows(specs)]

@@ -102,7 +102,7 @@ def classifier_spec(dataset: str, profile: str, seed: int = 0) -> RunSpec:
 class _Digits(Experiment):
     """What the three have in common: whole splits, or their beginnings."""
 
-    datasets = ("mnist",)
+    datasets, multimodal = ("mnist",), False
     method: str
 
     @property

@@ -10,6 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from repro import training
@@ -56,6 +58,14 @@ class Experiment(ABC):
 
     datasets: ClassVar[tuple[str, ...]]
     multimodal: ClassVar[bool] = True
+
+    @property
+    def code(self) -> ModuleType:
+        """The module ``evaluation`` beside the experiment's own: what loads, builds and measures.
+
+        It needs torch, which a plan does not, and is imported when it is first asked for.
+        """
+        return import_module(type(self).__module__.rpartition(".")[0] + ".evaluation")
 
     def owns(self, spec: RunSpec) -> bool:
         """Whether a run of the paper is this experiment's; by its dataset, unless a subclass knows better."""

@@ -21,8 +21,7 @@ from repro.datasets.values import as_tensor, as_type, unit_values
 from repro.networks.construction import recording
 from repro.weights.card import saved_card
 from repro.weights.folder import check_repo
-from repro.weights.saved import contents_of, restore, write
-from repro.weights.shared import contents_from, push_files
+from repro.weights.saved import contents_from, contents_of, restore, write
 
 __all__ = [
     "Loss",
@@ -362,6 +361,8 @@ class MultimodalModel(TrainableModel):
         check_repo(repo, "push")
         with isolated_rng(0):
             contents = contents_of(self, saved_card(self, license, repo))
+        from repro.weights.shared import push_files  # the Hub's client takes a fifth of a second to import
+
         return push_files(repo, contents, message=message or f"Upload {type(self).__name__}", private=private)
 
     def generate(

@@ -76,6 +76,9 @@ def imports(module: str) -> Iterator[tuple[str, str, int]]:
             text = ast.unparse(node.args[0]).strip("f").strip("'\"")
             if text.startswith("repro."):
                 yield text.split("{")[0].rstrip("."), "", node.lineno
+    beside = module.removesuffix("experiment") + "evaluation"  # what an experiment's ``code`` imports
+    if module.endswith(".experiment") and beside in MODULES:
+        yield beside, "", 0
 
 
 def within_package(module: str) -> list[tuple[str, str, int]]:
@@ -186,7 +189,8 @@ def lower(*, loaders: bool) -> list[str]:
     free = DATA_IO | {"repro.training.checkpoints", "repro", "repro.metrics.inception", "repro.weights.folder"}
     free |= {"repro.papers"}  # reads what paper packages state
     free |= {"repro.networks.cost"}  # the one clock, for experiments that measure seconds
-    free |= {"repro.weights.saved", "repro.weights.shared"}  # save_pretrained, from_pretrained and push_to_hub
+    # save_pretrained, from_pretrained and push_to_hub
+    free |= {"repro.weights.endpoint", "repro.weights.saved", "repro.weights.shared"}
     below = [m for m in MODULES if m not in free and layer(m) < ENGINE]
     return [m for m in below if loaders or package(m) != "datasets"]
 
@@ -271,6 +275,11 @@ def local_imports(source: ast.Module) -> list[int]:
     functions = [n for n in ast.walk(source) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     kinds = ast.Import | ast.ImportFrom
     return sorted({n.lineno for function in functions for n in ast.walk(function) if isinstance(n, kinds)})
+
+
+def test_imports_stand_at_the_top() -> None:
+    found = [f"{module}:{line}" for module in MODULES for line in local_imports(tree(module))]
+    assert len(found) <= MOST_LOCAL_IMPORTS, f"{len(found)} imports within functions: {', '.join(found)}"
 
 
 def test_the_walk_sees_local_imports() -> None:

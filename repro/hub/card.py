@@ -7,9 +7,11 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from repro import __version__
 from repro.artifacts.citation import bibtex
@@ -19,9 +21,6 @@ from repro.datasets.card import card_names, load_card
 from repro.engine.store import figures_root, read_record
 from repro.hub.registry import Model, models, published_value, training_command
 from repro.records import Record, RunSpec
-
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
 
 __all__ = ["check_card", "collection_card", "model_card"]
 
@@ -34,8 +33,6 @@ Values = Mapping[str, float]
 
 def _results(model: Model, values: Values) -> list[EvalResult]:
     """Metrics of a model, obtained and, where the paper prints it, published."""
-    from huggingface_hub import EvalResult
-
     dataset = model.spec().dataset
     common: dict[str, Any] = {
         "task_type": "other",
@@ -56,8 +53,6 @@ def _results(model: Model, values: Values) -> list[EvalResult]:
 
 def _metadata(name: str, found: Mapping[str, tuple[Model, Values]]) -> str:
     """The front matter: licence, library, datasets, metrics, tags, and the results as the Hub's model-index."""
-    from huggingface_hub import ModelCardData
-
     datasets = sorted({model.spec().dataset for model, _ in found.values()})
     closed = [d for d in datasets if not load_card(d).redistributable]
     # What was trained on data that may not be passed on is under the data's own terms.
@@ -244,8 +239,6 @@ def check_card(text: str, where: str) -> None:
         ValueError: If the front matter is missing or not YAML, a field is missing or of another type, the licence of
             closed data has no name, or the results are no model-index of the Hub; in one line.
     """
-    from huggingface_hub.repocard_data import model_index_to_eval_results
-
     match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     if not match:
         raise ValueError(f"{where}: no YAML front matter between two lines of ---")

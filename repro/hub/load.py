@@ -20,6 +20,7 @@ from repro.engine.store import RunStore, default_runs_root
 from repro.errors import HubError
 from repro.hub.config import Config, parse_config
 from repro.hub.manifest import Entry, entries, packaged_files
+from repro.hub.pull import pull
 from repro.hub.registry import block_config, find_entry, models
 from repro.model import MultimodalModel, isolated_rng
 from repro.networks.construction import decode
@@ -138,8 +139,6 @@ def _contents(entry: Entry, revision: str | None) -> tuple[Config, bytes]:
         text = read("config.json")
         config = _block(entry.name, text) if entry.dtype else parse_config(text, f"weights/{entry.name}")
         return config, read("weights.safetensors")
-    from repro.hub.pull import pull
-
     folder, hashes = pull(entry, revision, thorough=False)
     try:
         return _cached(entry, folder, hashes)

@@ -9,11 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save
+
 from repro.artifacts.render import record_path
 from repro.engine.store import RunStore, figures_root, file_sha256, read_record, sound_record, write_atomically
 from repro.errors import RunError
+from repro.hub.card import model_card
 from repro.hub.manifest import Entry, read_manifest, write_manifest
-from repro.hub.registry import SHIPMENTS, Shipment
+from repro.hub.registry import SHIPMENTS, Shipment, models
+from repro.hub.rounding import rounded
 from repro.records import Record
 from repro.weights.folder import package_folder
 
@@ -72,8 +77,6 @@ def ship_all(
     Returns:
         The folder of each.
     """
-    from repro.hub.registry import models
-
     folder = folder or package_folder()
     manifest = folder / "manifest.toml"
     if unknown := [name for name in names if name not in models()]:
@@ -120,10 +123,6 @@ def contents_of(
     Raises:
         RunError: As :func:`ship`.
     """
-    from repro.hub.card import model_card
-    from repro.hub.registry import models
-    from repro.hub.rounding import rounded
-
     model, figures = models()[name], figures or figures_root()
     record = sound_record(model.spec(), store)
     committed = _committed(record, model.headline, figures)
@@ -180,9 +179,6 @@ def _committed(record: Record, headline: str, figures: Path) -> dict[str, Any]:
 
 def _block(shipment: Shipment, store: RunStore) -> tuple[dict[str, bytes | Path], Entry]:
     """The files of a building block from its run directory, and its entry of the manifest."""
-    import torch
-    from safetensors.torch import load_file, save
-
     name, record = shipment.name, sound_record(shipment.spec(), store)
     tensors = load_file(store.directory(record.spec) / "weights.safetensors")
     own = {k.removeprefix(shipment.prefix): v for k, v in tensors.items() if k.startswith(shipment.prefix)}

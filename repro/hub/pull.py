@@ -22,7 +22,7 @@ from repro.engine.store import file_sha256, write_atomically
 from repro.errors import HubError
 from repro.hub.config import FILES, check_files, offline
 from repro.hub.manifest import Entry
-from repro.weights.shared import endpoint, one_line
+from repro.weights.endpoint import endpoint, one_line
 
 __all__ = ["POLICY", "cached", "problems", "pull"]
 

@@ -9,16 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub.errors import HTTPError, RevisionNotFoundError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import disable_progress_bars, logging
+
 from repro import __version__
 from repro.engine.store import RunStore, file_sha256, read_record
 from repro.errors import HubError, RunError
-from repro.hub.card import check_card, collection_card
+from repro.hub.card import check_card, collection_card, model_card
 from repro.hub.manifest import Entry, manifest_path, packaged_files, read_manifest, write_manifest
 from repro.hub.package import contents_of, new_entry
 from repro.hub.registry import Model, find_entry, models
 from repro.records import Record
+from repro.weights.endpoint import endpoint, one_line
 from repro.weights.folder import check_repo, package_folder
-from repro.weights.shared import content_hash, endpoint, one_line
+from repro.weights.shared import content_hash
 
 __all__ = ["Bundle", "collect", "push"]
 
@@ -97,8 +103,6 @@ def _packaged(model: Model) -> Bundle:
         if file_sha256(folder / "weights.safetensors") != record.weights_sha256:
             raise RunError(f"weights/{name}/weights.safetensors is not what its record was measured with")
         return Bundle(model, record, find_entry(name), {file: folder / file for file in hashes})
-    from repro.hub.card import model_card
-
     contents: dict[str, bytes | Path] = {
         "config.json": model.config(record.spec).to_json().encode(),
         "weights.safetensors": folder / "weights.safetensors",
@@ -190,8 +194,6 @@ class _Upload:
     """
 
     def __init__(self, repo: str, pinned: Set[str], onto: str) -> None:
-        from huggingface_hub import HfApi, get_token
-
         token = get_token()
         if not token:
             raise HubError("no token for the Hub; set HF_TOKEN or run `hf auth login`")
@@ -204,9 +206,6 @@ class _Upload:
         Raises:
             HubError: If the server refuses, or cannot be reached.
         """
-        from huggingface_hub.errors import HTTPError
-        from huggingface_hub.utils import disable_progress_bars, logging
-
         logging.set_verbosity_error()  # that nothing has changed is said below, not warned of
         if not sys.stderr.isatty():
             disable_progress_bars()
@@ -219,8 +218,6 @@ class _Upload:
             raise HubError(f"push to {self.repo} at {self.api.endpoint} failed: {one_line(error)}; {advice}") from None
 
     def _run(self, files: Mapping[str, bytes | Path]) -> tuple[str, bool]:
-        from huggingface_hub import CommitOperationAdd
-
         self.api.create_repo(self.repo, exist_ok=True)
         before = str(self.api.repo_info(self.repo).sha)
         if before not in self.pinned and not (len(self.onto) >= 7 and before.startswith(self.onto)):
@@ -236,8 +233,6 @@ class _Upload:
 
     def _tree(self, commit: str) -> dict[str, str]:
         """Every file of a commit with the hash that the Hub states, of its content or of git's object."""
-        from huggingface_hub.hf_api import RepoFile
-
         found = self.api.list_repo_tree(self.repo, recursive=True, revision=commit)
         return {f.path: f.lfs.sha256 if f.lfs is not None else f.blob_id for f in found if isinstance(f, RepoFile)}
 
@@ -247,8 +242,6 @@ class _Upload:
         A file at the latest commit is nobody else's if it is as at a pinned commit, or as it goes up now: an earlier
         push that was cut after its commit left it so.
         """
-        from huggingface_hub.errors import RevisionNotFoundError
-
         now, earlier = self._tree(head), []
         for commit in sorted(self.pinned):
             with contextlib.suppress(RevisionNotFoundError):  # history that was rewritten

@@ -20,6 +20,7 @@ from repro.hub.config import Config
 from repro.hub.manifest import Entry, entries
 from repro.papers import experiment_of
 from repro.papers import paper as paper_of
+from repro.papers.pretrained.digits.experiment import CLASSIFIERS, classifier_spec, flow_spec, vaegan_spec
 from repro.records import RunSpec
 
 __all__ = [
@@ -43,7 +44,7 @@ BLOCKS = {
     "vaegan-encoder": ("repro.networks.vaegan", "Encoder", "Encoder of the VAEGAN of correlated MNIST"),
     "vaegan-flow": ("repro.networks.flow", "LatentFlow", "Flow on the latents of the VAEGAN of correlated MNIST"),
 }
-CLASSIFIERS = ("repro.papers.pretrained.classifiers", "DigitClassifiers")
+CLASSIFIER_CLASS = ("repro.papers.pretrained.classifiers", "DigitClassifiers")
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,6 @@ class Shipment:
 
 
 def _shipments() -> dict[str, Shipment]:
-    from repro.datasets.card import load_card
-    from repro.papers.pretrained.digits.experiment import CLASSIFIERS, classifier_spec, flow_spec, vaegan_spec
-
     vaegan = lambda: vaegan_spec("quick")  # noqa: E731
     found = [
         Shipment("vaegan-decoder", vaegan, "samples/confident", {"latent_dim": 10}, "decoder."),
@@ -148,7 +146,7 @@ def block_config(name: str, packaged: Mapping[str, Any]) -> Config:
     if not name.startswith("classifier-"):
         raise ValueError(f"no building block {name!r}")
     arguments = {k: packaged[k] for k in ("architecture", "shared")}
-    return Config(*CLASSIFIERS, card_modalities(name.removeprefix("classifier-")), arguments)
+    return Config(*CLASSIFIER_CLASS, card_modalities(name.removeprefix("classifier-")), arguments)
 
 
 def _block(shipment: Shipment) -> Model:

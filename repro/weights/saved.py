@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from repro import __version__
 from repro.networks.construction import decode, encode, unrecorded
-from repro.weights.folder import CARD, CONFIG, WEIGHTS
+from repro.weights.folder import CARD, CONFIG, WEIGHTS, is_repo, read
 
-__all__ = ["contents_of", "load_weights", "restore", "write"]
+__all__ = ["contents_from", "contents_of", "load_weights", "restore", "write"]
 
 FORMAT = "repro-model/1"
 FIELDS = {"format", "library_name", "version", "model", "dtype", "weights", "digest"}
@@ -71,6 +71,22 @@ def _check_built(model: nn.Module, encoding: dict[str, Any]) -> None:
             f"{mine.get(name, 'different')}, its arguments give {built.get(name, 'another')}; build it with its final "
             f"arguments and load its state_dict()"
         )
+
+
+def contents_from(source: str | Path, revision: str | None = None) -> dict[str, bytes]:
+    """Configuration and weights of a folder, or else of a repository of the Hub.
+
+    Raises:
+        ValueError: If it is neither, a folder has a revision, or as :func:`~.shared.fetch` and :func:`~.folder.read`.
+        HubError: As :func:`~.shared.fetch`.
+    """
+    if not Path(source).is_dir() and is_repo(source):
+        from repro.weights.shared import fetch  # the Hub's client takes a fifth of a second to import
+
+        return fetch(str(source), revision)
+    if revision is not None:
+        raise ValueError(f"{source} is a folder, which has no revision {revision!r}")
+    return read(Path(source))
 
 
 def contents_of(model: nn.Module, card: str) -> dict[str, bytes]:

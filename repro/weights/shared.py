@@ -7,31 +7,19 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token, hf_hub_download
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import disable_progress_bars, logging
 
 from repro.errors import HubError
-from repro.weights.folder import CONFIG, WEIGHTS, check_pickles, is_repo, read
+from repro.weights.endpoint import endpoint, one_line
+from repro.weights.folder import CONFIG, WEIGHTS, check_pickles
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-__all__ = ["content_hash", "contents_from", "endpoint", "fetch", "one_line", "push_files"]
-
-
-def endpoint() -> str:
-    """Address of the Hub: that of ``HF_ENDPOINT``, or the client's own."""
-    from huggingface_hub import constants
-
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message, and its cause's, in one line without the token."""
-    from huggingface_hub import get_token
-
-    cause = f" ({error.__cause__})" if isinstance(error, RuntimeError) and error.__cause__ else ""
-    text = " ".join(f"{str(error) or type(error).__name__}{cause}".split())
-    return text.replace(token, "***") if (token := get_token()) else text
+__all__ = ["content_hash", "fetch", "push_files"]
 
 
 def _offline() -> bool:
@@ -39,9 +27,6 @@ def _offline() -> bool:
 
 
 def _client() -> HfApi:
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars, logging
-
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -60,20 +45,6 @@ def content_hash(content: bytes, expected: str) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def contents_from(source: str | Path, revision: str | None = None) -> dict[str, bytes]:
-    """Configuration and weights of a folder, or else of a repository of the Hub.
-
-    Raises:
-        ValueError: If it is neither, a folder has a revision, or as :func:`fetch` and :func:`~.saved.read`.
-        HubError: As :func:`fetch`.
-    """
-    if not Path(source).is_dir() and is_repo(source):
-        return fetch(str(source), revision)
-    if revision is not None:
-        raise ValueError(f"{source} is a folder, which has no revision {revision!r}")
-    return read(Path(source))
-
-
 def fetch(repo: str, revision: str | None = None) -> dict[str, bytes]:
     """Configuration and weights of a repository, from one commit, through the Hub's own cache.
 
@@ -89,8 +60,6 @@ def fetch(repo: str, revision: str | None = None) -> dict[str, bytes]:
         HubError: If it cannot be had; it says why.
         ValueError: If it holds no saved model, or what may be a pickle.
     """
-    from huggingface_hub.errors import HTTPError
-
     where = f"{repo} at revision {revision or 'main'}"
     try:
         return _cached(repo, revision, where) if _offline() else _fetched(repo, revision, where)
@@ -101,9 +70,6 @@ def fetch(repo: str, revision: str | None = None) -> dict[str, bytes]:
 
 
 def _cached(repo: str, revision: str | None, where: str) -> dict[str, bytes]:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     contents = {}
     for file in (CONFIG, WEIGHTS):
         try:
@@ -117,8 +83,6 @@ def _cached(repo: str, revision: str | None, where: str) -> dict[str, bytes]:
 
 
 def _fetched(repo: str, revision: str | None, where: str) -> dict[str, bytes]:
-    from huggingface_hub.hf_api import RepoFile
-
     api = _client()
     commit = api.repo_info(repo, revision=revision).sha
     listed = {f.path: f for f in api.list_repo_tree(repo, recursive=True, revision=commit) if isinstance(f, RepoFile)}
@@ -143,9 +107,6 @@ def _fetched(repo: str, revision: str | None, where: str) -> dict[str, bytes]:
 
 def _remember(repo: str, revision: str, commit: str) -> None:
     """Which commit a branch or tag was, as the client's cache keeps it, for later without the network."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
     refs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "refs" / revision
     refs.parent.mkdir(parents=True, exist_ok=True)
     if not refs.is_file() or refs.read_text(encoding="utf-8") != commit:
@@ -167,9 +128,6 @@ def push_files(repo: str, contents: Mapping[str, bytes], *, message: str, privat
     Raises:
         HubError: If there is no token, or the upload fails; nothing is committed in parts.
     """
-    from huggingface_hub import CommitOperationAdd, get_token
-    from huggingface_hub.errors import HTTPError
-
     if _offline():
         raise HubError(f"{repo} is not pushed to: the network is forbidden (offline)")
     if not get_token():

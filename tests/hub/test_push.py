@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from repro import __version__
 from repro.cli.main import main
 from repro.errors import HubError, RunError
-from repro.hub import card as hub_card
+from repro.hub import package as hub_package
 from repro.hub import push as hub_push
 from repro.hub import registry as hub_models
 from repro.hub.config import FILES
@@ -362,12 +362,12 @@ def test_smoke_runs_and_invalid_cards_stay_here(
 ) -> None:
     shelf.record()
     with monkeypatch.context() as patch:
-        good = hub_card.model_card
-        patch.setattr(hub_card, "model_card", lambda *a: good(*a).replace("license: mit\n", ""))
+        good = hub_package.model_card
+        patch.setattr(hub_package, "model_card", lambda *a: good(*a).replace("license: mit\n", ""))
         with pytest.raises(ValueError, match=f"{NAME}: README.md: license is None"):
             collect([], shelf.store, shelf.figures)
     smoke = {NAME: replace(models()[NAME], spec=lambda: copula_spec("gmrf_mcvae", 0, "smoke"))}
-    for module in (hub_models, hub_push, helpers_weights):
+    for module in (hub_models, hub_package, hub_push, helpers_weights):
         monkeypatch.setattr(module, "models", lambda: smoke)
     assert shelf.record().spec.profile == "smoke"
     with pytest.raises(RunError, match="is of the smoke profile"):

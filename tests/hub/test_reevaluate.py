@@ -12,6 +12,7 @@ import torch
 from repro.cli.main import main
 from repro.engine.execute import execute
 from repro.engine.store import file_sha256, read_record, write_atomically
+from repro.hub import package as hub_package
 from repro.hub import reevaluate as reevaluation
 from repro.hub import registry as hub_models
 from repro.hub.manifest import read_manifest, write_manifest
@@ -35,7 +36,8 @@ def smoke(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Record:
     """A model of the smoke profile, executed for good and put into the package; the other rows have records alone."""
     known = {m: copula_spec(m, 0, "smoke") for m in ("gmrf_mcvae", "mvae", "mmvae", "mopoe", "mmvae_plus")}
     models = {NAME: replace(hub_models.models()[NAME], spec=lambda: known["gmrf_mcvae"])}
-    monkeypatch.setattr(hub_models, "models", lambda: models)
+    for module in (hub_models, hub_package):
+        monkeypatch.setattr(module, "models", lambda: models)
     monkeypatch.setattr("repro.hub.package.sound_record", lambda spec, store: store.record(spec))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

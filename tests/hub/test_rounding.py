@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from repro.engine.store import RunStore, file_sha256, write_atomically
 from repro.errors import RunError
-from repro.hub import rounding
 from repro.hub.load import load_model
 from repro.hub.manifest import read_manifest
 from repro.hub.package import ship
@@ -105,7 +104,7 @@ def shipped(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, **values: float) -> P
     def measured(*arguments: Any) -> Rounded | None:
         return rounded(*arguments, measure=measure)
 
-    monkeypatch.setattr(rounding, "rounded", measured)
+    monkeypatch.setattr("repro.hub.package.rounded", measured)
     return ship(NAME, shelf.store, figures=shelf.figures, half=True)
 
 
@@ -141,7 +140,7 @@ def test_a_model_that_half_precision_changes_ships_as_it_is(shelf: Shelf, monkey
 def test_a_measurement_from_a_changed_checkout_does_not_ship(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     dirty = replace(trained(shelf), environment=trained(shelf).environment | {"dirty": True})
     lower = Rounded(dirty, b"x", "float16", 1.0, 0.1)
-    monkeypatch.setattr(rounding, "rounded", lambda *arguments: lower)
+    monkeypatch.setattr("repro.hub.package.rounded", lambda *arguments: lower)
     with pytest.raises(RunError, match="the checkout has changes"):
         ship(NAME, shelf.store, figures=shelf.figures, half=True)
     assert not shelf.weights.exists() or list(shelf.weights.iterdir()) == []

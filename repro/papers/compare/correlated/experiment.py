@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro import datasets
@@ -31,13 +30,6 @@ class Correlated(Experiment):
     """The three models with the same encoders and decoders, and the same number of epochs."""
 
     datasets = (DATASET,)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.compare.correlated import evaluation
-
-        return evaluation
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`~repro.papers.compare.correlated.settings.compare_spec`, with ``rho`` among the changes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro import datasets
@@ -32,13 +31,6 @@ class Priors(Experiment):
     """The papers' latent structures, each on the same unimodal autoencoders of a dataset and seed."""
 
     datasets = tuple(PROFILES)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.compare.priors import evaluation
-
-        return evaluation
 
     def owns(self, spec: RunSpec) -> bool:
         """By the method, since other comparisons have the same data."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro import datasets
@@ -164,13 +163,6 @@ class CorrelatedMNIST(Experiment):
     """Pairs of digits whose latents have a known correlation."""
 
     datasets = (DATASET,)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.covae.correlated_mnist import evaluation
-
-        return evaluation
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`image_spec`, with ``rho`` among the changes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro import datasets
@@ -92,13 +91,6 @@ class Omics(Experiment):
     """Expression of mRNA and of miRNA, of MLOmics' tumours or of a small set that is available."""
 
     datasets = DATASETS
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.covae.omics import evaluation
-
-        return evaluation
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`omics_spec`, with ``dataset`` among the changes."""

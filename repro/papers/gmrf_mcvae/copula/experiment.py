@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro import datasets
@@ -145,13 +144,6 @@ class Copula(Experiment):
     """Four components of two coordinates each, with known dependence: Table I and Figures 2, 5 and 6."""
 
     datasets = ("copula",)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.gmrf_mcvae.copula import evaluation
-
-        return evaluation
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         return copula_spec(method, seed, profile, **changes)

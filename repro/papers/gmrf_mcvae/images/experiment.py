@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -106,13 +105,6 @@ class Images(Experiment):
     """Table II and Figure 3 on PolyMNIST; Table III and Figure 4 on bicycles, rendered or BIKED's own."""
 
     datasets = tuple(EXPERIMENTS)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.gmrf_mcvae.images import evaluation
-
-        return evaluation
 
     def owns(self, spec: RunSpec) -> bool:
         return super().owns(spec) and "components" not in spec.params["data"]  # the scaling runs' own setting

@@ -7,7 +7,6 @@ modalities are PolyMNIST's five, repeated: what a step costs does not depend on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -59,13 +58,6 @@ class Scaling(Experiment):
     """Steps of Table II's models with 2 to 10 modalities of PolyMNIST."""
 
     datasets = ("polymnist",)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.gmrf_mcvae.scaling import evaluation
-
-        return evaluation
 
     def owns(self, spec: RunSpec) -> bool:
         return super().owns(spec) and "components" in spec.params["data"]

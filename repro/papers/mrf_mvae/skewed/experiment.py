@@ -7,7 +7,6 @@ is (appendix D.2, further insights).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro import datasets
@@ -135,13 +134,6 @@ class SkewedCopula(Experiment):
     """The variants on an asymmetric Laplace copula."""
 
     datasets = (DATASET,)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.mrf_mvae.skewed import evaluation
-
-        return evaluation
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         return spec(method, seed, profile, **changes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro import datasets
@@ -252,13 +251,6 @@ class Triples(Experiment):
     """The three variants on triples of digits: Table 4 and Figures 6 to 9."""
 
     datasets = (DATASET,)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.mrf_mvae.triples import evaluation
-
-        return evaluation
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         return spec(method, seed, profile, **changes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro import datasets
@@ -104,13 +103,6 @@ class _Digits(Experiment):
 
     datasets, multimodal = ("mnist",), False
     method: str
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.pretrained.digits import evaluation
-
-        return evaluation
 
     def owns(self, spec: RunSpec) -> bool:
         return spec.method == self.method

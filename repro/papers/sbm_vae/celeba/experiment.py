@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -172,13 +171,6 @@ class CelebAMaskHQ(Experiment):
     """Score-based models and baselines on images, masks and attributes of faces, and supervised networks."""
 
     datasets = ("celebamask_hq",)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.sbm_vae.celeba import evaluation
-
-        return evaluation
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`celeba_spec`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -79,13 +78,6 @@ class MHD(Experiment):
     """SBM-VAE and two baselines on images of digits and their spoken names."""
 
     datasets = ("mhd",)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.sbm_vae.mhd import evaluation
-
-        return evaluation
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`mhd_spec`, which takes no changes."""

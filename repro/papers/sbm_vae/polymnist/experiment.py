@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -29,13 +28,6 @@ class ExtendedPolyMNIST(Experiment):
     """Score-based models and baselines on up to ten modalities of Extended PolyMNIST."""
 
     datasets = ("extended_polymnist",)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.sbm_vae.polymnist import evaluation
-
-        return evaluation
 
     def owns(self, spec: RunSpec) -> bool:
         """The comparison's runs; what times them is another experiment's."""

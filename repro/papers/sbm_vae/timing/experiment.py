@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from repro.experiment import Cost, Experiment
@@ -81,13 +80,6 @@ class Timing(Experiment):
     """The comparison's networks on a clock."""
 
     datasets = ("extended_polymnist",)
-
-    @property
-    def code(self) -> ModuleType:
-        """What loads, builds and measures: it needs torch, which a plan does not."""
-        from repro.papers.sbm_vae.timing import evaluation
-
-        return evaluation
 
     def owns(self, spec: RunSpec) -> bool:
         """The timed runs, not the comparison's."""

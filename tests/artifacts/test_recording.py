@@ -76,7 +76,8 @@ def test_what_the_records_feed_is_redrawn_and_nothing_else(checkout: Path, store
     assert set(after) == set(before)
     changed = {p for p in after if after[p] != before[p]}
     tables = {Path(p) for f in ("gmrf_mcvae/table1", "mrf_mvae/table2") for p in (f"{f}.md", f"{f}.tex")}
-    assert changed - {Path("claims.md")} == tables | {record_path(specs[0], Path())}
+    pictures = {Path(f"gmrf_mcvae/overview.{kind}") for kind in ("png", "pdf")}  # with the table's distances
+    assert changed - {Path("claims.md")} == tables | pictures | {record_path(specs[0], Path())}
     assert after[record_path(specs[0], Path())] == (store.directory(specs[0]) / "record.json").read_bytes()
     text = (checkout.parent / "README.md").read_text()
     assert text != page

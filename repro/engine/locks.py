@@ -6,6 +6,10 @@ every few seconds. Whoever finds the file of another machine watches it: while i
 it stands still for long enough by the watcher's own monotonic clock, the watcher makes the file of the next number.
 Only one can make it, and an owner that finds a file of a higher number than its own knows that it has lost the run. No
 two clocks are ever compared.
+
+The operating system's lock is filelock's; its lease does not stand in for the numbered files, since its token names a
+claim and fences none: an owner that was cut off and comes back learns of its loss at its next beat, after it may have
+written, where here it looks before it writes.
 """
 
 from __future__ import annotations

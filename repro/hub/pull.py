@@ -1,4 +1,9 @@
-"""Weights from the Hub into the cache: resumed across processes, verified, whole or not at all, each once."""
+"""Weights from the Hub into the cache: resumed across processes, verified, whole or not at all, each once.
+
+The Hub's client gives addresses, sessions, listings and errors; the transfer of a file is written here because
+``hf_hub_download`` (huggingface_hub 2.4) begins a file anew after a kill, after an error, and after a cut within its
+blocks of 10 MB, and ends at a passing status 503.
+"""
 
 from __future__ import annotations
 

@@ -38,9 +38,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("REPRO_OFFLINE", "1")
 # Distributions besides torch's that what is run here imports; all are in requirements.lock.
-NEEDED = ("annotated-types", "dill", "filelock", "matplotlib", "multivae", "nltk", "numpy", "pandas", "pillow", "pooch")
-NEEDED += ("pot", "pyarrow", "pydantic", "pydantic_core", "pythae", "pytest", "pyyaml", "safetensors", "scikit-learn")
-NEEDED += ("scipy", "torch-fidelity", "torchmetrics", "tqdm", "typing-inspection", "zuko")
+NEEDED = ("annotated-types", "certifi", "charset-normalizer", "dill", "filelock", "idna", "matplotlib", "multivae")
+NEEDED += ("nltk", "numpy", "pandas", "pillow", "platformdirs", "pooch", "pot", "pyarrow", "pydantic", "pydantic_core")
+NEEDED += ("pythae", "pytest", "pyyaml", "requests", "safetensors", "scikit-learn", "scipy", "torch-fidelity")
+NEEDED += ("torchmetrics", "tqdm", "typing-inspection", "urllib3", "xxhash", "zuko")
 
 
 def missing(names: Sequence[str] = NEEDED) -> str:

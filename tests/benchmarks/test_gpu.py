@@ -186,6 +186,6 @@ def test_all_that_a_bare_machine_needs_is_listed(gpu: ModuleType, tmp_path: Path
     listed = {n.lower().replace("_", "-") for n in gpu.NEEDED}
     # What these bring along, and what torch does.
     of_torch = {"torch", "torchvision", "triton", "networkx", "mpmath", "sympy", "setuptools", "typing-extensions"}
-    brought = {"charset-normalizer", "cloudpickle", "cycler", "dataclasses", "defusedxml", "fonttools", "joblib"}
+    brought = {"cloudpickle", "cycler", "dataclasses", "defusedxml", "fonttools", "joblib"}
     brought |= {"kiwisolver", "narwhals", "packaging", "pyparsing", "python-dateutil", "regex", "threadpoolctl"}
     assert imported - listed - of_torch - brought <= {"repro"}

@@ -20,7 +20,8 @@ _LIMITS = re.compile(r"(\\(?:sum|prod|min|max|sup))(?=\s*_)")
 
 def _readable(text: str, display: str) -> str:
     """LaTeX as the converter reads it: rows in an environment that it knows, limits under their operators."""
-    text = text.replace("{aligned}", "{split}")
+    text = text.replace("{aligned}", "{split}").replace(r"\|", "‖")
+    text = re.sub(r"\\arg(?![A-Za-z])", r"\\operatorname{arg}", text)
     text = _FUNCTION.sub(r"\1\\,", text)
     if display == "inline":
         return text

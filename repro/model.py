@@ -32,6 +32,7 @@ __all__ = [
     "evaluating",
     "isolated_rng",
     "keeping_modes",
+    "networks_by_name",
     "resolved_settings",
 ]
 
@@ -50,6 +51,11 @@ def _count(name: str, value: Any) -> int:
     return number
 
 
+def _check_generator(generator: Any) -> None:
+    if not isinstance(generator, torch.Generator | None):
+        raise ValueError(f"generator is {generator!r}, must be a torch.Generator or None")
+
+
 def resolved_settings(settings: Mapping[str, Any] | None, defaults: Mapping[str, Any], what: str) -> dict[str, Any]:
     """A builder's settings, with its defaults for those that are not given.
 
@@ -65,6 +71,24 @@ def resolved_settings(settings: Mapping[str, Any] | None, defaults: Mapping[str,
     if unknown := [name for name in given if name not in defaults]:
         raise ValueError(f"{what} has no settings {unknown}; there are {', '.join(defaults)}")
     return {**defaults, **given}
+
+
+def networks_by_name(what: str, networks: Any, modalities: Mapping[str, ModalitySpec]) -> dict[str, Any]:
+    """What is given for each modality, in the modalities' order, which blocks of latents have.
+
+    Arguments:
+        what: Of what it is, for the message, such as "encoders".
+        networks: Modality to network.
+        modalities: The modalities.
+
+    Raises:
+        ValueError: If it is not by name, or not for exactly these modalities.
+    """
+    if not isinstance(networks, Mapping | nn.ModuleDict):
+        raise ValueError(f"{what} are a {type(networks).__name__}, must be a mapping from each modality's name")
+    if set(networks) != set(modalities):
+        raise ValueError(f"{what} are for {list(networks)}, the modalities are {list(modalities)}")
+    return {m: networks[m] for m in modalities}
 
 
 @dataclass(frozen=True)
@@ -392,10 +416,11 @@ class MultimodalModel(TrainableModel):
             Name to tensor with leading shape ``(num_samples,)``, or ``(num_samples, batch)`` under ``given``.
 
         Raises:
-            ValueError: If ``num_samples`` is under 1, an option is unknown or out of its range, or ``given`` does not
-                fit (:meth:`prepared`).
+            ValueError: If ``num_samples`` is under 1, ``generator`` is not one, an option is unknown or out of its
+                range, or ``given`` does not fit (:meth:`prepared`).
         """
         count = _count("num_samples", num_samples)
+        _check_generator(generator)
         observed = None if given is None else self.prepared(given)
         self._check_options("generate", self._generate, options)
         with torch.no_grad(), evaluating(self):
@@ -433,6 +458,7 @@ class MultimodalModel(TrainableModel):
                 sizes differ, or one of them does not fit (:meth:`prepared`).
         """
         count = _count("num_importance_samples", num_importance_samples)
+        _check_generator(generator)
         x_s, x_t = self.prepared(batch), None if given is None else self.prepared(given)
         if x_t is not None:
             if both := [m for m in x_s if m in x_t]:
@@ -479,6 +505,8 @@ class MultimodalModel(TrainableModel):
             ValueError: If there is no modality or no sample, a name is unknown, a shape or a type does not fit, sizes
                 differ, or a value is not finite or far outside its modality's range.
         """
+        if not isinstance(batch, Mapping):
+            raise ValueError(f"modalities are given by name, in a mapping, not in a {type(batch).__name__}")
         if unknown := [m for m in batch if m not in self.modalities]:
             raise ValueError(f"unknown modalities {unknown}; the model has {list(self.modalities)}")
         device = next((p.device for p in self.parameters()), torch.device("cpu"))

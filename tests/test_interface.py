@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given as drawn
 from hypothesis import settings as drawing
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import Identity
 
 from repro.baselines import build_baseline
 from repro.datasets.base import ModalitySpec
@@ -24,6 +26,7 @@ from repro.papers.covae.networks import build_networks
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.papers.mrf_mvae.networks import fully_connected_networks
 from repro.papers.mrf_mvae.variants import VARIANTS
+from repro.papers.sbm_vae.autoencoders import Autoencoders
 from repro.training import TrainingSettings, TrainingStopped, train
 from repro.training.checkpoints import CheckpointError
 from tests.support.models import CHAINS, LIKELIHOODS, NAMES, SPECS, batch, dataset, density, make, same_tensors
@@ -72,6 +75,9 @@ def test_complex_text_and_too_large_values_are_refused_by_name(name: str) -> Non
     for value, message in (
         (torch.zeros(2, 3, dtype=torch.complex64), "modality 'a' has values of type torch.complex64"),
         (np.array([["x", "y", "z"]]), "modality 'a' has values of type <U1"),
+        (np.array([["1", "2", "3"]], dtype=object), "modality 'a' is a ndarray of values that are not all numbers"),
+        (np.ma.masked_greater(np.ones((2, 3)), 0), "modality 'a' has masked values"),
+        (torch.zeros(2, 3, device="meta"), "modality 'a' has values of type torch.float32, needs dense real numbers"),
         (torch.full((2, 3), 2**24 + 1), "modality 'a' has values of type int64 that float32 cannot hold"),
         (torch.full((2, 3), 1e300, dtype=torch.float64), "modality 'a' has values of type float64 that float32 cannot"),
     ):
@@ -194,6 +200,12 @@ def test_calls_that_make_no_sense_are_refused_alike(name: str) -> None:
     assert not {"num_samples", "given", "generator", "colour"} & set(model.generation_options)
     with pytest.raises(ValueError, match=r"^generate has no options \['colour'\]"):
         model.generate(1, colour=2)
+    for value in (x["a"], [x["a"]]):
+        with pytest.raises(ValueError, match=r"^modalities are given by name, in a mapping, not in a (Tensor|list)$"):
+            model.generate(1, given=value)  # type: ignore[arg-type]
+    for call in (model.generate, lambda **k: model.log_likelihood(x, **k)):
+        with pytest.raises(ValueError, match=r"^generator is 3, must be a torch.Generator or None$"):
+            call(generator=3)
     with pytest.raises(ValueError, match=r"^the batch has modalities \[\]"):
         model.generate(1, given={})
     with pytest.raises(ValueError, match=r"^modalities \['a'\] are both in the batch"):
@@ -327,6 +339,34 @@ def test_networks_are_matched_by_name(name: str) -> None:
         torch.manual_seed(0)
         losses.append(model.loss(batch(4)).total)
     assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("part", ["encoders", "decoders"])
+def test_networks_that_are_not_by_name_or_of_other_modalities_are_refused_alike(part: str) -> None:
+    encoders, decoders = fully_connected_networks(SPECS, 2, width=8, layers=1)
+    networks = {"encoders": encoders, "decoders": decoders}
+    own = dict(networks[part])
+    some, more = {"a": own["a"]}, {**own, "z": own["a"]}
+    for given, message in (
+        (some, rf"^{part} are for \['a'\], the modalities are \['a', 'b', 'c'\]$"),
+        (more, rf"^{part} are for \['a', 'b', 'c', 'z'\], the modalities are "),
+        ({}, rf"^{part} are for \[\], the modalities are "),
+        (list(own.values()), rf"^{part} are a list, must be a mapping from each modality's name$"),
+    ):
+        changed: dict[str, Any] = networks | {part: given}
+        sizes, joint = dict.fromkeys(SPECS, 2), Identity()
+        makers: list[Callable[..., Any]] = [partial(VARIANTS[name], latent_dim=2) for name in VARIANTS]
+        makers += [partial(build_baseline, "mvae", latent_dim=2), partial(Autoencoders, latent_dim=2)]
+        makers += [partial(CoVAE, latent_dims=sizes, joint_encoder=joint)]
+        for make_it in makers:
+            with pytest.raises(ValueError, match=message):
+                make_it(modalities=SPECS, **changed)
+
+
+def test_latents_of_unknown_modalities_are_refused() -> None:
+    for dims in ({"a": 2}, {**dict.fromkeys(SPECS, 2), "z": 2}):
+        with pytest.raises(ValueError, match=r"^latent_dims are for \['a'.*\], the modalities are"):
+            build("covae", SPECS, {"latent_dims": dims})
 
 
 ALIKE = {"a": ModalitySpec((3,)), "b": ModalitySpec((3,))}

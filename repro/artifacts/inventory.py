@@ -11,7 +11,7 @@ from repro.errors import UsageError, suggestion
 from repro.papers import Paper, paper, papers
 from repro.report.plain_tables import make_command
 
-__all__ = ["KINDS", "Artifact", "artifacts", "find", "nearest"]
+__all__ = ["KINDS", "Artifact", "artifacts", "find", "find_paper", "nearest"]
 
 KINDS = {
     "T": "numeric table",
@@ -94,6 +94,19 @@ def nearest(word: str, words: Sequence[str]) -> str:
     return f"; {suggestion(word, words, '`repro list` shows all')}"
 
 
+def find_paper(word: str) -> str:
+    """The paper package of a name, or of the short one of its Make targets, such as ``gmrf``.
+
+    Raises:
+        UsageError: If there is none; it names the near matches.
+    """
+    for package in papers().values():
+        if word in (package.name, package.prefix):
+            return package.name
+    names = list(dict.fromkeys([*papers(), *(p.prefix for p in papers().values())]))
+    raise UsageError(f"unknown paper {word!r}{nearest(word, names)}")
+
+
 def find(name: str) -> Artifact:
     """The artifact of a name, ``<paper>/<id>`` or the Make target's ``<prefix>-<id>``.
 
@@ -106,6 +119,8 @@ def find(name: str) -> Artifact:
     for artifact in known.values():
         if artifact.target == name:
             return artifact
+    if any(name in (p.name, p.prefix) for p in papers().values()):
+        raise UsageError(f"{name!r} is a paper, not one of its artifacts; `repro list {name}` shows them")
     if "/" in name and name.split("/", 1)[0] in papers():
         own, word = name.split("/", 1)
         names = [f"{own}/{i}" for i in [a.id for a in known.values() if a.paper == own]]

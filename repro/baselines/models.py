@@ -44,7 +44,7 @@ from repro.baselines.inference import (
     Posterior,
 )
 from repro.datasets.base import ModalitySpec, check_name
-from repro.model import Loss, Stage, isolated_rng
+from repro.model import Loss, Stage, isolated_rng, networks_by_name
 from repro.networks.construction import rebuildable
 from repro.networks.mlp import MLP, GaussianMLPEncoder
 
@@ -434,9 +434,8 @@ class Baseline(ExpertMixtureModel):
             likelihood=settings.likelihood,
             noise_scale=settings.noise_scale,
         )
-        for what, networks in (("encoders", encoders), ("decoders", decoders)):
-            if set(networks) != set(self.modalities):
-                raise ValueError(f"{what} are given for {list(networks)}, the modalities are {list(self.modalities)}")
+        encoders = networks_by_name("encoders", encoders, self.modalities)
+        decoders = networks_by_name("decoders", decoders, self.modalities)
         self.settings = settings
         if (joint_encoder is not None) != self.method.joint_encoder:
             raise ValueError(f"jmvae, and it alone, needs a joint encoder; {settings.method} got {joint_encoder}")

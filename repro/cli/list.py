@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro.artifacts import render as a
-from repro.artifacts.inventory import Artifact, nearest
+from repro.artifacts.inventory import Artifact, find_paper
 from repro.engine.store import figures_root
-from repro.errors import UsageError
-from repro.papers import papers
 from repro.records import PROFILES
 from repro.report.text import columns
 
@@ -46,21 +44,13 @@ def list_artifacts(options: argparse.Namespace) -> None:
         UsageError: If there is no such paper.
     """
     figures = options.figures or figures_root()
-    chosen = [x for x in a.artifacts().values() if options.paper is None or x.paper == _paper(options.paper)]
+    chosen = [x for x in a.artifacts().values() if options.paper is None or x.paper == find_paper(options.paper)]
     if options.json:
         print(json.dumps([_entry(x, figures) for x in chosen], indent=1))
         return
     head = ("artifact", "kind", "data", "two cores", "state")
     rows = [head, *((x.name, KINDS[x.kind], _data(x), _cost(x), _state(x, _recorded(x, figures))) for x in chosen)]
     print("\n".join(columns(rows)))
-
-
-def _paper(word: str) -> str:
-    for paper in papers().values():
-        if word in (paper.name, paper.prefix):
-            return paper.name
-    names = list(dict.fromkeys([*papers(), *(p.prefix for p in papers().values())]))
-    raise UsageError(f"unknown paper {word!r}{nearest(word, names)}")
 
 
 def _recorded(artifact: Artifact, figures: Path) -> list[str]:

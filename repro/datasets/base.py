@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from html import escape
 from importlib import import_module
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -48,8 +51,8 @@ class ModalitySpec:
         unit: The unit of the values, "1" where they have none.
 
     Raises:
-        ValueError: If the kind is unknown, there is no dimension or one is not positive, or the range is empty or, for
-            binary values, outside [0, 1].
+        ValueError: If the kind is unknown, there is no dimension or one is not a positive whole number, or the range is
+            not of two finite numbers, is empty or, for binary values, outside [0, 1].
     """
 
     shape: tuple[int, ...]
@@ -58,7 +61,10 @@ class ModalitySpec:
     unit: str = "1"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        try:
+            object.__setattr__(self, "shape", tuple(operator.index(n) for n in self.shape))
+        except TypeError:
+            raise ValueError(f"modality shape {self.shape!r} must be whole numbers, such as (3, 28, 28)") from None
         if self.kind not in KINDS:
             raise ValueError(f"unknown modality kind {self.kind!r}; one of {', '.join(KINDS)}")
         if not self.shape:
@@ -66,6 +72,8 @@ class ModalitySpec:
         if any(n < 1 for n in self.shape):
             raise ValueError(f"modality shape {self.shape} has a dimension under 1")
         if self.range is not None:
+            if len(self.range) != 2 or not all(isinstance(v, Real) and abs(v) < math.inf for v in self.range):
+                raise ValueError(f"modality range {self.range!r} must be two finite numbers, or None where unbounded")
             low, high = self.range
             if not low < high:
                 raise ValueError(f"modality range {self.range} is empty; the lower end comes first")
@@ -90,13 +98,13 @@ def check_name(name: object) -> None:
     """Refuses a name that no modality can have, since parts of a model are called by it.
 
     Raises:
-        ValueError: If it is empty or no text, contains a dot, or is that of an attribute of ``torch.nn.ModuleDict``,
-            such as ``type``, ``values`` or ``half``.
+        ValueError: If it is empty or no text, contains a dot or a control character, or is that of an attribute of
+            ``torch.nn.ModuleDict``, such as ``type``, ``values`` or ``half``.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"a modality is called {name!r}; its name must be text, and not empty")
-    if "." in name:
-        raise ValueError(f"a modality is called {name!r}; its name must not contain a dot")
+    if "." in name or not name.isprintable():
+        raise ValueError(f"a modality is called {name!r}; its name must contain neither a dot nor a control character")
     if name in RESERVED:
         raise ValueError(f"a modality is called {name!r}, as an attribute of torch.nn.ModuleDict; give it another name")
 
@@ -115,7 +123,7 @@ class Dataset:
         modalities: Name to :class:`ModalitySpec`, in the order that models use.
         data: Name to tensor of shape ``(N, *spec.shape)``, the same N for all; NumPy arrays and data frames become
             tensors.
-        labels: Integer class labels of shape ``(N,)``, None where there are none.
+        labels: Integer class labels of shape ``(N,)``, of any sequence of numbers; None where there are none.
         provenance: How the data came about: seed, sources, hashes.
         padding: Zeros added on each side of the last two dimensions; ``modalities`` state the padded shape.
         label_key: Name under which samples and batches carry the label, empty for none.
@@ -124,7 +132,8 @@ class Dataset:
 
     Raises:
         ValueError: If names, shapes or lengths of ``data`` and ``modalities`` do not fit, a name is reserved, there is
-            no sample, or a value is no real number, not finite or outside its modality's range.
+            no sample, a value is no real number, not finite or outside its modality's range, or labels are not one real
+            number a sample.
     """
 
     name: str
@@ -166,7 +175,8 @@ class Dataset:
             seed: Of that draw.
 
         Raises:
-            ValueError: As the splits themselves do; if a share is not in [0, 1) or a split would be empty.
+            ValueError: As the splits themselves do; if a share is not in [0, 1), a split would be empty, or data frames
+                have the same index in different orders.
         """
         options = {"name": name, "specs": specs, "labels": labels, "standardise": standardise}
         return from_arrays(arrays, **options, validation=validation, test=test, seed=seed)
@@ -201,6 +211,7 @@ class Dataset:
                 raise ValueError(f"{self.name}: modality {m!r} is stored as uint8, so its range must be (0, 1)")
         lengths = {m: len(x) for m, x in data.items()}
         if self.labels is not None:
+            object.__setattr__(self, "labels", _labels(self.name, self.labels))
             lengths["labels"] = len(self.labels)
         if len(set(lengths.values())) != 1:
             raise ValueError(f"{self.name}: unequal lengths {lengths}")
@@ -209,8 +220,6 @@ class Dataset:
         for m, x in data.items():
             _check_values(self.name, m, self.modalities[m], x)
         object.__setattr__(self, "data", data)
-        if self.labels is not None and not isinstance(self.labels, Tensor):
-            object.__setattr__(self, "labels", torch.as_tensor(np.array(self.labels)))
 
     def __len__(self) -> int:
         return len(next(iter(self.data.values())))
@@ -221,27 +230,34 @@ class Dataset:
         Raises:
             IndexError: If an index is outside, or a mask has another length than the split.
         """
+        if isinstance(index, slice) and (index.step or 1) > 0:
+            return self._select(lambda x: x[index])
+        rows = self._index(index)
+        if rows.ndim == 0:
+            number = int(rows)
+            return self._select(lambda x: x[number])
+        return self._select(lambda x: x[rows.to(x.device)])
+
+    def _index(self, index: Any) -> Tensor:
+        """Rows as whole numbers from 0 on: one, or a vector of them, from an index, indices, a mask or a slice."""
         where = f"{self.name} {self.split} of length {len(self)}"
         if isinstance(index, slice):
-            return self._select(lambda x: x[index])
-        rows = torch.as_tensor(np.asarray(index) if not isinstance(index, Tensor) else index)
-        if rows.dtype is torch.bool and tuple(rows.shape) != (len(self),):
-            raise IndexError(f"a mask of shape {tuple(rows.shape)} does not fit {where}")
-        if rows.numel() == 0 and rows.dtype is not torch.bool:
-            rows = rows.long()
+            index = range(*index.indices(len(self)))
+        try:
+            rows = index if isinstance(index, Tensor) else torch.as_tensor(np.array(index))
+        except (TypeError, ValueError):
+            raise IndexError(f"index {index!r} is neither whole numbers nor a mask of {where}") from None
+        if rows.dtype is torch.bool:
+            if tuple(rows.shape) != (len(self),):
+                raise IndexError(f"a mask of shape {tuple(rows.shape)} does not fit {where}")
+            return rows.nonzero().flatten()
+        rows = rows if rows.numel() else rows.long()
         if rows.is_floating_point() or rows.is_complex() or rows.ndim > 1:
             raise IndexError(f"index {index!r} is neither whole numbers nor a mask of {where}")
-        if rows.dtype is not torch.bool:
-            outside = rows[(rows < -len(self)) | (rows >= len(self))] if rows.ndim else rows
-            if rows.ndim == 0 and not -len(self) <= int(rows) < len(self):
-                raise IndexError(f"index {int(rows)} is outside {where}")
-            if rows.ndim and len(outside):
-                raise IndexError(f"index {int(outside[0])} is outside {where}")
-            if rows.ndim == 0:
-                number = int(rows)
-                return self._select(lambda x: x[number])
-            rows = rows.long() % len(self)
-        return self._select(lambda x: x[rows.to(x.device)])
+        outside = rows[(rows < -len(self)) | (rows >= len(self))].flatten()
+        if len(outside):
+            raise IndexError(f"index {int(outside[0])} is outside {where}")
+        return rows.long() % len(self)
 
     def __eq__(self, other: object) -> bool:
         """Whether both are the same split with the same values; where they came from does not matter."""
@@ -343,19 +359,18 @@ class Dataset:
             found[m] = x if x.dtype is torch.uint8 else as_type(m, x, dtype)
         return self if all(found[m] is x for m, x in self.data.items()) else replace(self, data=found)
 
-    def select(self, rows: Sequence[int] | Tensor, split: str | None = None) -> Dataset:
+    def select(self, rows: Sequence[int] | Tensor | slice, split: str | None = None) -> Dataset:
         """The samples of some rows, in that order, as a split of its own.
 
         Arguments:
-            rows: Indices, or a mask of as many entries as there are samples.
+            rows: Indices, a mask of as many entries as there are samples, or a slice.
             split: Its name; this split's if None.
 
         Raises:
-            IndexError: If a row is outside.
+            IndexError: If a row is outside, or a mask has another length than the split.
             ValueError: If there is none.
         """
-        index = torch.as_tensor(rows)
-        index = index.nonzero().flatten() if index.dtype is torch.bool else index.long()
+        index = self._index(rows).reshape(-1)
         data = {m: x[index.to(x.device)] for m, x in self.data.items()}
         labels = None if self.labels is None else self.labels[index.to(self.labels.device)]
         known = dict(self.provenance) | {"sha256": fingerprint(data, labels)}
@@ -424,6 +439,17 @@ class Dataset:
     def _values(self, x: Tensor) -> Tensor:
         x = unit_values(x)
         return pad(x, (self.padding,) * 4) if self.padding else x
+
+
+def _labels(where: str, labels: Any) -> Tensor:
+    """Labels as one real number a sample."""
+    try:
+        found = labels if isinstance(labels, Tensor) else torch.as_tensor(np.array(labels))
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: labels are not numbers; give whole numbers, one for each class") from None
+    if found.ndim != 1 or found.is_complex():
+        raise ValueError(f"{where}: labels have type {found.dtype} and shape {tuple(found.shape)}, needs one a sample")
+    return found
 
 
 def _check_values(where: str, name: str, spec: ModalitySpec, x: Tensor) -> None:
@@ -505,6 +531,15 @@ def from_card(
     return Dataset(card.name, split, specs(card), data, labels, known)
 
 
+def _check_rows(arrays: Mapping[str, Any]) -> None:
+    """Refuses frames that have the same rows in other orders: samples are paired by their places alone."""
+    indices = {m: list(x.index) for m, x in arrays.items() if hasattr(x, "to_numpy") and hasattr(x, "index")}
+    first = next(iter(indices), "")
+    for m, index in indices.items():
+        if index != indices[first] and Counter(index) == Counter(indices[first]):
+            raise ValueError(f"data frames {first!r} and {m!r} have the same rows in different orders; sort them alike")
+
+
 def _values(name: str, value: Any) -> Tensor:
     found = as_tensor(name, value)
     if found.dtype is torch.uint8 and (found.ndim < 3 or not found.numel() or int(found.max()) <= 1):
@@ -543,9 +578,9 @@ def from_arrays(
             raise ValueError(f"{split} is {share}, must be at least 0 and under 1")
     if unknown := [m for m in specs or {} if m not in arrays]:
         raise ValueError(f"specs of {unknown}; the arrays are {list(arrays)}")
+    _check_rows(arrays)
     data = {m: _values(m, x) for m, x in arrays.items()}
     known = {m: (specs or {}).get(m) or _inferred(m, x) for m, x in data.items()}
-    labels = None if labels is None else torch.as_tensor(np.asarray(labels))
     whole = Dataset(name, "train", known, data, labels)
     rows, left = {}, torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
     for split, share in shares.items():

@@ -22,13 +22,18 @@ def as_tensor(name: str, value: Any) -> Tensor:
         value: A tensor, a NumPy array, a data frame, or nested lists of numbers.
 
     Raises:
-        ValueError: If the values are no real numbers, or float32 cannot hold them; it names the modality and the type.
+        ValueError: If the values are no real numbers, some are masked, or float32 cannot hold them; it names the
+            modality and the type.
     """
+    if np.ma.is_masked(value):
+        raise ValueError(f"modality {name!r} has masked values; fill them, or leave their samples out")
     if not isinstance(value, Tensor):
         kind = type(value).__name__
         try:
             array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
             if array.dtype == object:  # such as a frame of columns of several types of numbers
+                if any(isinstance(x, str | bytes) for x in array.flat):
+                    raise TypeError("text")
                 array = array.astype(np.float64)
         except (TypeError, ValueError):
             raise ValueError(f"modality {name!r} is a {kind} of values that are not all numbers") from None
@@ -43,7 +48,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
             raise ValueError(f"modality {name!r} has values of type {array.dtype} that float32 cannot hold")
         array = array.astype(np.int64) if wide else array.astype(little) if copied else array
         value = torch.from_numpy(array)
-    if value.is_complex() or value.is_quantized or value.layout is not torch.strided:
+    if value.is_complex() or value.is_quantized or value.is_meta or value.layout is not torch.strided:
         raise ValueError(f"modality {name!r} has values of type {value.dtype}, needs dense real numbers")
     if value.dtype in (torch.uint8, torch.float32, torch.float64):
         return value

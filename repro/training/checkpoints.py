@@ -93,10 +93,14 @@ def check_folder(path: Path) -> None:
     """Notices before any training that a checkpoint has nowhere to go.
 
     Raises:
-        CheckpointError: If its folder is not there.
+        CheckpointError: If its folder is not there or cannot be written to, or there is a folder of its name.
     """
+    if path.is_dir():
+        raise CheckpointError(f"cannot write checkpoint {path}: it is a folder; name a file in it")
     if not path.parent.is_dir():
         raise CheckpointError(f"cannot write checkpoint {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise CheckpointError(f"cannot write checkpoint {path}: the folder {path.parent} cannot be written to")
 
 
 def discard_checkpoints(path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,11 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for name in POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be positive")
+            value, whole = getattr(self, name), name != "learning_rate"
+            if not isinstance(value, Integral if whole else Real):
+                raise ValueError(f"{name} is {value!r}, must be a {'whole ' if whole else ''}number")
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} is {value}, must be positive{'' if whole else ' and finite'}")
         if self.plateau < 0:
             raise ValueError(f"plateau is {self.plateau}, must be at least 0")
         if self.patience is not None and self.patience < 1:
@@ -364,18 +368,22 @@ def _plain(value: Any) -> Any:
     return None
 
 
-def default_key(model: TrainableModel, data: Dataset, settings: TrainingSettings, seed: int) -> str:
+def default_key(
+    model: TrainableModel, data: Dataset, settings: TrainingSettings, seed: int, validation: Dataset | None = None
+) -> str:
     """The key of a run that was given none: what its parameters follow from, as JSON.
 
-    It holds the seed, the settings but for the device, the way of a step and the number of epochs, the training split's
-    fingerprint, and the model: its class, the shapes of its parameters, and the text, fractions and flags among its
-    modules' public attributes (β, a likelihood's scale). Whole numbers are left out, as counters are some.
+    It holds the seed, the settings but for the device, the way of a step and the number of epochs, the fingerprints of
+    the training split and of the validation split, and the model: its class, the shapes of its parameters, and the
+    text, fractions and flags among its modules' public attributes (β, a likelihood's scale). Whole numbers are left
+    out, as counters are some.
 
     Arguments:
         model: The model.
         data: The training split.
         settings: How it is trained.
         seed: The run's seed.
+        validation: The split that ends a stage with patience; None where none has any.
     """
     own = asdict(settings)
     for name in ("device", "epochs", "step"):
@@ -397,14 +405,17 @@ def default_key(model: TrainableModel, data: Dataset, settings: TrainingSettings
         "data": fingerprint(data.data, data.labels)[:16],
         **own,
     }
+    if validation is not None:
+        parts["validation"] = fingerprint(validation.data, validation.labels)[:16]
     return json.dumps(parts, sort_keys=True)
 
 
-def _added(found: Any) -> dict[str, Any]:
+def _added(found: Any, entry: Mapping[str, Any]) -> dict[str, Any]:
     """What ``on_epoch`` returned, as plain values that a checkpoint can hold.
 
     Raises:
-        ValueError: If it is no mapping, or a value is neither plain nor a single number.
+        ValueError: If it is no mapping, a name is no text or the entry's own, or a value is neither plain nor a single
+            number.
     """
     if found is None:
         return {}
@@ -412,6 +423,9 @@ def _added(found: Any) -> dict[str, Any]:
         raise ValueError(f"on_epoch returned a {type(found).__name__}, must return a mapping or None")
     plain = {}
     for name, value in found.items():
+        if not isinstance(name, str) or name in entry:
+            taken = "which every entry has of its own" if name in entry else "which is no name"
+            raise ValueError(f"on_epoch returned {name!r}, {taken}; give it another name")
         if isinstance(value, Tensor | np.ndarray | np.generic) and np.prod(value.shape) == 1:
             value = value.item()
         try:
@@ -463,12 +477,14 @@ def training(
     if checkpoint is not None:
         checkpoint = Path(checkpoint)
         check_folder(checkpoint)
-        key = key or default_key(model, data, settings, seed)
+    if all(settings.for_stage(s.name).patience is None for s in stages):
+        validation = None
+    if checkpoint is not None:
+        key = key or default_key(model, data, settings, seed, validation)
     stop, pace = stop or (lambda: False), pace or (lambda save: save())
     model.to(settings.device).train()
     data = data.to(settings.device).converted(model.dtype)
-    patient = any(settings.for_stage(s.name).patience is not None for s in stages)
-    validation = validation.to(settings.device).converted(model.dtype) if validation is not None and patient else None
+    validation = None if validation is None else validation.to(settings.device).converted(model.dtype)
     if settings.labels:
         data = data.labelled(settings.labels)
         validation = None if validation is None else validation.labelled(settings.labels)
@@ -544,7 +560,7 @@ def training(
                 entry |= {"validation_loss": value} | ({"converged": converged} if last else {})
             if on_epoch is not None and parallel.rank == 0:
                 with keeping_modes(model):
-                    entry |= _added(on_epoch(entry))
+                    entry |= _added(on_epoch(dict(entry)), entry)
             state.history.append(entry)
             if not (last and index + 1 == len(stages)) and parallel.any(stop()):
                 save(epoch=epoch + 1)

@@ -180,7 +180,7 @@ def test_private_latents_of_missing_modalities_come_from_the_prior():
         ("jmvae", {"alpha": math.inf}, "alpha is inf"),
         ("jmvae", {"likelihood": "poisson"}, "unknown likelihood 'poisson'"),
         ("mvtcae", {"modalities": {"a": ModalitySpec((2,))}}, r"at least two modalities, got \['a'\]"),
-        ("mvtcae", {"encoders": {}}, r"encoders are given for \[\], the modalities are"),
+        ("mvtcae", {"encoders": {}}, r"encoders are for \[\], the modalities are"),
         ("mvtcae", {"joint_encoder": nn.Identity()}, "jmvae, and it alone, needs a joint encoder"),
     ],
 )

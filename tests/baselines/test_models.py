@@ -240,7 +240,7 @@ def test_a_batch_that_does_not_fit_is_named(method):
         ({"method": "mmvae", "subsampling": True}, "subsampling is an option of mvae, not of mmvae"),
         ({"modalities": {m: ModalitySpec((1,)) for m in ("a", "b", "a_b")}}, "ambiguous"),
         ({"modalities": {m: ModalitySpec((1,)) for m in ("a", "shared")}}, "must not be 'shared'"),
-        ({"encoders": {"a": nn.Identity()}}, r"encoders are given for \['a'\], the modalities are \['a', 'b', 'c'\]"),
+        ({"encoders": {"a": nn.Identity()}}, r"encoders are for \['a'\], the modalities are \['a', 'b', 'c'\]"),
         ({"output": "tanh"}, "tanh"),
     ],
 )

@@ -156,6 +156,7 @@ def test_dry_run_rows_can_be_told_apart(name: str, capsys: Capture, tmp_path: Pa
             ["qqqq"],
             "unknown command 'qqqq'; one of list, run, new, show, open, record, report, cite, claims, doctor, status",
         ),
+        (["show", "gmrf"], "'gmrf' is a paper, not one of its artifacts; `repro list gmrf` shows them"),
         (["list", "gmrf_mcvea"], "unknown paper 'gmrf_mcvea'; did you mean gmrf_mcvae"),
         (["run", "gmrf_mcvae/tabel1"], "gmrf_mcvae has no artifact 'tabel1'; did you mean gmrf_mcvae/table1 or "),
         (
@@ -273,7 +274,7 @@ def test_cite_for_biblatex_differs_in_the_packages_own_entry_alone(capsys: Captu
     assert kinds <= {"@article", "@inproceedings", "@book", "@misc"}  # what BibTeX's plain style knows
 
 
-@pytest.mark.parametrize("name", ["gmrf_mcvae", "gmrf_mcvae/table2", "gmrf-table1"])
+@pytest.mark.parametrize("name", ["gmrf_mcvae", "gmrf", "gmrf_mcvae/table2", "gmrf-table1"])
 def test_cite(name: str, capsys: Capture) -> None:
     code, out, _ = call(capsys, "cite", name)
     assert code == 0
@@ -284,6 +285,7 @@ def test_cite(name: str, capsys: Capture) -> None:
     assert "version 0." in out
     data = {
         "gmrf_mcvae": ["copula", "polymnist", "biked"],
+        "gmrf": ["copula", "polymnist", "biked"],
         "gmrf_mcvae/table2": ["polymnist"],
         "gmrf-table1": ["copula"],
     }

@@ -42,6 +42,14 @@ def test_what_arrays_hold_is_inferred() -> None:
     assert stated.modalities["panel"].kind == "continuous"
 
 
+def test_frames_of_the_same_rows_in_other_orders_are_refused() -> None:
+    genes, other = OWN["genes"], OWN["genes"].iloc[::-1]
+    with pytest.raises(ValueError, match=r"^data frames 'a' and 'c' have the same rows in different orders"):
+        Dataset.from_arrays({"a": genes, "b": genes.to_numpy(), "c": other})
+    for also in (genes.copy(), other.reset_index(drop=True), genes.set_index(genes.index + 7)):
+        assert len(Dataset.from_arrays({"a": genes, "c": also})["train"]) == 50
+
+
 def test_parts_are_standardised_as_the_training_split_is() -> None:
     labels = np.arange(50)
     raw = Dataset.from_arrays(OWN, labels=labels, validation=0.2)

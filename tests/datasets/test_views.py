@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas
@@ -65,11 +68,23 @@ def test_a_slice_a_list_and_a_mask_give_batches() -> None:
     assert split[[-1]]["y"].tolist() == [5]
     assert split[np.int64(2)]["y"] == split[2]["y"] == split[-4]["y"] == 2
 
+    assert split[::-2]["y"].tolist() == [5, 3, 1]
+    assert split.select(slice(None, None, -2)).labels.tolist() == [5, 3, 1]  # type: ignore[union-attr]
 
-@pytest.mark.parametrize("index", [6, -7, [0, 6], [True, False], 1.5, "a", [[0, 1]]])
-def test_an_index_that_is_outside_or_none_is_refused(index: object) -> None:
-    with pytest.raises((IndexError, TypeError)):
-        build()[index]  # type: ignore[index]
+
+@pytest.mark.parametrize("index", [6, -7, [0, 6], [True, False], 1.5, "a", [[0, 1]], None, ...])
+def test_an_index_that_is_outside_or_none_is_refused(index: Any) -> None:
+    for ask in (build().__getitem__, build().select):
+        with pytest.raises(IndexError, match=r"d train of length 6$|does not fit d train"):
+            ask(index)
+
+
+@pytest.mark.parametrize("labels", [["x"] * 6, torch.zeros(6, 1), torch.zeros(6, dtype=torch.complex64), 3])
+def test_labels_are_one_real_number_a_sample(labels: Any) -> None:
+    split = build(labels=False)
+    with pytest.raises(ValueError, match=r"^d: labels "):
+        replace(split, labels=labels)
+    assert replace(split, labels=[0, 1] * 3).labels.tolist() == [0, 1] * 3  # type: ignore[union-attr]
 
 
 def test_equality_is_that_of_the_values() -> None:
@@ -99,6 +114,9 @@ def test_empty_data_names_and_shapes_are_refused_at_construction() -> None:
     spec = {"a": ModalitySpec((2,))}
     for build_it, message in (
         (lambda: ModalitySpec(()), r"modality shape \(\) has no dimension"),
+        (lambda: ModalitySpec((2.5,)), r"modality shape \(2.5,\) must be whole numbers"),
+        (lambda: ModalitySpec(5), "modality shape 5 must be whole numbers"),
+        *((lambda r=r: ModalitySpec((2,), range=r), "must be two finite numbers") for r in ((0, math.inf), (1,), "01")),
         (lambda: ModalitySpec((2,), range=(1.0, 0.0)), r"modality range \(1.0, 0.0\) is empty"),
         (lambda: ModalitySpec((2,), "binary", (-1.0, 1.0)), "binary values lie in"),
         (lambda: Dataset("d", "train", spec, {"a": torch.zeros(0, 2)}), "^d: there is no sample"),
@@ -106,9 +124,9 @@ def test_empty_data_names_and_shapes_are_refused_at_construction() -> None:
         *(
             (
                 lambda n=n: Dataset("d", "train", {n: spec["a"]}, {n: torch.zeros(1, 2)}),
-                f"^d: a modality is called {n!r}",
+                f"^d: a modality is called {re.escape(repr(n))}",
             )
-            for n in ("type", "values", "gene.expression", "")
+            for n in ("type", "values", "gene.expression", "", "a\n")
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -518,6 +518,8 @@ def test_what_callbacks_return_is_plain_or_refused_by_name(tmp_path: Path) -> No
     for value, message in (
         ({"rows": torch.zeros(3)}, "on_epoch returned 'rows' of type Tensor, which a checkpoint cannot hold"),
         ({"object": object()}, "on_epoch returned 'object' of type object"),
+        ({"epoch": 7}, "on_epoch returned 'epoch', which every entry has of its own"),
+        ({1: 2.0}, "on_epoch returned 1, which is no name"),
         (torch.zeros(2), "on_epoch returned a Tensor, must return a mapping or None"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -528,7 +530,29 @@ def test_a_missing_folder_is_noticed_before_the_first_step(tmp_path: Path) -> No
     model = toy()
     with pytest.raises(CheckpointError, match="there is no folder"):
         train(model, data(), SETTINGS, seed=5, checkpoint=tmp_path / "none" / "c.safetensors")
+    for path in (tmp_path, str(tmp_path), ""):
+        with pytest.raises(CheckpointError, match="it is a folder; name a file in it"):
+            train(model, data(), SETTINGS, seed=5, checkpoint=path)
     assert model.step == 0
+
+
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 1.5}, {"batch_size": "32"}, {"batch_size": 16.0}, {"learning_rate": float("inf")}]
+)
+def test_settings_of_another_type_are_refused_at_once(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(changes))} is .*, must be "):
+        dataclasses.replace(SETTINGS, **changes)
+
+
+def test_a_checkpoint_of_other_validation_is_refused_where_it_ends_a_stage(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    patient = dataclasses.replace(SETTINGS, patience=1)
+    train(toy(), data(), patient, seed=5, checkpoint=path, validation=data(12))
+    with pytest.raises(CheckpointError, match="belongs to another run, of validation "):
+        train(toy(), data(), patient, seed=5, checkpoint=path, validation=data(13))
+    other = tmp_path / "d.safetensors"
+    history = train(toy(), data(), SETTINGS, seed=5, checkpoint=other, validation=data(12))
+    assert train(toy(), data(), SETTINGS, seed=5, checkpoint=other) == history
 
 
 def test_an_epoch_left_within_is_not_continued_with_other_batches(tmp_path: Path) -> None:

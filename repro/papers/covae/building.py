@@ -9,7 +9,7 @@ from typing import Any
 from repro.baselines import METHODS, build_baseline
 from repro.datasets.base import ModalitySpec, specs
 from repro.datasets.card import load_card
-from repro.model import MultimodalModel, resolved_settings
+from repro.model import MultimodalModel, networks_by_name, resolved_settings
 from repro.papers.covae.model import CoVAE
 from repro.papers.covae.networks import build_networks
 from repro.papers.covae.posterior import num_covariance_entries
@@ -68,9 +68,8 @@ def build(
     if method == "covae":
         dims = options["latent_dims"]
         dims = dims if isinstance(dims, Mapping) else dict.fromkeys(modalities, dims)
-        if missing := [m for m in modalities if m not in dims]:
-            raise ValueError(f"latent_dims {dict(dims)} lack the modalities {missing}")
-        options["latent_dims"] = sizes = {m: int(dims[m]) for m in modalities}
+        named = networks_by_name("latent_dims", dims, modalities)
+        options["latent_dims"] = sizes = {m: int(size) for m, size in named.items()}
         dims = list(sizes.values())
         outputs = sum(dims) + num_covariance_entries(options["posterior"], dims)
         made = build_networks(kind, modalities, encoded=sizes, decoded=sizes, joint_outputs=outputs, **network)

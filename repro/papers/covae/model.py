@@ -14,7 +14,7 @@ from torch.distributions import kl_divergence
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.distributions.block_gaussian import BlockGaussian
 from repro.metrics.likelihood import importance_weighted
-from repro.model import Loss, MultimodalModel, Stage
+from repro.model import Loss, MultimodalModel, Stage, networks_by_name
 from repro.papers.covae.deep_cca import (
     PRETRAINING,
     align,
@@ -115,16 +115,14 @@ class CoVAE(MultimodalModel):
             raise ValueError(f"cross_weight {cross_weight}, ridge {ridge} or held_out {held_out} is out of range")
         if posterior == "cross_diagonal" and len(modalities) != 2:
             raise ValueError(f"the cross-diagonal posterior is for two modalities, not {list(modalities)}")
-        for name, given in {"latent_dims": latent_dims, "encoders": encoders, "decoders": decoders}.items():
-            if set(given) != set(self.modalities):
-                raise ValueError(f"{name} are for {sorted(given)}, the modalities are {sorted(self.modalities)}")
-        self.block_sizes = {m: int(latent_dims[m]) for m in self.modalities}
+        latent_dims = networks_by_name("latent_dims", latent_dims, self.modalities)
+        self.block_sizes = {m: int(size) for m, size in latent_dims.items()}
         self.posterior_form, self.pretraining = posterior, pretraining
         self.held_out, self.ridge, self.beta, self.cross_weight = held_out, ridge, beta, cross_weight
         self.observation, self.epsilon = Observation(likelihood, scale), epsilon
-        self.encoders = nn.ModuleDict({m: encoders[m] for m in self.modalities})
+        self.encoders = nn.ModuleDict(networks_by_name("encoders", encoders, self.modalities))
         self.joint_encoder = joint_encoder
-        self.decoders = nn.ModuleDict({m: decoders[m] for m in self.modalities})
+        self.decoders = nn.ModuleDict(networks_by_name("decoders", decoders, self.modalities))
         for m, encoder in self.encoders.items():
             if not isinstance(getattr(encoder, "mean", None), nn.Linear):
                 raise ValueError(f"the encoder of {m!r} needs a linear layer called mean, which Deep CCA's map goes to")

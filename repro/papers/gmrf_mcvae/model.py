@@ -20,7 +20,7 @@ from repro.distributions.covariance import (
     random_mask,
 )
 from repro.metrics.likelihood import gaussian_log_prob, importance_weighted, laplace_log_prob
-from repro.model import Loss, MultimodalModel, Stage
+from repro.model import Loss, MultimodalModel, Stage, networks_by_name
 from repro.networks.mlp import MLP, GaussianMLPEncoder, output_linear
 from repro.papers.gmrf_mcvae.prior import COVARIANCES, BlockGaussianPrior, num_off_diagonal
 
@@ -132,19 +132,17 @@ class GMRFMCVAE(MultimodalModel):
         self.dominance, self.epsilon, self.delta = dominance, epsilon, delta
         self.variance = variance
         self.ramp = {f"beta {b:g}": float(b) for b in ramp}
-        encoders = encoders or {
-            m: GaussianMLPEncoder(s.numel, latent_dim, hidden_dtype=hidden_dtype) for m, s in modalities.items()
-        }
-        decoders = decoders or {
-            m: MLP(latent_dim, (256, 256), s.numel, output=output, hidden_dtype=hidden_dtype)
-            for m, s in modalities.items()
-        }
-        for name, modules in {"encoders": encoders, "decoders": decoders}.items():
-            if set(modules) != set(self.modalities):
-                raise ValueError(f"{name} are for {sorted(modules)}, the modalities are {sorted(self.modalities)}")
-        # By name: blocks of latents and of the covariance have the modalities' order.
-        self.encoders = nn.ModuleDict({m: encoders[m] for m in self.modalities})
-        self.decoders = nn.ModuleDict({m: decoders[m] for m in self.modalities})
+        if encoders is None:
+            encoders = {
+                m: GaussianMLPEncoder(s.numel, latent_dim, hidden_dtype=hidden_dtype) for m, s in modalities.items()
+            }
+        if decoders is None:
+            decoders = {
+                m: MLP(latent_dim, (256, 256), s.numel, output=output, hidden_dtype=hidden_dtype)
+                for m, s in modalities.items()
+            }
+        self.encoders = nn.ModuleDict(networks_by_name("encoders", encoders, self.modalities))
+        self.decoders = nn.ModuleDict(networks_by_name("decoders", decoders, self.modalities))
         self.embeddings = nn.ModuleDict({m: nn.Linear(e.feature_dim, latent_dim) for m, e in self.encoders.items()})
         self.global_encoder = MLP(
             latent_dim * len(self.modalities), (128, 128, 128), num_off_diagonal(posterior, self.block_sizes)

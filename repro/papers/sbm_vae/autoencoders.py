@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from repro.datasets.base import ModalitySpec, check_name
 from repro.metrics.likelihood import gaussian_log_prob
-from repro.model import Loss
+from repro.model import Loss, networks_by_name
 from repro.networks.construction import rebuildable
 from repro.networks.mlp import MLP
 from repro.networks.soft_intro import SoftIntroDecoder, SoftIntroEncoder
@@ -106,11 +106,8 @@ class Autoencoders(nn.Module):
             encoders = {m: feature_network(s, outputs, widths, hidden) for m, s in modalities.items()}
         if decoders is None:
             decoders = {m: _decoder(s, latent_dim, widths, hidden) for m, s in modalities.items()}
-        for name, networks in {"encoders": encoders, "decoders": decoders}.items():
-            if set(networks) != set(modalities):
-                raise ValueError(f"{name} are for {sorted(networks)}, the modalities are {sorted(modalities)}")
-        self.encoders = nn.ModuleDict({m: encoders[m] for m in modalities})
-        self.decoders = nn.ModuleDict({m: decoders[m] for m in modalities})
+        self.encoders = nn.ModuleDict(networks_by_name("encoders", encoders, modalities))
+        self.decoders = nn.ModuleDict(networks_by_name("decoders", decoders, modalities))
 
     def _each(self, name: str, value: float | Mapping[str, float]) -> dict[str, float]:
         found = dict(value) if isinstance(value, Mapping) else dict.fromkeys(self.modalities, value)

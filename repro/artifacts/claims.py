@@ -218,6 +218,10 @@ def _not_run(claim: Claim) -> str:
         return "; ".join(not_available(d) for d in artifact.data)
     if artifact.kind == "X":
         return artifact.reason
+    try:
+        plan(artifact, "overnight")
+    except NotOfferedError:
+        return f"`make {artifact.target}`"
     return f"`make {artifact.target} PROFILE=overnight`, or a GPU"
 
 

@@ -1,4 +1,4 @@
-"""The three models of the comparison with the same encoders and decoders."""
+"""The models of the comparisons with the same encoders and decoders, by the builders of their papers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repro.datasets.base import ModalitySpec
+from repro.datasets.base import ModalitySpec, specs
+from repro.datasets.card import load_card
 from repro.distributions.diffusion import VPSDE
 from repro.model import MultimodalModel, resolved_settings
 from repro.networks.construction import rebuildable
+from repro.papers.compare.methods import SCORE, VARIANTS
 from repro.papers.covae.building import build as build_covae
+from repro.papers.covae.building import build_run as build_covae_run
 from repro.papers.covae.networks import build_networks
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
+from repro.papers.mrf_mvae.variants import build as build_variant_run
 from repro.papers.sbm_vae.autoencoders import Autoencoders
+from repro.papers.sbm_vae.building import build_sbm
 from repro.papers.sbm_vae.model import SBMVAE
 from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
+from repro.records import RunSpec
 
-__all__ = ["build", "decoders", "fully_connected_autoencoders"]
-
+__all__ = ["build", "build_compared", "decoders", "fully_connected_autoencoders"]
 
 SCORE_MODEL = {"beta": 0.1, "sde": (0.1, 5.0), "score": {"multipliers": (1, 2)}, "latents": "sample"}
 
@@ -147,6 +152,18 @@ def build(
         return _score_model(modalities, made.encoders, rows, options, sampling or {})
     encoders = {m: _Heads(e) for m, e in made.encoders.items()}
     return GMRFMCVAE(modalities, encoders=encoders, decoders=rows, **options)
+
+
+def build_compared(spec: RunSpec) -> MultimodalModel:
+    """The untrained model of a run of :func:`repro.papers.compare.methods.method_spec`.
+
+    Encoders and decoders of all have the same hidden layers; they differ in the latents that their heads give and take.
+    """
+    if spec.method in VARIANTS:
+        return build_variant_run(spec)
+    if spec.method in SCORE:
+        return build_sbm(specs(load_card(spec.dataset)), spec.params["model"], spec.params["evaluation"]["sampling"])
+    return build_covae_run(spec)
 
 
 def decoders(model: MultimodalModel) -> dict[str, nn.Module]:

@@ -15,10 +15,11 @@ from repro.cli.main import main
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.engine.store import RunStore
 from repro.papers import experiment_of
+from repro.papers.compare.best import best_note
 from repro.papers.compare.priors.experiment import Priors
 from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, priors_spec, structure_of
 from repro.papers.compare.priors.structures import Structure, build_structure
-from repro.papers.compare.priors.tables import GUIDED, REFERENCES, best_note
+from repro.papers.compare.priors.tables import GUIDED, REFERENCES
 from repro.records import Record
 from repro.report.cells import Cell
 from repro.report.tables import Column, Row

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from repro.experiment import Results, Rows, artifact
+from repro.papers.compare.best import best_note
 from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, priors_spec
 from repro.records import Record, of_profile
-from repro.report.cells import Cell, Claim, agreement
+from repro.report.cells import Cell
 from repro.report.tables import Column, Row, Table
 
 __all__ = ["priors_copula", "priors_table", "priors_triples", "runs_of"]
@@ -98,27 +99,6 @@ def _reference(records: Sequence[Record], names: Mapping[str, str], columns: Seq
         constant = len(set(values)) == 1  # of the data alone, whatever the seed
         cells[key] = Cell(None, values[:1] if constant else values) if values else Cell(None, (), "no such thing")
     return cells
-
-
-def best_note(column: Column, rows: Sequence[Row]) -> Claim | None:
-    """Whether a column's best row differs from the second by more than two standard errors; None for under two rows.
-
-    Arguments:
-        column: With a direction.
-        rows: The rows that compete.
-    """
-    known = [(row.label, cell) for row in rows if (cell := row.cells[column.key]).mean is not None]
-    if len(known) < 2:
-        return None
-    (first, best), (second, other) = sorted(known, key=lambda x: x[1].mean, reverse=column.better == "higher")[:2]
-    numbers = f"{best.mean:.{column.decimals}f} against {other.mean:.{column.decimals}f}"
-    text = f"{column.group}, {column.label}: {first} is the best, {numbers} of {second}"
-    same = agreement(best, other)
-    if same is None:
-        return Claim(f"{text}; one seed, which tells of no spread.")
-    if same:
-        return Claim(f"{text}, from which it does not differ by more than two standard errors.")
-    return Claim(f"{text}, by more than two standard errors.")
 
 
 def _notes(dataset: str, records: Mapping[str, Sequence[Record]], columns: Sequence[Column]) -> list[str]:

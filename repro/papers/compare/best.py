@@ -1,0 +1,31 @@
+"""Which row of a column is the best, and whether by more than two standard errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from repro.report.cells import Claim, agreement
+from repro.report.tables import Column, Row
+
+__all__ = ["best_note"]
+
+
+def best_note(column: Column, rows: Sequence[Row]) -> Claim | None:
+    """Whether a column's best row differs from the second by more than two standard errors; None for under two rows.
+
+    Arguments:
+        column: With a direction.
+        rows: The rows that compete.
+    """
+    known = [(row.label, cell) for row in rows if (cell := row.cells[column.key]).mean is not None]
+    if len(known) < 2:
+        return None
+    (first, best), (second, other) = sorted(known, key=lambda x: x[1].mean, reverse=column.better == "higher")[:2]
+    numbers = f"{best.mean:.{column.decimals}f} against {other.mean:.{column.decimals}f}"
+    text = f"{column.group}, {column.label}: {first} is the best, {numbers} of {second}"
+    same = agreement(best, other)
+    if same is None:
+        return Claim(f"{text}; one seed, which tells of no spread.")
+    if same:
+        return Claim(f"{text}, from which it does not differ by more than two standard errors.")
+    return Claim(f"{text}, by more than two standard errors.")

@@ -1,0 +1,118 @@
+"""What every comparison measures beside samples: parameters, seconds of sampling, likelihood, and a ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from repro.datasets import Dataset
+from repro.model import Loss, MultimodalModel, Stage
+from repro.networks.cost import count_parameters, timed
+from repro.records import Metric, RunSpec
+
+__all__ = ["TrainingPoints", "costs", "likelihood", "renamed"]
+
+POINTS_AT_ONCE = 1_000
+# Streams of the evaluation's seed that the tasks of the data do not use.
+LIKELIHOOD_STREAM, SECONDS_STREAM = 60, 70
+
+
+class TrainingPoints(MultimodalModel):
+    r"""What generates as if the training split were all there is: the ceiling of what its points can do.
+
+    .. math:: \hat x = x^{(n)}, \qquad n = \arg\min_i \sum_{m \in T} \| x_m - x_m^{(i)} \|_2^2
+
+    given the modalities T; without any, training points in their own order.
+
+    Arguments:
+        data: The training split.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        super().__init__(data.modalities)
+        self.points = {m: x.float() for m, x in data.data.items()}
+
+    def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
+        """There is nothing to train.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("training points are not trained")
+
+    def _generate(
+        self,
+        num_samples: int,
+        *,
+        given: Mapping[str, Tensor] | None,
+        generator: torch.Generator | None,
+        sample_likelihood: bool,
+    ) -> dict[str, Tensor]:
+        """Training points; given some modalities, the nearest one of each point, whatever the number of samples."""
+        if given is None:
+            return {m: x[:num_samples] for m, x in self.points.items()}
+        known = torch.cat([self.points[m].flatten(1) for m in given], 1)
+        asked = torch.cat([x.flatten(1) for x in given.values()], 1)
+        rows = torch.cat([torch.cdist(part, known).argmin(1) for part in asked.split(POINTS_AT_ONCE)])
+        return {m: x[rows].expand(num_samples, *x[rows].shape) for m, x in self.points.items()}
+
+
+def renamed(metrics: Sequence[Metric], former: str, name: str) -> list[Metric]:
+    """Metrics whose names begin with another prefix."""
+    return [replace(m, name=name + m.name.removeprefix(former)) for m in metrics if m.name.startswith(former)]
+
+
+def _generator(spec: RunSpec, stream: int, device: str) -> torch.Generator:
+    return torch.Generator(device).manual_seed(1000 * spec.params["evaluation"]["seed"] + stream)
+
+
+@torch.no_grad()
+def costs(model: MultimodalModel, data: Dataset, spec: RunSpec, device: str) -> list[Metric]:
+    """``model/parameters``, and ``sampling/<joint|conditional>/seconds`` of 1,000 samples.
+
+    Arguments:
+        model: In evaluation mode, on the device.
+        data: The split whose points are given.
+        spec: The run; its evaluation has ``timed``.
+        device: Where the model is.
+    """
+    found = [Metric("model/parameters", count_parameters(model), "1", 1, "trained parameters")]
+    clock = "wall clock" if device.startswith("cuda") else "processor time"
+    count = min(spec.params["evaluation"]["timed"], len(data))
+    observed = next(iter(model.modalities))
+    given = {observed: data.first(count).to(device).floats().data[observed]}
+    for stream, (task, number, condition) in enumerate((("joint", count, None), ("conditional", 1, given))):
+        generator = _generator(spec, SECONDS_STREAM + stream, device)
+        _, seconds = timed(
+            lambda n=number, x=condition, g=generator: model.generate(n, given=x, generator=g), device, processor=True
+        )
+        text = "joint" if condition is None else f"given {observed}, one a point"
+        protocol = f"{clock} of generating 1,000 samples, from {count:,} at once; {text}"
+        found.append(Metric(f"sampling/{task}/seconds", seconds * 1000 / count, "s", count, protocol))
+    return found
+
+
+def likelihood(model: MultimodalModel, data: Dataset, spec: RunSpec, device: str) -> list[Metric]:
+    """``test/log_likelihood``, in nats a point; nothing where the run asks for none or the model has none.
+
+    Arguments:
+        model: On the device.
+        data: The split.
+        spec: The run; its evaluation has ``likelihood`` with ``points`` and ``importance_samples``.
+        device: Where the model is.
+    """
+    settings = spec.params["evaluation"].get("likelihood")
+    if settings is None:
+        return []
+    points, number = min(settings["points"], len(data)), settings["importance_samples"]
+    batch = dict(data.first(points).to(device).floats().data)
+    generator = _generator(spec, LIKELIHOOD_STREAM, device)
+    try:
+        values = model.log_likelihood(batch, num_importance_samples=number, generator=generator)
+    except NotImplementedError:
+        return []
+    text = f"mean ln p(x) of all modalities by {number:,} importance samples, low in the mean, at the loss's own scale"
+    return [Metric(f"{data.split}/log_likelihood", float(values.double().mean()), "nats", points, text)]

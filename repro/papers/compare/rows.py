@@ -1,0 +1,189 @@
+"""What the tables of all models on one dataset share: cells, the choice of weights, the budget, and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from repro.experiment import Results, Rows
+from repro.papers.compare.best import best_note
+from repro.papers.compare.methods import (
+    LABELS,
+    LATENT_DIM,
+    PRIVATE,
+    REGULARISED,
+    SCORE,
+    SHARED,
+    chosen_weights,
+    weights,
+)
+from repro.papers.sbm_vae.settings import ALPHA
+from repro.records import Record, RunSpec, provenance
+from repro.report.cells import Cell, Claim
+from repro.report.plain_tables import make_command
+from repro.report.tables import Column, Row, Table
+
+__all__ = ["Heading", "budget_notes", "compared_table", "cost_table", "sweep_table", "weight_of"]
+
+Heading = tuple[str, str, str | None, int]  # group, label, what is better, decimals
+NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
+COSTS: Mapping[str, Heading] = {
+    "model/parameters": ("", "Parameters", None, 0),
+    "training": ("Seconds", "of training", None, 0),
+    "sampling/joint/seconds": ("Seconds", "of 1,000 joint samples", None, 3),
+    "sampling/conditional/seconds": ("Seconds", "of 1,000 given one modality", None, 3),
+}
+
+
+def weight_of(spec: RunSpec) -> float:
+    """The weight of a run's KL term, or of what it has in its place."""
+    model = spec.params["model"]
+    return model["regularisation"] if spec.method in REGULARISED else model["beta"]
+
+
+def _columns(headings: Mapping[str, Heading]) -> list[Column]:
+    return [Column(k, label, better, n, group) for k, (group, label, better, n) in headings.items()]
+
+
+def _value(record: Record, name: str) -> float | None:
+    if name == "training":
+        return record.training_seconds
+    return next((m.value for m in record.metrics if m.name == name), None)
+
+
+def _cell(records: Sequence[Record], name: str, reason: str) -> Cell:
+    values = [v for r in records if (v := _value(r, name)) is not None]
+    return Cell(None, values) if values else Cell(None, (), reason if records else "not run")
+
+
+def _rows(results: Results, names: Sequence[str]) -> list[Row]:
+    found = []
+    for method, records in results:
+        reason = NO_LIKELIHOOD.get(method, "the model does not offer it")
+        found.append(Row(LABELS[method], {k: _cell(records, k, reason) for k in names}))
+    return found
+
+
+def budget_notes(results: Results, sweep: str, chosen: Callable[[Results], Mapping[str, float]]) -> list[str]:
+    """What all models have alike, what differs, and how the weights were chosen.
+
+    Arguments:
+        results: Of the comparison's runs.
+        sweep: The sweep's Make target.
+        chosen: The weights that the sweep's records choose, for the methods of which all are there.
+    """
+    first = next(r for r in results.all_records()).spec.params
+    training = first["training"]
+    epochs = training["epochs"] + sum(s["epochs"] for s in training.get("stages", {}).values())
+    steps = epochs * -(-first["data"]["train_samples"] // training["batch_size"])
+    used = {m: weight_of(specs[0]) for m, specs in results.runs.items()}
+    listed = ", ".join(f"{LABELS[m]} {w:g}" for m, w in used.items())
+    notes = [
+        f"The same for all: fully connected encoders and decoders of the same hidden layers, {SHARED} latents in all, "
+        f"{first['data']['train_samples']:,} samples, {epochs} epochs of all stages together ({steps:,} steps of "
+        f"{training['batch_size']}), Adam at {training['learning_rate']:g}, Gaussian likelihood of unit scale in the "
+        "loss. No paper compares these models, so nothing is published.",
+        f"Latents: {LATENT_DIM} a modality where each has its own, {SHARED} shared ones else; MMVAE+ and DMVAE "
+        f"{PRIVATE['latent_dim']} shared and {PRIVATE['specific_dim']} of each modality. Of their epochs, score-based "
+        "models train autoencoders for half, CoVAE its Deep CCA for a tenth. MVAE with the ELBO of each modality alone "
+        f"(erratum B4), MVTCAE at alpha {ALPHA:.2g} (erratum B3), ALMRF without a location (erratum E2), score models "
+        "without guidance.",
+        f"Weight of the KL term; of ALMRF's penalty, and of the latents' norm in regularised autoencoders: {listed}.",
+    ]
+    found = dict(chosen(results))
+    command = make_command(sweep, results.profile)
+    if not found:
+        return [
+            *notes,
+            f"The sweep on validation data is not recorded: {command}; these weights are taken from papers.",
+        ]
+    other = {m: w for m, w in found.items() if w != used[m]}
+    agree = "agrees" if not other else f"DISAGREES for {', '.join(f'{LABELS[m]} ({w:g})' for m, w in other.items())}"
+    rest = [LABELS[m] for m in used if m not in found]
+    text = f"The choice on validation data, seed 0, {agree}" + (f"; not recorded for {', '.join(rest)}" if rest else "")
+    return [*notes, Claim(f"{text} ({command}).")]
+
+
+def compared_table(
+    results: Results,
+    caption: str,
+    headings: Mapping[str, Heading],
+    floors: Mapping[str, Mapping[str, str]],
+    notes: Sequence[str],
+) -> Table:
+    """One row a model; under each column with a direction, whether its best differs from its second.
+
+    Arguments:
+        results: Of the comparison's runs.
+        caption: The table's.
+        headings: Metric to its column.
+        floors: Label of a row of the data alone to the metric that it has in a column's place.
+        notes: Under those on the best.
+
+    Raises:
+        ValueError: If there is no record at all.
+    """
+    records = results.all_records()
+    if not records:
+        raise ValueError(f"no records of {caption!r} in the profile {results.profile!r}")
+    columns, rows = _columns(headings), _rows(results, list(headings))
+    best = [note for c in columns if c.better and (note := best_note(c, rows)) is not None]
+    alone = [
+        Row(n, {k: _cell(records[:1], own.get(k, ""), "no such thing") for k in headings}) for n, own in floors.items()
+    ]
+    return Table(caption, provenance(records), columns, rows, floors=alone, notes=[*best, *notes])
+
+
+def cost_table(results: Results, caption: str) -> Table:
+    """Parameters, and seconds of training and of samples."""
+    records = results.all_records()
+    devices = "Seconds of training: wall clock, of a machine that may have had other work; of samples: processor time "
+    note = devices + "of one core, or the wall clock where the devices say GPU. Steps are the same for all models."
+    return Table(caption, provenance(records), _columns(COSTS), _rows(results, list(COSTS)), notes=[note])
+
+
+def chosen_by(
+    results: Results, runs: Rows, score: Callable[[Record], float]
+) -> tuple[dict[str, dict[float, float]], dict[str, float]]:
+    """Method to weight to score, and the weight of the lowest one of each method of which all are recorded."""
+    scores: dict[str, dict[float, float]] = {m: {} for m in LABELS}
+    for (spec,) in runs.values():
+        if (record := results.record(spec)) is not None:
+            scores[spec.method][weight_of(spec)] = score(record)
+    whole = {m: found for m, found in scores.items() if len(found) == len(weights(m))}
+    return scores, {m: min(found, key=found.__getitem__) for m, found in whole.items()}
+
+
+def sweep_table(results: Results, dataset: str, caption: str, score: Callable[[Record], float], what: str) -> Table:
+    """What the weights of a comparison are chosen from.
+
+    Arguments:
+        results: Of the sweep's runs.
+        dataset: Whose weights.
+        caption: The table's.
+        score: Of a record, lower is better.
+        what: The score in words.
+    """
+    records = results.all_records()
+    scores, chosen = chosen_by(results, results.runs, score)
+    every = sorted({w for m in LABELS for w in weights(m)}, reverse=True)
+    rows = []
+    for m, found in scores.items():
+        cells = {}
+        for w in every:
+            reason = "not run" if w in weights(m) else "not tried"
+            cells[f"{w:g}"] = Cell(None, [found[w]]) if w in found else Cell(None, (), reason)
+        rows.append(Row(LABELS[m], cells))
+    used = chosen_weights(dataset)
+    agree = "agrees" if chosen == dict(used) else "DISAGREES"
+    edge = [LABELS[m] for m, w in chosen.items() if w in (weights(m)[0], weights(m)[-1])]
+    notes: list[str] = [
+        Claim(
+            f"{what}, seed 0. Chosen: {', '.join(f'{LABELS[m]} {w:g}' for m, w in chosen.items()) or 'none yet'}; this "
+            f"{agree} with the package's paper.toml. No test data enters."
+        ),
+        "The weight is beta; of ALMRF's penalty, and of the latents' norm in regularised autoencoders "
+        f"({', '.join(LABELS[m] for m in SCORE if m in REGULARISED)}).",
+    ]
+    if edge:
+        notes.append(f"At an edge of what was tried: {', '.join(edge)}.")
+    return Table(caption, provenance(records), [Column(f"{w:g}", f"{w:g}") for w in every], rows, notes=notes)

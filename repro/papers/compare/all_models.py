@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from repro import datasets
@@ -32,11 +30,6 @@ PEAK_MEGABYTES = 1500
 class AllModels(Experiment):
     """Every model on one dataset."""
 
-    @property
-    @abstractmethod
-    def code(self) -> ModuleType:
-        """What measures a run: it needs torch, which a plan does not."""
-
     def owns(self, spec: RunSpec) -> bool:
         """By the method, since other comparisons have the same data."""
         return spec.method in LABELS and super().owns(spec)
@@ -51,9 +44,7 @@ class AllModels(Experiment):
         }
 
     def build(self, spec: RunSpec) -> MultimodalModel:
-        from repro.papers.compare.building import build_compared
-
-        return build_compared(spec)
+        return self.code.build(spec)
 
     def evaluate(
         self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"

@@ -14,6 +14,7 @@ from repro.datasets import Dataset
 from repro.datasets.card import load_card
 from repro.datasets.copula import log_density
 from repro.model import MultimodalModel
+from repro.papers.compare.building import build_compared as build
 from repro.papers.compare.measures import TrainingPoints, costs, likelihood, renamed
 from repro.papers.gmrf_mcvae.copula.evaluation import (
     DISTANCES,
@@ -24,7 +25,7 @@ from repro.papers.gmrf_mcvae.copula.evaluation import (
 )
 from repro.records import Metric, RunSpec
 
-__all__ = ["CHOSEN_BY", "evaluate", "reconstruction"]
+__all__ = ["CHOSEN_BY", "build", "evaluate", "reconstruction"]
 
 CHOSEN_BY = ("histogram", "sliced")  # Table I's choice of beta
 RECONSTRUCTION_STREAM = 50

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 from repro.papers.compare.all_models import AllModels
@@ -23,12 +22,6 @@ class AllOnCopula(AllModels):
     """Every model on the data of GMRF MCVAE's Table I."""
 
     datasets = (DATASET,)
-
-    @property
-    def code(self) -> ModuleType:
-        from repro.papers.compare.copula import evaluation
-
-        return evaluation
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         return copula_spec(method, seed, profile, **changes)

@@ -336,6 +336,8 @@ class MultimodalModel(TrainableModel):
     ) -> Self:
         """A saved model, in evaluation mode: its draws are bit-equal to those of the model that was saved.
 
+        That is on the same device with the same number of threads.
+
         Files are checked against their hashes at every load. Nothing is unpickled, and nothing is executed but classes
         of this package and of torch's layers. A network of another class is built only if it is given here, or if its
         class is decorated with :func:`repro.rebuildable`, lies in your own environment, and ``trust_classes`` says so.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from repro.datasets import card
 from repro.engine import speed
@@ -64,6 +65,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.setenv("no_proxy", "127.0.0.1")
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """All tests compute on one thread: what is promised bit for bit is so with one number of threads.
+
+    Until a number is set, torch leaves it to MKL how many threads a product takes (``MKL_DYNAMIC``). Gradients of the
+    pretended device and of a GPU come from a thread of autograd's own, which takes over the number at its first
+    operation and keeps it: hence here, before any test. A test of another number sets it, and one again.
+    """
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -28,16 +28,14 @@ def run(code: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def journey(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the first part leaves, its folder and the seconds of one core that it took."""
-    folder, before, threads = tmp_path_factory.mktemp("own data"), Path.cwd(), torch.get_num_threads()
+    folder, before = tmp_path_factory.mktemp("own data"), Path.cwd()
     os.chdir(folder)
-    torch.set_num_threads(1)
     try:
         start = time.process_time()
         names = run(JOURNEY)
         return {**names, "folder": folder, "seconds": time.process_time() - start}
     finally:
         os.chdir(before)
-        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +90,7 @@ def test_another_process_loads_the_model_and_draws_the_same(journey: dict[str, A
     patients = journey["table"].iloc[:3]
     seen = journey["train"].standardised({"mean": patients.iloc[:, :10], "error": patients.iloc[:, 10:20]})
     generator = torch.Generator().manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     again = journey["model"].generate(200, given=seen, generator=generator, sample_likelihood=True)
-    torch.set_num_threads(threads)
     assert all(torch.equal(drawn[m], again[m]) for m in again)
     # What is drawn is in the features' own units, and the truth lies within what the draws spread over.
     worst = journey["train"].restored(again)["worst"]

@@ -591,6 +591,8 @@ def train(
     A checkpoint is written after every epoch or as ``pace`` has it, and within one where ``stop`` asks for an end.
     Continuing from it gives the same parameters, bit for bit on one device with one number of threads and steps taken
     in one way, as training without an interruption; where the way is chosen by measurement, the checkpoint says which.
+    The number of threads is one that was set, by ``torch.set_num_threads``, before the process's first step: until then
+    MKL may choose fewer for a product. ``repro run`` sets one thread.
 
     Arguments:
         model: The model, with its initial parameters; it is trained in place.

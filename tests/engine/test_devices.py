@@ -142,15 +142,6 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """The one number of threads that continuation is promised with; torch lets MKL choose until one is set."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def assert_same(found: Any, expected: Any, device: str) -> None:
     """Equal within rounding, which is coarser on a GPU; all of ``found`` is on the device."""
     pairs = [(found[k], expected[k]) for k in expected] if isinstance(expected, dict) else [(found, expected)]
@@ -280,7 +271,6 @@ LONG = ("sbm", "mld", "covae")
 
 
 @pytest.mark.parametrize("name", [pytest.param(m, marks=pytest.mark.slow) if m.startswith(LONG) else m for m in MODELS])
-@pytest.mark.usefixtures("one_thread")
 def test_training_is_continued_bit_for_bit(name: str, device: str, tmp_path: Path) -> None:
     once = continued(name, device, tmp_path / "once.safetensors", False)
     again = continued(name, device, tmp_path / "again.safetensors", True)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,15 +45,6 @@ MESSAGES = (RunError, RecordError)
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """What one thread computes does not depend on the machine's cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
 def checkpoint_after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long writing one takes."""
     monkeypatch.setattr(runs, "CHECKPOINT_SHARE", float("inf"))
@@ -62,11 +53,8 @@ def checkpoint_after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, RunStore]:
     """SPEC's run without an interruption."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     store = RunStore(tmp_path_factory.mktemp("whole"))
     record = execute(SPEC, store)
-    torch.set_num_threads(threads)
     return record, store
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,17 @@ def test_workers_survive_failures_and_kills_and_agree_with_one_process(
     assert multiprocessing.active_children() == []
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """More than the runs take, which are on one."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_failures_in_this_process_stop_none_of_the_others(tmp_path: Path, smoke: Smoke) -> None:
-    progress, threads = Told(), torch.get_num_threads()
+    progress = Told()
     good = smoke.record("gmrf_mcvae").spec
     failures = run_all([wrong_value(), unknown_setting(), good], smoke.store, workers=1, progress=progress)
     assert [f.spec for f in failures] == [wrong_value(), unknown_setting()]
@@ -116,17 +126,18 @@ def test_failures_in_this_process_stop_none_of_the_others(tmp_path: Path, smoke:
     assert "posterior is 'full'" in failures[0].reason
     assert "depth" in failures[1].reason
     assert [reason is None for _, reason in progress.ends] == [True, False, False]  # a second attempt comes last
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_interrupt_reaches_the_caller(tmp_path: Path) -> None:
     def interrupt(spec: RunSpec, entry: dict[str, Any]) -> None:
         raise KeyboardInterrupt
 
-    spec, threads = copula_spec("gmrf_mcvae", 7, "smoke"), torch.get_num_threads()
+    spec = copula_spec("gmrf_mcvae", 7, "smoke")
     with pytest.raises(KeyboardInterrupt):
         run_all([spec], RunStore(tmp_path), workers=2, progress=Told(interrupt))
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
     assert RunStore(tmp_path).record(spec) is None
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from repro.engine import execute as runs
 from repro.engine.execute import alike, execute, execute_stacked
@@ -26,23 +24,11 @@ SHORT: dict[str, Any] = {"splits": ("validation",)}
 SPECS = [copula_spec("gmrf_mcvae", s, "smoke", epochs=4, **SHORT) for s in range(3)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """What one thread computes does not depend on the machine's cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     """Each seed's record."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     store = RunStore(tmp_path_factory.mktemp("alone"))
     found = [execute(s, store) for s in SPECS]
-    torch.set_num_threads(threads)
     return found
 
 

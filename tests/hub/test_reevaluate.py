@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 from repro.cli.main import main
 from repro.engine.execute import execute
@@ -39,10 +38,7 @@ def smoke(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Record:
     for module in (hub_models, hub_package):
         monkeypatch.setattr(module, "models", lambda: models)
     monkeypatch.setattr("repro.hub.package.sound_record", lambda spec, store: store.record(spec))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     record = execute(known["gmrf_mcvae"], shelf.store)
-    torch.set_num_threads(threads)
     contents, entry = contents_of(NAME, shelf.store, shelf.figures)
     for file, content in contents.items():
         write_atomically(shelf.weights / NAME / file, content if isinstance(content, bytes) else content.read_bytes())

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.support.slurm import Slurm, missing_programs
 from tests.support.toy import environment
@@ -18,14 +17,10 @@ __all__ = ["slurm", "toy_paper"]
 
 
 @pytest.fixture
-def toy_paper(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Processes started by the tested code know the toy paper; one thread, as they have."""
+def toy_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes started by the tested code know the toy paper."""
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

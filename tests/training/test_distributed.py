@@ -201,12 +201,9 @@ TERMS = {"autoencoder": ("error",), "gmrf": ("reconstruction", "kl")}
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
     """The runs by one process, with two shards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     store = RunStore(tmp_path_factory.mktemp("alone"))
     specs = {"toy": toy_spec(**SPEC), "gmrf": toy_spec(method="gmrf", epochs=3)}
     found = {name: execute(spec, store, parallel=Parallel(shards=2)) for name, spec in specs.items()}
-    torch.set_num_threads(threads)
     return found
 
 

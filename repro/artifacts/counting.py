@@ -95,7 +95,7 @@ def count_run(spec: RunSpec) -> dict[str, dict[str, list[float]]]:
             with isolated_rng(0), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return _counted(spec, pool, samples)
-        except Exception as error:  # models of any room, some of which need more samples, or data of their own
+        except Exception as error:  # models of any paper, some of which need more samples, or data of their own
             why = " ".join(str(error).split())[:100]
     raise ValueError(f"{spec.label}: {why}")
 

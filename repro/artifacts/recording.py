@@ -75,7 +75,7 @@ def _write(artifact: Artifact, profile: str, new: list[RunSpec], store: RunStore
 
 
 def _fed(artifact: Artifact, profile: str, new: set[RunSpec]) -> list[Artifact]:
-    """The artifact, all that have one of its runs, and all tables of its room, which may quote any of them."""
+    """The artifact, all that have one of its runs, and all tables of its paper, which may quote any of them."""
     found = [artifact]
     for other in artifacts().values():
         if not other.built or other is artifact:

@@ -61,7 +61,7 @@ class Geometry:
         return np.array(self._table.text(column))
 
     def view(self, side: int, pixel: float) -> tuple[Array, Array, Array]:
-        """Pixel length, left and lower edge of every picture.
+        """Pixel length, left and lower edge of every image.
 
         The bicycle stands in the middle, with the ground at a quarter of the height. Pixels are ``pixel`` mm, more
         only where the bicycle would not fit in.
@@ -83,7 +83,7 @@ def draw(table: BikeTable, side: int, pixel: float) -> dict[str, np.ndarray]:
         pixel: Millimetres a pixel.
 
     Returns:
-        Component to pictures, uint8 of shape ``(N, 1, side, side)``, white ground.
+        Component to images, uint8 of shape ``(N, 1, side, side)``, white ground.
     """
     bikes = Geometry(table)
     view = bikes.view(side, pixel)

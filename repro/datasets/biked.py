@@ -59,7 +59,7 @@ def _component(name: str, keywords: Mapping[str, Sequence[str]], path: Path) -> 
 
 
 def to_square(paths: Sequence[Path], side: int) -> np.ndarray:
-    """One grey picture of a component: its files over each other, on a white square, shrunk to ``side`` x ``side``.
+    """One grey image of a component: its files over each other, on a white square, shrunk to ``side`` x ``side``.
 
     Arguments:
         paths: Files of one size; transparent pixels are white.

@@ -25,7 +25,7 @@ def overlay(components: Mapping[str, Tensor]) -> Tensor:
     """The whole bicycle: the darkest of its components at every pixel.
 
     Arguments:
-        components: Component to pictures of one shape, white ground.
+        components: Component to images of one shape, white ground.
 
     Raises:
         ValueError: If there is no component, or shapes differ.

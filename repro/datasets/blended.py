@@ -30,7 +30,7 @@ def blend(images: np.ndarray, background: np.ndarray, corners: np.ndarray) -> np
 
     Arguments:
         images: MNIST images, uint8 of shape ``(N, 28, 28)``.
-        background: A picture, uint8 of shape ``(3, H, W)``.
+        background: An image, uint8 of shape ``(3, H, W)``.
         corners: Row and column of the crops' upper left corners, of shape ``(N, 2)``.
 
     Returns:
@@ -59,7 +59,7 @@ def fill(
 
     Arguments:
         writer: Takes the arrays.
-        backgrounds: Modality to picture, uint8 of shape ``(3, H, W)``; crops start below H - 28 and W - 28.
+        backgrounds: Modality to image, uint8 of shape ``(3, H, W)``; crops start below H - 28 and W - 28.
         images: MNIST images, uint8 of shape ``(N, 28, 28)``.
         labels: Their digits, of shape ``(N,)``.
         seed: The seed.

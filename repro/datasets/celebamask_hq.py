@@ -91,7 +91,7 @@ def read_attributes(path: Path, wanted: Sequence[str]) -> dict[int, list[float]]
     for words in lines[start + 1 :]:
         stem = words[0].partition(".")[0]
         if len(words) != len(names) + 1 or not stem.isdigit() or not {*words[1:]} <= {"1", "-1"}:
-            raise ValueError(f"{path.name}: line of {words[0]!r} is not a picture's name and {len(names)} of 1 and -1")
+            raise ValueError(f"{path.name}: line of {words[0]!r} is not an image's name and {len(names)} of 1 and -1")
         if int(stem) in attributes:
             raise ValueError(f"{path.name}: image {int(stem)} occurs twice")
         attributes[int(stem)] = [float(words[1 + c] == "1") for c in columns]

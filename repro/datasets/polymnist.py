@@ -80,10 +80,10 @@ def read_tensors(writer: Writer, folder: Path, modalities: list[str]) -> None:
 
 
 def read_pictures(writer: Writer, folder: Path, modalities: list[str]) -> None:
-    """Reads ``m0/{index}.{digit}.png``, ...: pictures are paired by their key, whatever the order of the folder.
+    """Reads ``m0/{index}.{digit}.png``, ...: images are paired by their key, whatever the order of the folder.
 
     Raises:
-        ValueError: If a key is malformed or in one modality only, or a picture has another shape.
+        ValueError: If a key is malformed or in one modality only, or an image has another shape.
     """
     keys: dict[tuple[int, int], str] = {}
     for m in modalities:
@@ -96,7 +96,7 @@ def read_pictures(writer: Writer, folder: Path, modalities: list[str]) -> None:
             i, digit = difference[0]
             raise ValueError(f"{folder}: {i}.{digit}.png is not in both {modalities[0]} and {m}")
     if not keys:
-        raise ValueError(f"{folder / modalities[0]} has no picture")
+        raise ValueError(f"{folder / modalities[0]} has no image")
     for m in modalities:
         array = writer.array(m, (len(keys), 3, 28, 28))
         for n, name in enumerate(keys.values()):

@@ -1,4 +1,4 @@
-"""Anti-aliased drawing of many small pictures at once, in exactly specified arithmetic."""
+"""Anti-aliased drawing of many small images at once, in exactly specified arithmetic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Point = tuple[Array, Array]
 
 
 class Canvas:
-    """Ink on N pictures of one size, each with its own place in the plane.
+    """Ink on N images of one size, each with its own place in the plane.
 
     A shape covers of a pixel what it covers of an interval of one pixel's length across its outline, which is exact for
     straight edges along the grid and lets lines thinner than a pixel fade instead of vanish. Overlapping shapes keep
@@ -20,9 +20,9 @@ class Canvas:
 
     Arguments:
         side: Pixels a side.
-        pixel: Length of a pixel of every picture, of shape ``(N,)``.
-        left: x of every picture's left edge.
-        bottom: y of every picture's lower edge.
+        pixel: Length of a pixel of every image, of shape ``(N,)``.
+        left: x of every image's left edge.
+        bottom: y of every image's lower edge.
     """
 
     def __init__(self, side: int, pixel: Array, left: Array, bottom: Array) -> None:
@@ -63,7 +63,7 @@ class Canvas:
         self._cover(self._distance(centre), self._each(radius), ink)
 
     def pictures(self) -> NDArray[np.uint8]:
-        """The pictures, white where there is no ink, uint8 of shape ``(N, side, side)``."""
+        """The images, white where there is no ink, uint8 of shape ``(N, side, side)``."""
         return np.uint8(255) - (self.ink * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
     def _distance(self, centre: Point) -> NDArray[np.float32]:

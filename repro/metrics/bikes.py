@@ -1,4 +1,4 @@
-"""Where the components of a picture lie: centres of mass of dark strokes on a white ground, and distances of them."""
+"""Where the components of an image lie: centres of mass of dark strokes on a white ground, and distances of them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class CentreDistance:
 
     Arguments:
         values: Component to distance in pixels.
-        num_true: Component to true pictures with ink.
-        num_generated: Component to generated pictures with ink.
+        num_true: Component to true images with ink.
+        num_generated: Component to generated images with ink.
     """
 
     values: Mapping[str, float]
@@ -35,7 +35,7 @@ class CentreDistance:
 
 
 def centres_of_mass(images: Tensor, *, threshold: float = THRESHOLD) -> Tensor:
-    r"""Centre of mass of each picture's ink, ``(N, 2)``: row and column in pixels, NaN for a picture without ink.
+    r"""Centre of mass of each image's ink, ``(N, 2)``: row and column in pixels, NaN for an image without ink.
 
     .. math:: c = \frac{\sum_p w_p\, p}{\sum_p w_p}, \quad
         w_p = \begin{cases} 1 - x_p & \text{if } 1 - x_p > t \\ 0 & \text{else} \end{cases}
@@ -71,16 +71,16 @@ def centre_distance(
 
     .. math:: \min_{\pi} \sum_{n, m} \pi_{nm} \| c_n - \hat c_m \|_2
 
-    over the couplings of two uniform distributions. Pictures without ink have no centre and are left out on both
+    over the couplings of two uniform distributions. Images without ink have no centre and are left out on both
     sides; the result counts those that are left.
 
     Arguments:
-        true: Component to pictures ``(N, 1, H, W)`` in [0, 1], white ground.
+        true: Component to images ``(N, 1, H, W)`` in [0, 1], white ground.
         generated: The same components and sizes; another N is allowed.
         threshold: As in :func:`centres_of_mass`.
 
     Raises:
-        ValueError: If components or sizes differ, all pictures of a component are without ink, and as
+        ValueError: If components or sizes differ, all images of a component are without ink, and as
             :func:`centres_of_mass`.
         RuntimeError: If the solver stops before the optimum.
 
@@ -92,7 +92,7 @@ def centre_distance(
         inked = [c[torch.isfinite(c).all(1)] for c in sides]
         for count, c, side in zip(counts, inked, ("true", "generated"), strict=True):
             if not len(c):
-                raise ValueError(f"no {side} picture of {name!r} has a pixel darker than {threshold:g}")
+                raise ValueError(f"no {side} image of {name!r} has a pixel darker than {threshold:g}")
             count[name] = len(c)
         values[name] = _transport(*inked)
     return CentreDistance(values, *counts)
@@ -103,7 +103,7 @@ def joint_centre_distance(
 ) -> float:
     """Exact 1-Wasserstein distance, in pixels, between the vectors of all components' centres of mass.
 
-    Unlike :func:`centre_distance` it sees whether the components of one picture fit together. Samples with a component
+    Unlike :func:`centre_distance` it sees whether the components of one image fit together. Samples with a component
     without ink are left out. Arguments and errors are those of :func:`centre_distance`.
 
     Raises:
@@ -113,7 +113,7 @@ def joint_centre_distance(
     joined = []
     for side, name in enumerate(("true", "generated")):
         if len({len(c[side]) for c in clouds.values()}) > 1:
-            raise ValueError(f"{name} components have {[len(c[side]) for c in clouds.values()]} pictures")
+            raise ValueError(f"{name} components have {[len(c[side]) for c in clouds.values()]} images")
         centres = torch.cat([c[side] for c in clouds.values()], 1)
         joined.append(centres[torch.isfinite(centres).all(1)])
         if not len(joined[-1]):
@@ -129,7 +129,7 @@ def _clouds(
     for name in true:
         if true[name].shape[1:] != generated[name].shape[1:]:
             shapes = [tuple(side[name].shape) for side in (true, generated)]
-            raise ValueError(f"pictures of {name!r} have shapes {shapes[0]} and {shapes[1]}")
+            raise ValueError(f"images of {name!r} have shapes {shapes[0]} and {shapes[1]}")
     return {
         m: (centres_of_mass(true[m], threshold=threshold), centres_of_mass(generated[m], threshold=threshold))
         for m in true

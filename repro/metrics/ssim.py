@@ -70,7 +70,7 @@ def structural_similarity(
     pixels and channels. The data range L is that of the images, 1. At L = 255 the constants outweigh every moment of
     images in [0, 1], so that any two images score about 0.99: kept by name, as evidence on the published column.
 
-    Values recorded before moments were in float64 can differ from these in the fourth decimal where pictures have flat
+    Values recorded before moments were in float64 can differ from these in the fourth decimal where images have flat
     parts, and by up to 3e-3 where they are flat.
 
     Arguments:
@@ -109,7 +109,7 @@ def structural_similarity(
     values, margin = [], WINDOW // 2
     for x, y in zip(generated.detach().split(batch_size), true.detach().split(batch_size), strict=True):
         # Variances are differences of moments. Those of a flat image are rounding alone, which in single precision
-        # moves the similarity of two nearly equal greys by 3e-3, and that of pictures with flat parts in the fourth
+        # moves the similarity of two nearly equal greys by 3e-3, and that of images with flat parts in the fourth
         # decimal.
         dtype = torch.float64
         # Versions of torchmetrics differ in which pixels they average over, so that is done here.

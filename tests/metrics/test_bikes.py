@@ -82,7 +82,7 @@ def test_blank_pictures_are_left_out_and_counted() -> None:
     found = centre_distance(true, {"a": some})
     assert found.values["a"] == pytest.approx(0.0, abs=1e-9)
     assert found.num_generated == {"a": 10}
-    with pytest.raises(ValueError, match=r"no generated picture of 'a' has a pixel darker than 0\.1"):
+    with pytest.raises(ValueError, match=r"no generated image of 'a' has a pixel darker than 0\.1"):
         centre_distance(true, {"a": torch.ones(4, 1, 16, 16)})
     with pytest.raises(ValueError, match="no generated sample has a pixel darker"):
         joint_centre_distance(true, {"a": torch.ones(4, 1, 16, 16)})
@@ -109,8 +109,8 @@ def test_bad_calls() -> None:
         centres_of_mass(x["a"], threshold=1)
     with pytest.raises(ValueError, match=r"true components are \['a'\], generated ones \['b'\]"):
         centre_distance(x, {"b": x["a"]})
-    with pytest.raises(ValueError, match="pictures of 'a' have shapes"):
+    with pytest.raises(ValueError, match="images of 'a' have shapes"):
         centre_distance(x, {"a": squares((1, 1), size=8)})
     uneven = {"a": x["a"], "b": x["a"][:1]}
-    with pytest.raises(ValueError, match=r"true components have \[2, 1\] pictures"):
+    with pytest.raises(ValueError, match=r"true components have \[2, 1\] images"):
         joint_centre_distance(uneven, {"a": x["a"], "b": x["a"]})

@@ -200,7 +200,7 @@ def test_components_without_ink_are_explained() -> None:
         return record(spec, kept)
 
     table = image_tables.table3(results_of("gmrf_mcvae/table3", "quick", lookup))
-    assert table.rows[0].cells["cond_ws"].reason == "no generated picture of a component has ink"
+    assert table.rows[0].cells["cond_ws"].reason == "no generated image of a component has ink"
 
 
 # Figures
@@ -258,7 +258,7 @@ def test_pictures_that_do_not_fit_are_named() -> None:
     good = pictures("m0", ["m0", "m1"], 3, 28)
     with pytest.raises(ValueError, match="no models to draw"):
         image_figures.conditional_digits({}, "m0")
-    with pytest.raises(ValueError, match="pictures of 'b' are"):
+    with pytest.raises(ValueError, match="images of 'b' are"):
         image_figures.conditional_digits({"a": good, "b": {k: x[:1] for k, x in good.items()}}, "m0")
     with pytest.raises(ValueError, match="with 'true/m9'"):
         image_figures.conditional_digits({"a": good}, "m9")

@@ -23,7 +23,7 @@ __all__ = ["LEVEL", "POINTS", "SAMPLES", "build_run", "evaluate_images", "image_
 
 LEVEL = 0.9
 DRAWS_OF_INTERVALS = 99
-POINTS, SAMPLES = 2, 5  # pictures of the first test points, and five samples for each, as in Figures 16 and 17
+POINTS, SAMPLES = 2, 5  # images of the first test points, and five samples for each, as in Figures 16 and 17
 TERM_POINTS = 100
 CCA = "mean canonical correlation of the inputs of both decoders' first layers, one sample a test point"
 

@@ -1,4 +1,4 @@
-"""CoVAE's figures on correlated MNIST: curves against the true correlation, the likelihood's terms, pictures."""
+"""CoVAE's figures on correlated MNIST: curves against the true correlation, the likelihood's terms, images."""
 
 from __future__ import annotations
 
@@ -382,7 +382,7 @@ def figure14_and_15(results: Results) -> Figure:
 
 
 def _pictures(results: Results) -> Iterator[tuple[str, Mapping[str, np.ndarray]]]:
-    """Label of a row to the pictures that its run keeps, of which the first test pair's are shown."""
+    """Label of a row to the images that its run keeps, of which the first test pair's are shown."""
     for row in results.runs:
         yield f"{_label(row)}, ρ = {_rho(results, row):g}", results.samples(row)
 

@@ -1,4 +1,4 @@
-"""GMRF MCVAE's pictures of the copula experiment: Figures 2, 5 and 6, as functions of samples.
+"""GMRF MCVAE's figures of the copula experiment: Figures 2, 5 and 6, as functions of samples.
 
 Samples are mappings from a modality to an array of shape ``(N, 2)``; the modalities are numbered from 1 in their order,
 as in the paper. Values have no unit. True samples are orange, generated ones blue.

@@ -257,7 +257,7 @@ class _Evaluation:
             centres.append(distance.mean)
             blank.append(1 - sum(distance.num_generated.values()) / (len(parts) * self.number))
             joint.append(joint_centre_distance(true, parts))
-        except ValueError:  # no picture of a component has ink: the cell says so
+        except ValueError:  # no image of a component has ink: the cell says so
             return
 
     def _centre_metrics(
@@ -365,7 +365,7 @@ def evaluate_images(
 def figure_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
     """One conditional sample for the first test sample of each class, as bytes, with what it is conditioned on.
 
-    Names are ``true/<condition>``, ``generated/<modality>`` and, for components of one picture, ``true/whole``, each
+    Names are ``true/<condition>``, ``generated/<modality>`` and, for components of one image, ``true/whole``, each
     ``(classes, channels, size, size)``. Without labels, as BIKED's images are, they are the first test samples.
     """
     evaluation = spec.params["evaluation"]

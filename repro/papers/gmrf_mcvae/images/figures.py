@@ -1,4 +1,4 @@
-"""GMRF MCVAE's pictures of the image experiments, Figures 3 and 4, as functions of samples.
+"""GMRF MCVAE's figures of the image experiments, Figures 3 and 4, as functions of samples.
 
 Which samples are drawn is decided before any is seen: the first test sample of each class.
 """
@@ -31,11 +31,11 @@ def conditional_digits(models: Mapping[str, Images], condition: str) -> Figure:
     A block a model, a column a class; the first row holds what is observed, the rows below the generated modalities.
 
     Arguments:
-        models: Model's label to its pictures.
+        models: Model's label to its images.
         condition: The observed modality.
 
     Raises:
-        ValueError: If there is no model, or a model's pictures lack one or differ in shape.
+        ValueError: If there is no model, or a model's images lack one or differ in shape.
 
     Source: GMRF MCVAE, Figure 3 (MRF MVAE, Figure 2).
     """
@@ -73,12 +73,12 @@ def bicycles(models: Mapping[str, Images], condition: str, components: Sequence[
     blue over the generated components in grey.
 
     Arguments:
-        models: Model's label to its pictures.
+        models: Model's label to its images.
         condition: The observed component.
         components: All components.
 
     Raises:
-        ValueError: If there is no model, or a model's pictures lack one or differ in shape.
+        ValueError: If there is no model, or a model's images lack one or differ in shape.
 
     Source: GMRF MCVAE, Figure 4.
     """
@@ -115,12 +115,12 @@ def _check(models: Mapping[str, Images], condition: str) -> list[str]:
         shapes = {name: x.shape for name, x in pictures.items()}
         expected = expected or shapes
         if shapes != expected or f"true/{condition}" not in shapes:
-            raise ValueError(f"pictures of {label!r} are {shapes}, expected {expected} with 'true/{condition}'")
+            raise ValueError(f"images of {label!r} are {shapes}, expected {expected} with 'true/{condition}'")
     return [name.removeprefix("generated/") for name in expected if name.startswith("generated/")]
 
 
 def _page(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Rows of ``(classes, channels, H, W)`` as one picture with a margin of a pixel around each."""
+    """Rows of ``(classes, channels, H, W)`` as one image with a margin of a pixel around each."""
     lines = []
     for images in rows:
         colour = np.repeat(images, 3 // images.shape[1], axis=1).transpose(0, 2, 3, 1)
@@ -156,7 +156,7 @@ def _first_runs(profile: str, seeds: int | None, *, dataset: str) -> Rows:
 
 
 def _pictures(results: Results) -> tuple[dict[str, Images], str]:
-    """Model's label to its pictures, and the modality that they are given."""
+    """Model's label to its images, and the modality that they are given."""
     condition = next(iter(results.runs.values()))[0].params["evaluation"]["condition"]
     return {LABELS[m]: results.samples(m) for m in results.runs}, condition
 

@@ -169,7 +169,7 @@ def _reason(records: Sequence[Record], metric: str) -> str:
         said = [m.protocol for r in records for m in r.metrics if m.name == "test/fid/available"]
         return said[0] if said else "not measured"
     if "/centres" in metric:
-        return "no generated picture of a component has ink"
+        return "no generated image of a component has ink"
     return "not measured"
 
 

@@ -275,7 +275,7 @@ def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec,
 
 @torch.no_grad()
 def figure_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -> dict[str, Tensor]:
-    """Bytes of the pictures: ten joint samples, and the first test triple of each digit with what is made given it.
+    """Bytes of the images: ten joint samples, and the first test triple of each digit with what is made given it.
 
     Keys are ``prior.<modality>``, ``true.<modality>`` and ``<observed>.<modality>``, each ``(10, 28, 28)``.
     """

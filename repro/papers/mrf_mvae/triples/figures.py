@@ -1,4 +1,4 @@
-"""MRF MVAE's pictures of MNIST triples: Figures 6 to 9, as functions of images.
+"""MRF MVAE's figures of MNIST triples: Figures 6 to 9, as functions of images.
 
 Images are bytes of shape ``(N, 28, 28)``, the rows of a block; columns are samples, chosen by a rule and not by eye.
 """
@@ -21,23 +21,23 @@ Images = NDArray[np.uint8]
 Samples = Mapping[str, Mapping[str, Images]]
 
 SIDE = 28
-CELL = 0.36  # inches a picture
+CELL = 0.36  # inches an image
 SYMBOLS = {"m0": r"$\mathbf{x}_1$", "m1": r"$\mathbf{x}_2$", "m2": r"$\mathbf{x}_3$"}
 
 
 def image_blocks(blocks: Mapping[str, Mapping[str, Images]], columns: str = "") -> Figure:
-    """Draws blocks of rows of grey pictures, one below the other.
+    """Draws blocks of rows of grey images, one below the other.
 
     Arguments:
-        blocks: Title of a block to label of a row to its pictures, ``(N, 28, 28)`` bytes, N alike everywhere.
+        blocks: Title of a block to label of a row to its images, ``(N, 28, 28)`` bytes, N alike everywhere.
         columns: What the columns are, under the last block.
 
     Raises:
-        ValueError: If there is nothing to draw, or pictures have another shape or type.
+        ValueError: If there is nothing to draw, or images have another shape or type.
     """
     shapes = {(i.shape, i.dtype.name) for rows in blocks.values() for i in map(np.asarray, rows.values())}
     if len(shapes) != 1 or next(iter(shapes))[0][1:] != (SIDE, SIDE) or next(iter(shapes))[1] != "uint8":
-        raise ValueError(f"pictures of all rows need one shape (N, {SIDE}, {SIDE}) of bytes, got {sorted(shapes)}")
+        raise ValueError(f"images of all rows need one shape (N, {SIDE}, {SIDE}) of bytes, got {sorted(shapes)}")
     number = next(iter(shapes))[0][0]
     left, right, top, gap, bottom = 0.95, 0.08, 0.1, 0.3, 0.32 if columns else 0.08
     heights = [len(rows) * CELL for rows in blocks.values()]
@@ -63,7 +63,7 @@ def image_blocks(blocks: Mapping[str, Mapping[str, Images]], columns: str = "") 
 
 
 def _mosaic(rows: list[Images]) -> Images:
-    """The rows as one picture with grey lines between."""
+    """The rows as one image with grey lines between."""
     padded = np.pad(np.stack(rows), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=96)
     count, number, size, _ = padded.shape
     return padded.swapaxes(1, 2).reshape(count * size, number * size)
@@ -73,7 +73,7 @@ def unconditional_samples(samples: Mapping[str, Samples]) -> Figure:
     """Draws Figure 6: the first ten samples of each variant's prior, decoded; a column is one sample of all three.
 
     Arguments:
-        samples: Variant's label to the group ``"prior"`` to modality to pictures.
+        samples: Variant's label to the group ``"prior"`` to modality to images.
 
     Source: MRF MVAE, Figure 6.
     """
@@ -85,7 +85,7 @@ def conditional_samples(samples: Mapping[str, Samples], observed: str) -> Figure
     """Draws Figures 7 and 8: test triples, and what each variant makes of one of their modalities.
 
     Arguments:
-        samples: Variant's label to the groups ``"true"`` and ``observed`` to modality to pictures.
+        samples: Variant's label to the groups ``"true"`` and ``observed`` to modality to images.
         observed: The observed modality; its row shows its reconstruction.
 
     Source: MRF MVAE, Figures 7 and 8.

@@ -1,4 +1,4 @@
-"""Runs on MHD: data, models with digit classifiers beside them, coherence of images and spoken digits, pictures."""
+"""Runs on MHD: data, models with digit classifiers beside them, coherence of images and spoken digits, images."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def draw_mhd(model: TrainableModel, test: Dataset, spec: RunSpec, device: str = 
         ValueError: If the split has no labels.
     """
     if test.labels is None:
-        raise ValueError(f"{test.name} has no labels to choose pictures by")
+        raise ValueError(f"{test.name} has no labels to choose images by")
     inner, _ = _inner(model)
     rows = first_of_each_class(test.labels, JOINT)
     audio = test.data["audio"]

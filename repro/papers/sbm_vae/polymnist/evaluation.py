@@ -273,7 +273,7 @@ def draw_samples(model: MultimodalModel, test: Dataset, spec: RunSpec, device: s
         ValueError: If the split has no labels.
     """
     if test.labels is None:
-        raise ValueError(f"{test.name} has no labels to choose pictures by")
+        raise ValueError(f"{test.name} has no labels to choose images by")
     rows = first_of_each_class(test.labels)
     true = {m: torch.stack([test[i][m] for i in rows]).to(device) for m in test.modalities}
     generator = torch.Generator(device).manual_seed(spec.params["evaluation"]["seed"] + 7)

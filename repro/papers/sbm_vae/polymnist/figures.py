@@ -133,7 +133,7 @@ def bars(shares: Mapping[str, Sequence[float]], *, horizontal: str, vertical: st
 
 
 def pages(models: Mapping[str, NDArray[np.uint8]], *, rows: Sequence[str], title: str) -> Figure:
-    """Draws pictures in a grid for each model, side by side.
+    """Draws images in a grid for each model, side by side.
 
     Arguments:
         models: Model's label to bytes ``(rows, columns, channels, height, width)``.

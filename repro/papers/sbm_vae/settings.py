@@ -122,7 +122,8 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "epochs": {"autoencoders": 8, "contrastive": 8, "score": 24, "energy": 20, "train": 12},
         "sampling": {"sampler": "dpm_solver", "num_steps": 20},
         "seeds": 1,
-        "rows": ("MVTCAE, alpha 0.1", "SBM-VAE", "SBM-VAE-C", "SBM-RAE", "SBM-RAE-C"),
+        "rows": ("MVTCAE", "MVTCAE, alpha 0.1", "SBM-VAE", "SBM-VAE-C", "SBM-RAE", "SBM-RAE-C"),
+        "count_rows": ("MVTCAE, alpha 0.1", "SBM-VAE", "SBM-VAE-C", "SBM-RAE", "SBM-RAE-C"),
     },
     "smoke": {
         "modalities": 3,

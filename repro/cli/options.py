@@ -251,7 +251,10 @@ def _weights(commands: Any) -> None:
     sub = add("path", "the folder of a model's files, in the package or in the cache")
     sub.add_argument("name")
     sub = add("ship", "for maintainers: copy recorded runs' weights into the package and note their hashes")
-    sub.add_argument("names", nargs="+", metavar="NAME", help="such as gmrf_mcvae/copula or classifier-mnist")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="such as gmrf_mcvae/copula or classifier-mnist")
+    sub.add_argument(
+        "--cards", action="store_true", help="renew cards and pictures alone, of all that ship if none is named"
+    )
     sub.add_argument("--half", action="store_true", help="in half precision, if its headline metric measured so allows")
     _folders(sub, "runs")
     sub.add_argument("--figures", type=Path, metavar="DIR", help="committed records (REPRO_FIGURES, or figures)")

@@ -9,7 +9,7 @@ from repro.engine.store import RunStore, default_runs_root, figures_root, file_s
 from repro.errors import HubError, RecordError, RunError, UsageError
 from repro.hub.manifest import entries, packaged_files
 from repro.hub.pull import cached, problems, pull
-from repro.hub.registry import Model, find_entry, models, training_command
+from repro.hub.registry import Model, find_entry, models, training_command, unnamed_rows
 from repro.report.text import columns
 from repro.weights.folder import package_folder
 
@@ -39,6 +39,8 @@ def list_missing(options: argparse.Namespace) -> None:
             groups.setdefault(_absence(model), []).append(name)
     for state, names in groups.items():
         print(f"{state}: {', '.join(names)}")
+    for command, labels in unnamed_rows(figures_root()).items():
+        print(f"recorded, published under no name; `{command}` trains: {'; '.join(labels)}")
 
 
 def _absence(model: Model) -> str:

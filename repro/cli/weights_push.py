@@ -7,7 +7,7 @@ import argparse
 from repro.artifacts.inventory import nearest
 from repro.engine.store import RunStore, default_runs_root
 from repro.errors import UsageError
-from repro.hub.package import ship_all
+from repro.hub.package import renew_cards, ship_all
 from repro.hub.push import collect, push
 from repro.hub.registry import models
 from repro.weights.folder import check_repo
@@ -25,10 +25,16 @@ def ship(options: argparse.Namespace) -> None:
     """Copies recorded runs' weights into the package: the command ``repro weights ship``.
 
     Raises:
-        UsageError: If a name is unknown.
+        UsageError: If a name is unknown, or none is given.
+        ValueError: If a card is asked for of what has none.
         RunError: If a run has no sound record.
     """
     _known(options.names)
+    if options.cards:
+        print("\n".join(str(p) for p in renew_cards(options.names, figures=options.figures)))
+        return
+    if not options.names:
+        raise UsageError("name the models to ship; --cards alone takes all that ship")
     store = RunStore(options.runs or default_runs_root())
     print("\n".join(str(p) for p in ship_all(options.names, store, figures=options.figures, half=options.half)))
 

@@ -19,6 +19,7 @@ from repro.artifacts.inventory import find
 from repro.artifacts.render import record_path
 from repro.datasets.card import card_names, load_card
 from repro.engine.store import figures_root, read_record
+from repro.hub.config import PICTURE
 from repro.hub.registry import Model, models, published_value, training_command
 from repro.records import Record, RunSpec
 
@@ -142,6 +143,7 @@ def model_card(
         use += "\njoint = model.generate(1000)  # modality to tensor\n"
         first = next(iter(data.modalities))
         use += f'rest = model.generate(5, given={{"{first}": joint["{first}"][:8]}})  # the others given one'
+    picture = "" if model.block else f"\n![Joint samples of {model.title}]({PICTURE})\n"
     terms = (
         "may be passed on" if data.redistributable else "may not be passed on, and these weights are under its terms"
     )
@@ -156,7 +158,7 @@ def model_card(
 | metric | obtained | mean ± deviation (recorded seeds) | published |
 |:--|--:|--:|--:|
 {chr(10).join(rows)}
-{note}
+{note}{picture}
 ## How to use it
 
 ```python
@@ -205,6 +207,7 @@ def collection_card(headlines: Mapping[str, float]) -> str:
         values = f"{_number(headlines[name])} | {_number(printed)}"
         profile = model.spec().profile
         rows.append(f"| [{name}]({name}/README.md) | {model.title} | {profile} | {label} | {values} |")
+    pictures = [f"![{m.title}]({name}/{PICTURE})\n" for name, m in listed.items() if not m.block]
     specs = [model.spec() for model in listed.values()]
     entries = bibtex(sorted({s.paper for s in specs}), sorted({s.dataset for s in specs}), "").strip()
     return f"""---
@@ -219,6 +222,10 @@ SHA-256; `repro.load_model(name)` fetches, verifies and loads one.
 | name | model | profile | metric | obtained | published |
 |:--|:--|:--|:--|--:|--:|
 {chr(10).join(rows)}
+
+## Samples
+
+{chr(10).join(pictures)}
 
 ## Citation
 

@@ -15,13 +15,25 @@ from repro.errors import RecordError
 from repro.records import RunSpec
 from repro.weights.folder import check_pickles
 
-__all__ = ["BLOCK_FILES", "FILES", "FORMAT", "Config", "check_files", "check_name", "offline", "parse_config"]
+__all__ = [
+    "BLOCK_FILES",
+    "FILES",
+    "FORMAT",
+    "PICTURE",
+    "Config",
+    "check_files",
+    "check_name",
+    "offline",
+    "parse_config",
+]
 
 FORMAT = "repro-weights/1"
 ENCODED = "repro-weights/2"
 FILES = ("config.json", "weights.safetensors", "record.json", "README.md")
 # Of a building block inside the package, whose card is made when it goes to the Hub.
 BLOCK_FILES = FILES[:3]
+# The card's picture, of models that draw samples; nothing reads it, so that it is never fetched.
+PICTURE = "samples.png"
 WORD = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
 CLASS = re.compile(r"(repro(?:\.[a-z_][a-z0-9_]*)+)\.([A-Za-z][A-Za-z0-9]*)")
 FIELDS = {"format", "class", "modalities", "arguments", "spec"}
@@ -120,7 +132,7 @@ def check_files(files: Iterable[str], where: str, names: Sequence[str] = FILES) 
     Arguments:
         files: What there is.
         where: What it belongs to, for messages.
-        names: What there has to be.
+        names: What there has to be; there may be the card's picture too.
 
     Raises:
         ValueError: If one leaves the model's folder, is a pickle, or is unknown, or one of the names is missing.
@@ -131,7 +143,7 @@ def check_files(files: Iterable[str], where: str, names: Sequence[str] = FILES) 
         if path.is_absolute() or ".." in path.parts or "\\" in file:
             raise ValueError(f"{where}: the path {file!r} leaves the model's folder")
         check_pickles([file], where)
-        if file not in names:
+        if file not in (*names, PICTURE):
             raise ValueError(f"{where}: unknown file {file!r}; a model has {', '.join(names)}")
     if missing := [file for file in names if file not in found]:
         raise ValueError(f"{where}: no {', '.join(missing)}")

@@ -143,7 +143,9 @@ def _check_hashes(sizes: Any, hashes: Any, names: Sequence[str], where: str) -> 
         if not isinstance(table, dict):
             raise ValueError(f"{where}: {what} is {table!r}, must name each file")
         check_files(table, f"{where}: {what}", names)
-    for file in names:
+    if set(sizes) != set(hashes):
+        raise ValueError(f"{where}: bytes and sha256 name other files, {sorted(sizes)} and {sorted(hashes)}")
+    for file in sizes:
         if not isinstance(sizes[file], int) or sizes[file] < 1:
             raise ValueError(f"{where}: {file} has {sizes[file]!r} bytes")
         if not re.fullmatch(r"[0-9a-f]{64}", str(hashes[file])):

@@ -16,13 +16,16 @@ from repro.artifacts.render import record_path
 from repro.engine.store import RunStore, figures_root, file_sha256, read_record, sound_record, write_atomically
 from repro.errors import RunError
 from repro.hub.card import model_card
+from repro.hub.config import FILES, PICTURE, Config, parse_config
+from repro.hub.load import build, load_weights
 from repro.hub.manifest import Entry, read_manifest, write_manifest
+from repro.hub.picture import samples_picture
 from repro.hub.registry import SHIPMENTS, Shipment, models
 from repro.hub.rounding import rounded
 from repro.records import Record
 from repro.weights.folder import package_folder
 
-__all__ = ["MOST_BYTES", "contents_of", "new_entry", "ship", "ship_all"]
+__all__ = ["MOST_BYTES", "contents_of", "new_entry", "renew_cards", "ship", "ship_all"]
 
 # What is larger goes to the Hub alone.
 MOST_BYTES, MOST_BYTES_IN_ALL = 4_000_000, 60_000_000
@@ -112,7 +115,7 @@ def ship_all(
 def contents_of(
     name: str, store: RunStore, figures: Path | None = None, *, half: bool = False
 ) -> tuple[dict[str, bytes | Path], Entry]:
-    """The four files of a model from its run directory, and its entry of the manifest.
+    """The files of a model from its run directory, with the card's picture, and its entry of the manifest.
 
     Arguments:
         name: The model, not a building block.
@@ -136,14 +139,63 @@ def contents_of(
         record, weights = lower.record, lower.weights
         if committed.get("weights") == "same":
             committed["weights"] = "rounded"
+    config = model.config(record.spec)
+    content = weights if isinstance(weights, bytes) else weights.read_bytes()
     contents: dict[str, bytes | Path] = {
-        "config.json": model.config(record.spec).to_json().encode(),
+        "config.json": config.to_json().encode(),
         "weights.safetensors": weights,
         "record.json": record.to_json().encode(),
         "README.md": model_card(model, record, committed, lower.fields() if lower else {}, figures).encode(),
+        PICTURE: _picture(name, config, content),
     }
     entry = new_entry(name, record, model.headline, contents, committed)
     return contents, replace(entry, rounded=lower.fields() if lower else {})
+
+
+def _picture(name: str, config: Config, weights: bytes) -> bytes:
+    module = build(config, name)
+    load_weights(module, weights, name, file="weights.safetensors")
+    return samples_picture(module.eval())
+
+
+def renew_cards(names: Sequence[str], folder: Path | None = None, *, figures: Path | None = None) -> list[Path]:
+    """Writes cards and pictures of models that ship anew, from their weights and records, which stay as they are.
+
+    Arguments:
+        names: Models of the papers; all that ship if empty.
+        folder: As :func:`ship` takes it.
+        figures: As :func:`ship` takes it.
+
+    Returns:
+        The folder of each.
+
+    Raises:
+        ValueError: If a name is a building block's, whose card is made when it goes to the Hub, or one that does not
+            ship, or a file is not what the manifest states.
+    """
+    folder, figures = folder or package_folder(), figures or figures_root()
+    known = read_manifest(folder / "manifest.toml")
+    shipped = [n for n, e in known.items() if not e.dtype and (folder / n / "weights.safetensors").is_file()]
+    if unknown := [name for name in names if name not in shipped]:
+        raise ValueError(f"{unknown[0]} has no card in the package; one of {', '.join(shipped)}")
+    for name in names or shipped:
+        entry, model = known[name], models()[name]
+        text, weights, stated = (folder / name / f for f in FILES[:3])
+        for path in (text, weights, stated):
+            if file_sha256(path) != entry.sha256[path.name]:
+                raise ValueError(f"{name}/{path.name} is not what the manifest states")
+        record = Record.from_json(stated.read_text(encoding="utf-8"), str(stated))
+        new = {
+            "README.md": model_card(model, record, entry.committed, entry.rounded, figures).encode(),
+            PICTURE: _picture(name, parse_config(text.read_bytes(), name), weights.read_bytes()),
+        }
+        for file, content in new.items():
+            write_atomically(folder / name / file, content)
+        sizes = dict(entry.bytes) | {f: len(c) for f, c in new.items()}
+        hashes = dict(entry.sha256) | {f: hashlib.sha256(c).hexdigest() for f, c in new.items()}
+        known[name] = replace(entry, bytes=sizes, sha256=hashes)
+    write_manifest(known, folder / "manifest.toml")
+    return [folder / name for name in names or shipped]
 
 
 def new_entry(

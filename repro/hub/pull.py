@@ -25,7 +25,7 @@ from repro.datasets.download import Policy
 from repro.datasets.places import cache_root
 from repro.engine.store import file_sha256, write_atomically
 from repro.errors import HubError
-from repro.hub.config import FILES, check_files, offline
+from repro.hub.config import FILES, PICTURE, check_files, offline
 from repro.hub.manifest import Entry
 from repro.weights.endpoint import endpoint, one_line
 
@@ -183,6 +183,7 @@ def _resolve(entry: Entry, revision: str) -> _Wanted:
     except HTTPError as error:
         raise HubError(_reason(entry, revision, error)) from None
     check_files(listed, f"{entry.repo}@{revision}: {entry.name}")
+    listed.pop(PICTURE, None)
     hashes = {f: x.lfs.sha256 if x.lfs is not None else x.blob_id for f, x in listed.items()}
     return _Wanted(commit, {f: x.size for f, x in listed.items()}, hashes)
 

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from repro.artifacts.inventory import find
+from repro.artifacts.inventory import artifacts, find
 from repro.artifacts.render import plan, record_path
 from repro.datasets.card import load_card
 from repro.engine.store import figures_root
@@ -35,6 +35,7 @@ __all__ = [
     "models",
     "published_value",
     "training_command",
+    "unnamed_rows",
 ]
 
 PROFILES = ("paper", "overnight", "quick")
@@ -253,6 +254,28 @@ def model_of(spec: RunSpec) -> Model | None:
     """The papers' model whose weights a run makes, None where that run's are not published."""
     near = (m for m in models().values() if not m.block and m.name.startswith(f"{spec.paper}/"))
     return next((m for m in near if spec.seed == 0 and m.spec() == spec), None)
+
+
+def unnamed_rows(figures: Path) -> dict[str, list[str]]:
+    """Recorded rows whose models have no name here, such as those of a sweep: what trains them, to their labels.
+
+    Arguments:
+        figures: Where committed records lie.
+    """
+    listed = {m.spec().key for m in models().values()}
+    found: dict[str, list[str]] = {}
+    for artifact in artifacts().values():
+        for profile in PROFILES if artifact.built else ():
+            try:
+                rows = plan(artifact, profile, 1)
+            except NotOfferedError:
+                continue
+            for label, specs in rows.items():
+                if specs and specs[0].key not in listed and record_path(specs[0], figures).is_file():
+                    listed.add(specs[0].key)
+                    option = "" if profile == "paper" else f" --profile {profile}"
+                    found.setdefault(f"repro run {artifact.name}{option} --seeds 1", []).append(label)
+    return found
 
 
 def training_command(model: Model) -> str:

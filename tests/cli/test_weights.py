@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from repro.cli.main import main
-from repro.hub.config import FILES
+from repro.hub.config import FILES, PICTURE
 from repro.hub.manifest import read_manifest, write_manifest
 from repro.hub.registry import models
 from repro.weights.folder import package_folder
@@ -62,7 +62,12 @@ def test_list_and_verify(capsys: Capture) -> None:
     missing = set(models()) - set(manifest()) - set(read_manifest())
     assert absent.startswith(f"{len(missing)} further models have no weights here; `repro weights missing`")
     code, out, _ = call(capsys, "missing")
-    states = [line.rpartition(": ") for line in out.splitlines()]
+    unnamed = [line for line in out.splitlines() if line.startswith("recorded, published under no name; `repro run ")]
+    states = [line.rpartition(": ") for line in out.splitlines() if line not in unnamed]
+    rows = {line.split("`")[1]: line.partition(" trains: ")[2].split("; ") for line in unnamed}
+    assert "mvae 2.5, 20 epochs" in rows["repro run gmrf_mcvae/table1-sweep --seeds 1"]
+    assert "Score model, energy guidance" in rows["repro run compare/priors-copula --seeds 1"]
+    assert all(labels for labels in rows.values())
     assert {name for _, _, names in states for name in names.split(", ")} == missing
     assert all("its weights are gone; `repro run " in state for state, _, _ in states)
     code, out, _ = call(capsys, "verify")
@@ -107,7 +112,7 @@ def test_ship_and_verify(shelf: Shelf, capsys: Capture) -> None:
     shelf.record()
     code, out, error = call(capsys, "ship", NAME)
     assert (code, out) == (0, f"{shelf.weights / NAME}\n"), error
-    assert {f.name for f in (shelf.weights / NAME).iterdir()} == set(FILES)
+    assert {f.name for f in (shelf.weights / NAME).iterdir()} == {*FILES, PICTURE}
     before = shelf.manifest.read_bytes()
     assert call(capsys, "ship", NAME)[0] == 0
     assert shelf.manifest.read_bytes() == before

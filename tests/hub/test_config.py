@@ -222,6 +222,7 @@ def test_the_collection_lists_every_model() -> None:
     assert {m["value"] for r in header["model-index"][0]["results"] for m in r["metrics"]} >= set(headlines.values())
     for name in models():
         assert f"[{name}]({name}/README.md)" in text
+        assert (f"]({name}/samples.png)" in text) is not models()[name].block
 
 
 @pytest.mark.parametrize(

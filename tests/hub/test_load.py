@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 
 import repro
 from repro.errors import HubError
-from repro.hub.config import FILES, Config
+from repro.hub.config import FILES, PICTURE, Config
 from repro.hub.load import build, load_model, load_weights
 from repro.hub.manifest import read_manifest, write_manifest
 from repro.weights import shipped
@@ -245,7 +245,7 @@ def test_a_pickle_is_never_read(shelf: Shelf) -> None:
     (shelf.weights / NAME / "pytorch_model.bin").write_bytes(b"cbuiltins\nopen\n(V%b\nVw\ntR." % str(target).encode())
     load_model(NAME)
     assert not target.exists()
-    assert {p.name for p in (shelf.weights / NAME).iterdir()} == {*FILES, "pytorch_model.bin"}
+    assert {p.name for p in (shelf.weights / NAME).iterdir()} == {*FILES, PICTURE, "pytorch_model.bin"}
 
 
 def test_a_folder_of_a_published_model(shelf: Shelf, tmp_path: Path) -> None:

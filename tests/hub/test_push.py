@@ -19,7 +19,7 @@ from repro.errors import HubError, RunError
 from repro.hub import package as hub_package
 from repro.hub import push as hub_push
 from repro.hub import registry as hub_models
-from repro.hub.config import FILES
+from repro.hub.config import FILES, PICTURE
 from repro.hub.load import load_model
 from repro.hub.manifest import entries, read_manifest
 from repro.hub.package import ship
@@ -68,7 +68,11 @@ def test_a_push_a_tag_and_pinned_revisions(model_hub: ModelHub, shelf: Shelf, ca
     repo = model_hub.repos[REPO]
     assert repo.messages == ["", f"Weights of repro {__version__}"]
     commit, files = repo.commits[-1]
-    assert set(files) == {".gitattributes", "README.md", *(f"{n}/{f}" for n in (NAME, OTHER) for f in FILES)}
+    assert set(files) == {
+        ".gitattributes",
+        "README.md",
+        *(f"{n}/{f}" for n in (NAME, OTHER) for f in (*FILES, PICTURE)),
+    }
     assert repo.tags == {TAG: commit}
     found = read_manifest()
     assert {(e.repo, e.revision) for e in found.values()} == {(REPO, commit)}
@@ -190,7 +194,11 @@ def test_many_models_go_up_in_one_commit_and_none_twice(model_hub: ModelHub, she
     repo = model_hub.repos[REPO]
     assert {c.rpartition("/")[2] for c in model_hub.calls if c.startswith("PUT /store/")} == weights - stored
     assert len(repo.commits) == 2
-    assert set(repo.commits[-1][1]) == {".gitattributes", "README.md", *(f"{n}/{f}" for n in names for f in FILES)}
+    assert set(repo.commits[-1][1]) == {
+        ".gitattributes",
+        "README.md",
+        *(f"{n}/{f}" for n in names for f in (*FILES, PICTURE)),
+    }
     assert repo.tags == {TAG: repo.commits[-1][0]}
     assert {n: e.revision for n, e in read_manifest().items()} == dict.fromkeys(names, repo.commits[-1][0])
     readme = repo.commits[-1][1]["README.md"].decode()

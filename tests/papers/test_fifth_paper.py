@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,58 @@ def test_it_is_listed_run_drawn_and_cited_as_the_others_are(installed: dict[str,
     assert "Regression to the mean" in call(installed, "cite", "fifth-table1")
     assert "less than one apart" in call(installed, "claims", "fifth")
     assert len(list((tmp_path / "runs" / "fifth").glob("*/record.json"))) == 2
+
+
+def test_a_table_on_its_runs_takes_two_files(installed: dict[str, str], tmp_path: Path) -> None:
+    """An entry in paper.toml and a function in tables.py."""
+    (tmp_path / "site" / "fifth_paper").unlink()
+    folder = tmp_path / "site" / "fifth_paper" / "fifth"
+    shutil.copytree(FOLDER / "fifth", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    entry = '[[artifact]]\nid = "table2"\nkind = "T"\ntitle = "Again"\ndata = ["pairs"]\ncost = "with table1"\n\n'
+    stated = (folder / "paper.toml").read_text()
+    (folder / "paper.toml").write_text(stated.replace("[published.table1]", entry + "[published.table1]"))
+    with open(folder / "regression" / "tables.py", "a") as file:
+        file.write(
+            '\n\n@artifact("table2", runs=runs)\ndef table2(results: Results) -> Table:\n'
+            '    cell = Cell(None, results.values("Regression", "test/distance"))\n'
+            '    column = Column("distance", "Distance", "lower")\n'
+            '    return Table("Again", results.provenance(), [column], [Row("Regression", {"distance": cell})])\n'
+        )
+    planned = [call(installed, "run", f"fifth-table{n}", "--dry-run").splitlines()[:2] for n in (1, 2)]
+    assert planned[0] == planned[1]
+    call(installed, "run", "fifth-table2", "--seeds", "1", "--workers", "1", "--device", "cpu")
+    assert "| Regression |" in (tmp_path / "results" / "fifth" / "table2.md").read_text()
+
+
+def test_a_baseline_in_table_1_takes_two_files(tmp_path: Path) -> None:
+    """Its name and cost in experiment.py, its betas in paper.toml: it is planned, and drawn, with nothing published."""
+    package = tmp_path / "repro"
+    leave = shutil.ignore_patterns("__pycache__", "*.safetensors", "record.json")
+    shutil.copytree(Path(repro.__file__).parent, package, ignore=leave)
+    (tmp_path / "data_cards").symlink_to(Path(repro.__file__).parents[1] / "data_cards")
+    paper = package / "papers" / "gmrf_mcvae"
+    replaced(paper / "paper.toml", "mmvae_plus = [0.05, 0.001]", "mvtcae = [0.05, 0.001]")
+    replaced(paper / "paper.toml", "mmvae_plus = 0.001", "mvtcae = 0.001")
+    replaced(paper / "copula" / "experiment.py", '    "mmvae_plus": "MMVAE+",', '    "mvtcae": "MVTCAE",')
+    replaced(paper / "copula" / "experiment.py", 'EPOCH_SECONDS = {"mvae": 0.7,', '    "mvtcae": 1.0,')
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1", "REPRO_CACHE": str(tmp_path)}
+    planned = call(
+        environment, "run", "gmrf-table1", "--profile", "smoke", "--dry-run", "--runs", str(tmp_path / "runs")
+    )
+    assert "mvtcae, seed 1" in planned
+    assert "smoke: 12 runs" in planned
+    code = "from repro.papers.gmrf_mcvae.copula.tables import METHODS, _rows\n"
+    code += "row = _rows(dict.fromkeys(METHODS, ()), 'histogram')[4]\n"
+    code += "print(row.label, {c.published for c in row.cells.values()})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "MVTCAE {None}", done.stderr
+
+
+def replaced(path: Path, line: str, further: str) -> None:
+    """Puts a line behind the first one that is or begins as the given one."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count(line) == 1
+    path.write_text(text.replace(line, f"{line}\n{further}"), encoding="utf-8")
 
 
 def test_it_is_added_without_touching_the_package() -> None:

@@ -138,7 +138,8 @@ def _rows(rows: Mapping[str, Sequence[Record]], distance: str, output: str = "me
     show = distance == "histogram" and output == "mean"
     found = []
     for m in METHODS:
-        published = dict(zip(table["columns"], table["rows"][LABELS[m]], strict=True)) if show else None
+        printed = table["rows"].get(LABELS[m]) if show else None  # a baseline may be one that the paper has not
+        published = None if printed is None else dict(zip(table["columns"], printed, strict=True))
         found.append(Row(LABELS[m], _cells(rows[m], distance, output=output, published=published)))
     return found
 
@@ -295,12 +296,14 @@ def outputs_note(rows: Mapping[str, Sequence[Record]]) -> str:
     """Whether the published means of the baselines are nearer to decoder means or to samples of the likelihood.
 
     Arguments:
-        rows: Baseline to its records.
+        rows: Baseline to its records; those that the paper has not are left out.
     """
     outputs = {"mean": "decoder means", "sample": "samples of the likelihood"}
     table = published_table1()
     nearest: dict[str, list[str]] = {o: [] for o in outputs}
     for m, records in rows.items():
+        if LABELS[m] not in table["rows"]:
+            continue
         for key, task in TASKS.items():
             printed = table["rows"][LABELS[m]][table["columns"].index(f"{key}_mean")]
             means = {o: fmean(_values(records, f"test/{task}/{o}/histogram/mean")) for o in outputs}

@@ -52,12 +52,12 @@ class Experiment(ABC):
     """What one paper runs on one dataset or by one protocol, and how each run is built, trained and measured.
 
     A subclass lies in ``papers/<paper>/<experiment>/experiment.py``, which needs no torch to be imported, and is found
-    there. It takes no arguments. ``multimodal`` says whether it trains generative models of several modalities, beside
-    which a reader's own can stand.
+    there. It takes no arguments. ``no_methods`` says why no model of a reader's own can stand beside its runs; it
+    is empty where one can.
     """
 
     datasets: ClassVar[tuple[str, ...]]
-    multimodal: ClassVar[bool] = True
+    no_methods: ClassVar[str] = ""
 
     @property
     def code(self) -> ModuleType:

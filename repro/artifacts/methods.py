@@ -60,8 +60,9 @@ def method_runs(
         raise UsageError(f"--method adds rows to tables; {artifact.name} is none")
     if not any(s.params.get("training", {}).get("epochs") for s in specs):
         raise UsageError(f"{artifact.name} trains no models, so no method can be added")
-    if not all(experiment_of(s).multimodal for s in specs):
-        raise UsageError(f"{artifact.name} trains no multimodal models, so no method can be added")
+    for spec in specs:
+        if reason := experiment_of(spec).no_methods:
+            raise UsageError(f"{artifact.name} {reason}, so no method can be added")
     if name in {s.method for s in specs}:
         raise UsageError(f"{artifact.name} has a method {name!r}; --method other_name=... gives yours another name")
     return [derived(s, name, source, changes) for s in protocol_rows(specs)]
@@ -136,7 +137,7 @@ def method_tables(
     specs = a.unique(a.plan(artifact, profile, seeds, "auto"))
     absent = [s for s in specs if lookup(s) is None]
     whole = not absent or (artifact.partial and len(absent) < len(specs))
-    found: list[Table | PlainTable] | None = None
+    found: list[Table | PlainTable | None] | None = None
     for name, runs in chosen.items():
         records: dict[str, Record] = {}
         for s in runs:
@@ -159,9 +160,13 @@ def method_tables(
         if found is None:
             found = before if whole else [_emptied(t) for t in ours]
         found = [
-            _with_row(f, b, o, name, note, missing, first=first) for f, b, o in zip(found, before, ours, strict=True)
+            None if f is None else _with_row(f, b, o, name, note, missing, first=first)
+            for f, b, o in zip(found, before, ours, strict=True)
         ]
-    return [t for t in found or [] if t.rows]
+    shown = [t for t in found or [] if t is not None and t.rows]
+    if not shown:
+        raise RunError(f"{artifact.name} shows nothing of {', '.join(chosen)}")
+    return shown
 
 
 def _note(name: str, runs: Sequence[RunSpec], records: Sequence[Record]) -> str:
@@ -190,8 +195,8 @@ def _with_row(
     missing: str,
     *,
     first: bool,
-) -> Table | PlainTable:
-    """A table with a method's rows added; where it is ``first`` in a table of stand-ins, its rows alone."""
+) -> Table | PlainTable | None:
+    """A table with a method's rows added; where it is ``first`` in a table of stand-ins, its rows alone or nothing."""
     if isinstance(table, PlainTable):
         assert isinstance(before, PlainTable)
         assert isinstance(ours, PlainTable)
@@ -207,9 +212,7 @@ def _with_row(
         for row in changed
     ]
     if not rows:
-        if first:
-            raise RunError(f"table {table.caption!r} shows nothing of {name}")
-        return table
+        return None if first else table
     if missing:
         known = [] if missing in table.notes else [missing]
         return replace(table, rows=[*(() if first else table.rows), *rows], notes=[*table.notes, note, *known])

@@ -167,5 +167,5 @@ def build_compared(spec: RunSpec) -> MultimodalModel:
 
 
 def decoders(model: MultimodalModel) -> dict[str, nn.Module]:
-    """Each modality's decoder, of any of the three models."""
-    return {m: model.decoders[m] for m in model.modalities}
+    """Each modality's decoder, of any of the three models; none of a model that has no decoders by that name."""
+    return {m: model.decoders[m] for m in model.modalities} if hasattr(model, "decoders") else {}

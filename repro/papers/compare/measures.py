@@ -11,13 +11,14 @@ from torch import Tensor
 from repro.datasets import Dataset
 from repro.model import Loss, MultimodalModel, Stage
 from repro.networks.cost import count_parameters, timed
+from repro.papers.gmrf_mcvae.copula.evaluation import CopulaTasks, distance_metrics, measure
 from repro.records import Metric, RunSpec
 
-__all__ = ["TrainingPoints", "costs", "likelihood", "renamed"]
+__all__ = ["TrainingPoints", "costs", "likelihood", "reconstruction", "renamed"]
 
 POINTS_AT_ONCE = 1_000
 # Streams of the evaluation's seed that the tasks of the data do not use.
-LIKELIHOOD_STREAM, SECONDS_STREAM = 60, 70
+RECONSTRUCTION_STREAM, LIKELIHOOD_STREAM, SECONDS_STREAM = 50, 60, 70
 
 
 class TrainingPoints(MultimodalModel):
@@ -63,6 +64,25 @@ class TrainingPoints(MultimodalModel):
 def renamed(metrics: Sequence[Metric], former: str, name: str) -> list[Metric]:
     """Metrics whose names begin with another prefix."""
     return [replace(m, name=name + m.name.removeprefix(former)) for m in metrics if m.name.startswith(former)]
+
+
+def reconstruction(model: MultimodalModel, tasks: CopulaTasks, distances: tuple[str, ...]) -> list[Metric]:
+    """The ceiling of a model's own encoders and decoders: test points decoded given all of their modalities.
+
+    Arguments:
+        model: In evaluation mode.
+        tasks: Of the model and the test split.
+        distances: Of :data:`~repro.papers.gmrf_mcvae.copula.evaluation.DISTANCES`.
+    """
+    generator = torch.Generator(tasks.device).manual_seed(1000 * tasks.seed + RECONSTRUCTION_STREAM)
+    decoded = model.generate(1, given=tasks.true, generator=generator)
+    decoded = tasks.clipped({m: x[0] for m, x in decoded.items()}, "mean")
+    found = []
+    for distance in distances:
+        result = measure(distance, tasks.true, decoded, tasks.number)
+        text = "test points decoded given all of their modalities"
+        found += distance_metrics("test/reconstruction/mean", text, distance, [result])
+    return found
 
 
 def _generator(spec: RunSpec, stream: int, device: str) -> torch.Generator:

@@ -65,6 +65,8 @@ def likelihood_metrics(
 ) -> list[Metric]:
     """Joint and conditional negative log-likelihoods of two modalities, each under the name of its definition.
 
+    Nothing of a model without a likelihood, and no predictive one where p(x | z) is not known.
+
     Arguments:
         model: A CoVAE or a baseline.
         batch: Both modalities.
@@ -78,7 +80,10 @@ def likelihood_metrics(
 
     size = len(next(iter(batch.values())))
     text = f"importance-weighted, {number} samples a point, mean over points"
-    joint = -model.log_likelihood(batch, num_importance_samples=number, generator=generator(50)).mean()
+    try:
+        joint = -model.log_likelihood(batch, num_importance_samples=number, generator=generator(50)).mean()
+    except NotImplementedError:
+        return []
     found = [Metric("test/nll/joint", float(joint), "nats", size, f"-ln p(x), {text}")]
     if library := getattr(model, "library_nll", None):  # what a baseline's library computes itself
         few = {m: x[:100] for m, x in batch.items()}
@@ -98,12 +103,14 @@ def likelihood_metrics(
         ratio = -model.log_likelihood(
             x, given=given, num_importance_samples=number, generator=generator(60 + index)
         ).mean()
+        name = f"test/nll/{missing}-given-{observed}"
+        ratio_text = f"-ln p(x, x_o) + ln p(x_o), each {text}"
+        found.append(Metric(f"{name}/ratio", float(ratio), "nats", size, ratio_text))
+        if not hasattr(model, "likelihood"):
+            continue
         predictive = -posterior_predictive_log_likelihood(
             model, x, given, num_samples=number, generator=generator(70 + index)
         ).mean()
-        name = f"test/nll/{missing}-given-{observed}"
-        ratio_text = f"-ln p(x, x_o) + ln p(x_o), each {text}"
         predictive_text = f"-ln of the mean of p(x_m | z) over {number} samples of what is inferred from x_o alone"
-        found.append(Metric(f"{name}/ratio", float(ratio), "nats", size, ratio_text))
         found.append(Metric(f"{name}/posterior-predictive", float(predictive), "nats", size, predictive_text))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from repro.cli.main import main
 from repro.datasets import load_dataset
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.datasets.copula import correlation, log_density
+from repro.engine.execute import execute
 from repro.engine.store import RunStore
 from repro.experiment import Results
 from repro.networks.mlp import HiddenLayers
@@ -26,6 +27,10 @@ from repro.papers.compare.copula.tables import SCORED, copula, score, weights_ru
 from repro.papers.compare.measures import TrainingPoints
 from repro.papers.compare.methods import LABELS, REGULARISED, SHARED, chosen_weights, weights
 from repro.papers.compare.rows import chosen_by, sweep_table, weight_of
+from repro.papers.compare.skewed.experiment import skewed_spec
+from repro.papers.compare.skewed.tables import HEADINGS as SKEWED_HEADINGS
+from repro.papers.compare.skewed.tables import score as skewed_score
+from repro.papers.compare.skewed.tables import skewed
 from repro.records import Metric, Record, RunSpec
 
 PLACE = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "a machine", "versions": {"torch": "2"}}
@@ -38,9 +43,10 @@ def record(spec: RunSpec, values: Mapping[str, float]) -> Record:
 # What is run
 
 
+@pytest.mark.parametrize("made", [copula_spec, skewed_spec])
 @pytest.mark.parametrize("profile", ["paper", "quick", "smoke"])
-def test_all_have_the_same_data_steps_and_measures(profile: str) -> None:
-    specs = {m: copula_spec(m, 0, profile) for m in LABELS}
+def test_all_have_the_same_data_steps_and_measures(profile: str, made: Callable[..., RunSpec]) -> None:
+    specs = {m: made(m, 0, profile) for m in LABELS}
     assert len({s.key for s in specs.values()}) == len(LABELS) == 14
     budgets = set()
     for m, spec in specs.items():
@@ -53,9 +59,9 @@ def test_all_have_the_same_data_steps_and_measures(profile: str) -> None:
         experiment = experiment_of(spec)
         assert isinstance(experiment, AllModels)
         assert 0 < experiment.cost(spec).seconds < 3600
-        assert weight_of(spec) == chosen_weights("copula")[m]
+        assert weight_of(spec) == chosen_weights(spec.dataset)[m]
         assert weight_of(spec) in weights(m)
-        other = copula_spec(m, 0, profile, weight=weights(m)[0], sweep=True)
+        other = made(m, 0, profile, weight=weights(m)[0], sweep=True)
         assert weight_of(other) == weights(m)[0]
         assert other.params["evaluation"]["split"] == "validation"
         assert "likelihood" not in other.params["evaluation"]
@@ -144,6 +150,33 @@ def test_the_lowest_score_chooses_and_only_of_whole_rows() -> None:
 
 
 # The smoke profile, end to end
+
+
+FEW = ("gmrf_mcvae", "almrf", "sbm_rae", "mvae")
+
+
+def test_skewed_copula_is_measured_by_tails_and_the_exact_distance(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    found = {m: execute(skewed_spec(m, 0, "smoke"), store, device="cpu") for m in FEW}
+    for method, own in found.items():
+        names = {m.name for m in own.metrics}
+        assert set(SKEWED_HEADINGS) - {"test/log_likelihood"} <= names
+        assert ("test/log_likelihood" in names) == (method not in REGULARISED)
+        assert {f"test/neighbour/{x}" for x in ("tail-true/mean", "sliced", "transport/mean")} <= names
+    for name in ("test/neighbour/tail-true/mean", "test/floor/true/transport/mean", "test/floor/true/tail-own/mean"):
+        assert len({r.metric(name).value for r in found.values()}) == 1
+    rows = {m: [r.spec] for m, r in found.items()}
+    lookup = {r.spec: r for r in found.values()}.get
+    first, costs = skewed(Results("skewed", "smoke", None, rows, lookup, lambda spec: {}))
+    assert [r.label for r in first.rows] == [LABELS[m] for m in FEW]
+    assert [r.label for r in first.floors] == ["Nearest training points", "True data"]
+    assert first.floors[0].cells["test/unconditional/mean/sliced"].reason == "no such thing"
+    assert costs.rows[0].cells["training"].mean > 0
+    sweep = execute(skewed_spec("sbm_rae", 0, "smoke", weight=0.01, sweep=True), store, device="cpu")
+    assert skewed_score(sweep) > 0
+    stated = [c for c in claims("compare") if c.artifact == "compare/skewed"]
+    assert len(stated) == 2
+    assert all(c.rule.get("row", "almrf") in found for c in stated)
 
 
 @pytest.fixture(scope="module")

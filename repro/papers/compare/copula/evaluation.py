@@ -15,39 +15,13 @@ from repro.datasets.card import load_card
 from repro.datasets.copula import log_density
 from repro.model import MultimodalModel
 from repro.papers.compare.building import build_compared as build
-from repro.papers.compare.measures import TrainingPoints, costs, likelihood, renamed
-from repro.papers.gmrf_mcvae.copula.evaluation import (
-    DISTANCES,
-    CopulaTasks,
-    distance_metrics,
-    floor_metrics,
-    measure,
-)
+from repro.papers.compare.measures import TrainingPoints, costs, likelihood, reconstruction, renamed
+from repro.papers.gmrf_mcvae.copula.evaluation import DISTANCES, CopulaTasks, floor_metrics
 from repro.records import Metric, RunSpec
 
-__all__ = ["CHOSEN_BY", "build", "evaluate", "reconstruction"]
+__all__ = ["CHOSEN_BY", "build", "evaluate"]
 
 CHOSEN_BY = ("histogram", "sliced")  # Table I's choice of beta
-RECONSTRUCTION_STREAM = 50
-
-
-def reconstruction(model: MultimodalModel, tasks: CopulaTasks, distances: tuple[str, ...]) -> list[Metric]:
-    """The ceiling of a model's own encoders and decoders: test points decoded given all of their modalities.
-
-    Arguments:
-        model: In evaluation mode.
-        tasks: Of the model and the test split.
-        distances: Of :data:`~repro.papers.gmrf_mcvae.copula.evaluation.DISTANCES`.
-    """
-    generator = torch.Generator(tasks.device).manual_seed(1000 * tasks.seed + RECONSTRUCTION_STREAM)
-    decoded = model.generate(1, given=tasks.true, generator=generator)
-    decoded = tasks.clipped({m: x[0] for m, x in decoded.items()}, "mean")
-    found = []
-    for distance in distances:
-        result = measure(distance, tasks.true, decoded, tasks.number)
-        text = "test points decoded given all of their modalities"
-        found += distance_metrics("test/reconstruction/mean", text, distance, [result])
-    return found
 
 
 @torch.no_grad()

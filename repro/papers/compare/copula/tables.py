@@ -9,6 +9,7 @@ from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.copula.experiment import DATASET, copula_spec
 from repro.papers.compare.methods import compared_runs, sweep_runs
 from repro.papers.compare.rows import (
+    BOUND,
     Heading,
     budget_notes,
     chosen_by,
@@ -46,10 +47,6 @@ READING = (
     "over which modality is given. The first does not see where mass lies: read it with the exact one. "
     "Reconstruction: test points decoded given all of their modalities. Nearest training points: the one nearest in "
     "what is given. True data: a second sample, and the density that the data were drawn from."
-)
-BOUND = (
-    "Log-likelihood: at the scale at which the loss is a negative ELBO, by importance samples (1,000 in the paper "
-    "profile, 32 of SBM-VAE), low in the mean; ALMRF's surrogate loss is none, and it is taken at unit scale."
 )
 SCORED = tuple(
     f"validation/{task}/mean/{d}/mean" for task in ("unconditional", "conditional") for d in ("histogram", "sliced")

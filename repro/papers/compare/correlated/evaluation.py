@@ -115,11 +115,15 @@ class _Triples:
             parts.append(generated(self.model, min(CHUNK, self.number - start), generator=generator)[0])
         images = {m: torch.cat([p[m] for p in parts]) for m in self.names}
         _, latents = generated(self.model, 1, given=self.true, generator=self.generator(2))
-        held = latent_correlation({m: z[0] for m, z in latents.items()}, pairs_of(self.names), self.dim)
         read = fmean(self.read(images[a], images[b]) for a, b in pairs_of(self.names))
         distance = f"Frechet distance between features of the {FEATURES}, mean over modalities"
+        found = []
+        if latents:
+            held = latent_correlation({m: z[0] for m, z in latents.items()}, pairs_of(self.names), self.dim)
+            text = f"{HELD}; one sample given all modalities"
+            found.append(Metric("test/latents/joint", held, "1", self.number, text))
         return [
-            Metric("test/latents/joint", held, "1", self.number, f"{HELD}; one sample given all modalities"),
+            *found,
             Metric("test/images/joint", read, "1", self.number, f"{READ}; joint samples"),
             Metric("test/frechet/joint", self.frechet(images), "1", self.number, f"{distance}; joint samples"),
         ]
@@ -132,8 +136,11 @@ class _Triples:
         task = {1: "given-one", 2: "given-two"}[observed]
         n, draws = self.points, self.settings["draws"]
         text = f"given {observed} of {len(self.names)} modalities, mean over which"
-        metrics = [
-            Metric(f"test/latents/{task}", fmean(found.latents), "1", n, f"{HELD}; observed and missing, {text}"),
+        metrics = []
+        if found.latents:
+            held = f"{HELD}; observed and missing, {text}"
+            metrics.append(Metric(f"test/latents/{task}", fmean(found.latents), "1", n, held))
+        metrics += [
             Metric(f"test/images/{task}", fmean(found.crossing), "1", n, f"{READ}; an observed and a missing, {text}"),
             Metric(
                 f"test/frechet/{task}",
@@ -165,7 +172,8 @@ class _Triples:
             found.errors.append(float((images[m].mean(0) - self.few[m]).abs().mean()))
             found.crossing += [self.read(given[o], first[m]) for o in chosen]
         found.missing += [self.read(first[a], first[b]) for a, b in pairs_of(hidden)]
-        found.latents.append(latent_correlation(z, [(o, m) for o in chosen for m in hidden], self.dim))
+        if z:
+            found.latents.append(latent_correlation(z, [(o, m) for o in chosen for m in hidden], self.dim))
 
 
 def _latent(modality: str) -> str:

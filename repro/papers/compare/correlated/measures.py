@@ -119,7 +119,7 @@ def generated(
     """What a model generates, and the latents that its decoders draw it from, by hooks on their first layers.
 
     Arguments:
-        model: A CoVAE, a GMRF MCVAE or an SBM-VAE.
+        model: A CoVAE, a GMRF MCVAE or an SBM-VAE; of a model without ``decoders`` there are images alone.
         num_samples: Joint samples, or samples for each point.
         given: Observed modalities.
         generator: Source of randomness.
@@ -130,10 +130,11 @@ def generated(
     Raises:
         ValueError: As the model's ``generate`` does.
     """
-    seen: dict[str, list[Tensor]] = {m: [] for m in model.modalities}
+    parts = decoders(model)
+    seen: dict[str, list[Tensor]] = {m: [] for m in parts}
     hooks = [
         first_layer(d).register_forward_pre_hook(lambda _, inputs, m=m: seen[m].append(inputs[0]))
-        for m, d in decoders(model).items()
+        for m, d in parts.items()
     ]
     try:
         images = model.generate(num_samples, given=given, generator=generator)
@@ -141,7 +142,7 @@ def generated(
         for hook in hooks:
             hook.remove()
     lead = (num_samples,) if given is None else (num_samples, len(next(iter(given.values()))))
-    latents = {m: torch.cat(parts).reshape(*lead, -1) for m, parts in seen.items()}
+    latents = {m: torch.cat(z).reshape(*lead, -1) for m, z in seen.items()}
     return {m: x.clamp(0, 1) for m, x in images.items()}, latents
 
 

@@ -28,8 +28,9 @@ DATA = "True images"
 
 
 def _cell(records: Sequence[Record], name: str) -> Cell:
-    values = [r.metric(f"test/{name}").value for r in records]
-    return Cell(None, values) if values else Cell(None, (), "not run")
+    values = [m.value for r in records for m in r.metrics if m.name == f"test/{name}"]
+    reason = "the model has no decoders whose inputs could be read" if records else "not run"
+    return Cell(None, values) if values else Cell(None, (), reason)
 
 
 def _notes(records: Mapping[str, Sequence[Record]]) -> list[str]:

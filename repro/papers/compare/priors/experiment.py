@@ -30,7 +30,7 @@ PEAK_MEGABYTES = 1500
 class Priors(Experiment):
     """The papers' latent structures, each on the same unimodal autoencoders of a dataset and seed."""
 
-    datasets = tuple(PROFILES)
+    datasets, no_methods = tuple(PROFILES), "fits latent structures to the same autoencoders"
 
     def owns(self, spec: RunSpec) -> bool:
         """By the method, since other comparisons have the same data."""

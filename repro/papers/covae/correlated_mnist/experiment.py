@@ -163,6 +163,7 @@ class CorrelatedMNIST(Experiment):
     """Pairs of digits whose latents have a known correlation."""
 
     datasets = (DATASET,)
+    no_methods = "sets multivae's own likelihoods beside this package's"
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`image_spec`, with ``rho`` among the changes."""

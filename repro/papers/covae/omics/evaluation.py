@@ -80,7 +80,12 @@ def feature_correlations(predicted: Tensor, true: Tensor) -> tuple[np.ndarray, i
 def _classes(
     model: MultimodalModel, splits: Mapping[str, Mapping[str, Tensor]], labels: Mapping[str, np.ndarray]
 ) -> list:
-    """Accuracy, NMI and ARI of the joint latents, and accuracy of a classifier that changes its modality."""
+    """Accuracy, NMI and ARI of the joint latents, and accuracy of a classifier that changes its modality.
+
+    Nothing of a model without latents' means.
+    """
+    if not hasattr(model, "latent_means"):
+        return []
     size = len(labels["test"])
     train, test = (latent_means(model, splits[s]) for s in ("train", "test"))
     scores = score_classifier(fit_classifier(train, labels["train"]), test, labels["test"])

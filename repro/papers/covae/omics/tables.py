@@ -69,9 +69,10 @@ def _published(results: Results, label: str, key: str) -> float | None:
 def _row(results: Results, row: str, missing: str) -> Row:
     label, cells = LABELS.get(row, row), {}
     for key, (_, _, _, metric) in COLUMNS[_table(results)].items():
-        values = [r.metric(metric).value for r in results.records(row)]
-        known = _published(results, label, key)
-        cells[key] = Cell(known, values) if values else Cell(known, (), missing)
+        records, known = results.records(row), _published(results, label, key)
+        values = _values(records, metric)
+        reason = "the model does not offer it" if records else missing
+        cells[key] = Cell(known, values) if values else Cell(known, (), reason)
     return Row(label, cells)
 
 

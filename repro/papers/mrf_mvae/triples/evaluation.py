@@ -222,8 +222,10 @@ def _neighbours(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
     """Conditional coherence without a prior: the other latents are those of the training triple that is nearest.
 
     It is what the encoders' latents allow. Where a prior's conditional falls short of it, the prior does not hold the
-    dependence that they have.
+    dependence that they have. Nothing of a model without posteriors of single modalities.
     """
+    if not hasattr(t.model, "unary_posterior"):
+        return []
     train = data["train"].first(min(NEIGHBOURS, len(data["train"]))).to(t.device).floats().data
     means = {m: t.model.unary_posterior(m, train[m]).mean for m in ALIKE}
     predictions = {}

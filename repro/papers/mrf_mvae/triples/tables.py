@@ -235,7 +235,9 @@ def _epochs(training: Mapping[str, Any]) -> str:
 
 def _chains(records: Sequence[Record]) -> str:
     names = ("acceptance_rate", "effective_sample_size", "r_hat")
-    found = {n: [r.metric(f"test/unconditional/{n}").value for r in records] for n in names}
+    found = {n: _values(records, f"test/unconditional/{n}") for n in names}
+    if not all(found.values()):
+        return "NN-MRF's prior: nothing is known of its Markov chains."
     chains = records[0].spec.params["model"]["chains"]
     steps = chains["burn_in"] + chains["thinning"] * chains["num_kept"]
     return (
@@ -260,7 +262,8 @@ def _order(rows: Mapping[str, Sequence[Record]]) -> str:
     """Whether the published order of conditional coherence holds, and what the latents would allow."""
     rows = {v: records for v, records in rows.items() if records}
     found = {v: fmean(_values(records, "test/conditional/coherence")) for v, records in rows.items()}
-    allowed = {v: fmean(_values(records, "test/neighbour/coherence")) for v, records in rows.items()}
+    known = {v: _values(records, "test/neighbour/coherence") for v, records in rows.items()}
+    allowed = {v: fmean(values) for v, values in known.items() if values}
     if len(found) < len(LABELS):
         return f"{len(found)} of the {len(LABELS)} variants are recorded, so that their order is open."
     holds = min(found["gmrf"], found["almrf"]) > found["nnmrf"]

@@ -101,7 +101,7 @@ def classifier_spec(dataset: str, profile: str, seed: int = 0) -> RunSpec:
 class _Digits(Experiment):
     """What the three have in common: whole splits, or their beginnings."""
 
-    datasets, multimodal = ("mnist",), False
+    datasets, no_methods = ("mnist",), "trains no multimodal models"
     method: str
 
     def owns(self, spec: RunSpec) -> bool:

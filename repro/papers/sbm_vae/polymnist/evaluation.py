@@ -187,7 +187,12 @@ def _recovered(run: Evaluation) -> list[Metric]:
 
 
 def _against_evaluations(run: Evaluation) -> list[Metric]:
-    """Joint agreement and the first modality's digit given the rest, for each sampler and number of steps."""
+    """Joint agreement and the first modality's digit given the rest, for each sampler and number of steps.
+
+    Nothing of a model without a score.
+    """
+    if not has_score(run.model):
+        return []
     found, number = [], min(run.settings["curve_samples"], run.number)
     for k, (name, steps) in enumerate(run.settings["nfe"]):
         ode = name == "dpm_solver_ode"
@@ -206,7 +211,12 @@ def _against_evaluations(run: Evaluation) -> list[Metric]:
 
 
 def _by_steps(run: Evaluation) -> list[Metric]:
-    """The last modality given 1, 2, ... of the others by the predictor-corrector of several N (figure 11)."""
+    """The last modality given 1, 2, ... of the others by the predictor-corrector of several N (figure 11).
+
+    Nothing of a model without a score.
+    """
+    if not has_score(run.model):
+        return []
     found, number = [], min(run.settings["steps_samples"], run.number)
     target, others = run.names[-1], run.names[:-1]
     for k, steps in enumerate(run.settings["steps"]):

@@ -1,0 +1,1 @@
+"""All models on the copula with heavy, skewed joint tails."""

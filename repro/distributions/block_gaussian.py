@@ -266,7 +266,7 @@ class BlockGaussian(Distribution):
         Raises:
             ValueError: If a name is unknown, a size is wrong, or no block or every block is given.
 
-        Source: GMRF MCVAE, eq. 9, 13 and 14, for any number of blocks on either side.
+        Source: GMRF MCVAE, eq. 9, 13 and 14, for any number of blocks on either side; MRF MVAE, eq. 8 and 18.
         """
         observed = ordered_blocks(self.block_sizes, given)
         rest = [name for name in self.block_sizes if name not in given]

@@ -39,7 +39,8 @@ def test_a_dry_run_measures_runs_packs_and_is_continued(gpu: ModuleType, tmp_pat
     assert gpu.main(arguments) == 0
     found = json.loads((out / "measured.json").read_text())
     assert set(found["steps"]) == {f"{name} {stage}" for name, stage in STAGES}
-    assert all(0 < v["share_of_peak"] < 1.5 and v["seconds"] > 0 for v in found["steps"].values())
+    # No upper limit: the peak is measured too, on a processor that others may be keeping busy just then.
+    assert all(v["share_of_peak"] > 0 and v["seconds"] > 0 for v in found["steps"].values())
     assert found["whole_runs"]["table1 in_turn"] > 0
     assert found["table1_stacked"]["gmrf_mcvae"]["stacked"] > 0
     assert list(found["runs"].values()) == ["recorded"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import repro
 from repro.artifacts.inventory import find
 from repro.artifacts.render import plan, unique
 from repro.cli.main import main
@@ -136,6 +137,22 @@ def test_unknown_structures_methods_and_datasets_are_named() -> None:
         priors_spec("prior_score", 0, "smoke", "polymnist")
     with pytest.raises(ValueError, match="no structure is fitted to the encodings yet"):
         Priors().build(priors_spec("prior_gaussian", 0, "smoke")).generate(2)
+
+
+def test_a_fitted_structure_is_not_lost_by_saving(tmp_path: Path) -> None:
+    model = Priors().build(priors_spec("prior_gaussian", 0, "smoke"))
+    model.save_pretrained(tmp_path / "autoencoders")
+    again = repro.load_model(tmp_path / "autoencoders")
+    assert all(torch.equal(x, again.state_dict()[k]) for k, x in model.state_dict().items())
+    names, dim = list(model.modalities), model.autoencoders.latent_dim
+    mean = torch.randn(50, len(names), dim, generator=generator())
+    spec = ModalitySpec((len(names), dim))
+    drawn = Dataset("encodings", "train", {"mean": spec, "scale": spec}, {"mean": mean, "scale": torch.ones_like(mean)})
+    model.fit(build_structure("gaussian", names, dim, {}), drawn, 0)
+    assert model.generate(2)
+    with pytest.raises(ValueError, match="was changed after it was built: fitted is True"):
+        model.save_pretrained(tmp_path / "fitted")
+    assert not (tmp_path / "fitted").exists()
 
 
 # The specifications

@@ -26,7 +26,8 @@ class StructuredAutoencoders(MultimodalModel):
     .. math:: p(x_{1:M}) = \int p(z_{1:M}) \prod_m p(x_m \mid z_m) \, dz
 
     The training loop trains the autoencoders alone, so that they and their weights are the same for all structures;
-    :meth:`fit` then fits one to the encodings of the training split, standardised by coordinate.
+    :meth:`fit` then fits one to the encodings of the training split, standardised by coordinate. It is no part of the
+    weights: a model that has one is refused by :meth:`save_pretrained`, as its samples would be lost.
 
     Arguments:
         modalities: Name to :class:`~repro.model.ModalitySpec`.
@@ -37,6 +38,7 @@ class StructuredAutoencoders(MultimodalModel):
         super().__init__(modalities)
         self.autoencoders = autoencoders
         self.structure: Structure | None = None
+        self.fitted = False
         self.location, self.scale = torch.zeros(()), torch.ones(())
 
     def stages(self) -> Sequence[Stage]:
@@ -60,7 +62,7 @@ class StructuredAutoencoders(MultimodalModel):
     def fit(self, structure: Structure, encodings: Dataset, seed: int) -> int:
         """Fits a structure to :meth:`encodings`, from which the model then draws; returns its free numbers."""
         number = structure.fit(encodings, seed)
-        self.structure = structure
+        self.structure, self.fitted = structure, True
         return number
 
     def _fitted(self) -> Structure:

@@ -43,7 +43,7 @@ def test_an_unknown_setting_is_refused_in_one_line(name: str) -> None:
 def test_defaults_are_in_one_place() -> None:
     assert settings_of("covae", SPECS)["latent_dims"] == {"a": 4, "b": 4}
     assert build("covae", SPECS, {"latent_dims": 2}).block_sizes == {"a": 2, "b": 2}  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"lack the modalities \['b'\]$"):
+    with pytest.raises(ValueError, match=r"latent_dims are for \['a'\], the modalities are \['a', 'b'\]$"):
         build("covae", SPECS, {"latent_dims": {"a": 2}})
     with pytest.raises(ValueError, match=r"^unknown method 'vae'; one of covae, mvae"):
         build("vae", SPECS)

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROBE = """
 import json, sys
 {first}
@@ -17,6 +19,7 @@ print(json.dumps(names, sort_keys=True))
 """
 LIGHT = """
 import sys
+
 import repro.baselines.models, repro.baselines.joint
 print([m for m in ("scipy.stats", "nltk", "pandas", "matplotlib", "torchvision", "sklearn") if m in sys.modules])
 """
@@ -28,6 +31,7 @@ def answer(code: str) -> str:
     return found.stdout.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_names_are_those_of_multivae() -> None:
     plain = json.loads(answer(PROBE.format(first="")))
     assert json.loads(answer(PROBE.format(first="import repro.baselines"))) == plain

@@ -33,6 +33,7 @@ def gpu() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_runs_packs_and_is_continued(gpu: ModuleType, tmp_path: Path) -> None:
     out, work = tmp_path / "out", tmp_path / "work"
     arguments = ["--dry-run", "--minutes", "1", "--out", str(out), "--work", str(work)]
@@ -78,6 +79,7 @@ class Killed(BaseException):
     """What a kill leaves: nothing after it happens."""
 
 
+@pytest.mark.slow
 def test_a_kill_costs_what_was_done_since_the_last_pack(
     gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +142,7 @@ def test_sigterm_ends_at_the_next_step(gpu: ModuleType) -> None:
         signal.signal(signal.SIGTERM, former)
 
 
+@pytest.mark.slow
 def test_tests_that_take_too_long_are_stopped_with_what_they_found(gpu: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "test_some.py"
     path.write_text(

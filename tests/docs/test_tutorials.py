@@ -36,6 +36,7 @@ def test_intervals_hold_what_they_claim_and_two_modalities_tell_more_than_one():
     assert names["error_both"] < names["error_one"]
 
 
+@pytest.mark.slow
 def test_own_dataset_is_learned():
     names = _ran("dataset.md")
     assert set(names["errors"]) == {"GMRF MCVAE", "MoPoE-VAE"}

@@ -105,6 +105,7 @@ def test_waiting_can_be_stopped(tmp_path: Path) -> None:
     lock.release()
 
 
+@pytest.mark.slow
 def test_a_killed_holder_does_not_block(tmp_path: Path) -> None:
     store, spec = RunStore(tmp_path), toy_spec(4, epochs=50, pause=0.02)
     code = (

@@ -176,6 +176,7 @@ def test_a_cut_push_continues(model_hub: ModelHub, shelf: Shelf) -> None:
     assert model_hub.count("^PUT /store/") == 3  # each once, and the refused one again
 
 
+@pytest.mark.slow
 def test_many_models_go_up_in_one_commit_and_none_twice(model_hub: ModelHub, shelf: Shelf) -> None:
     names = [name for name in models() if name.startswith(("gmrf_mcvae/copula", "covae/tcga_brca"))]
     assert len(names) == 21
@@ -238,6 +239,7 @@ def theirs(hub: ModelHub, **files: bytes | None) -> str:
     return repo.add({k: v for k, v in changed.items() if v is not None}, "theirs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "message"),
     [

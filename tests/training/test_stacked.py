@@ -25,6 +25,8 @@ REFUSED |= {"mopoe": "vmap: inplace arithmetic", "mvtcae": LOOKS}
 REFUSED |= dict.fromkeys((m for m in MODELS if m.startswith("covae")), LOOKS)
 # The stage of the score, whose average of weights is of lists of tensors; the stages beside it are stacked.
 REFUSED |= dict.fromkeys((m for m in MODELS if m.startswith(("sbm", "mld"))), "stage 'score' of SBMVAE")
+# The energy's too, whose rows are drawn at random.
+REFUSED["sbm-vae"] = "of SBMVAE is trained one seed after another"
 
 
 def seeded(name: str, seed: int) -> TrainableModel:

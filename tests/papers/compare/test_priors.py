@@ -68,7 +68,7 @@ def encodings(noise: float = 0.3) -> Dataset:
     return Dataset("encodings", "train", {"mean": spec, "scale": spec}, data)
 
 
-LONG = [pytest.param(n, marks=pytest.mark.slow) if n.startswith("score") else n for n in SETTINGS]
+LONG = [pytest.param(n, marks=pytest.mark.slow) if n.startswith(("score", "neural")) else n for n in SETTINGS]
 
 
 @pytest.fixture(scope="module", params=LONG)

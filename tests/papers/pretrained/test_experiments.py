@@ -64,6 +64,7 @@ def test_unknown_names() -> None:
         paper("pretrained").plan("table1", "paper")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("artifact", ARTIFACTS)
 def test_smoke_runs_render(artifact: str, bars: None, tmp_path: Path) -> None:
     found, store = find(f"pretrained/{artifact}"), RunStore(tmp_path / "runs")

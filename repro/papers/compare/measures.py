@@ -66,13 +66,19 @@ def renamed(metrics: Sequence[Metric], former: str, name: str) -> list[Metric]:
     return [replace(m, name=name + m.name.removeprefix(former)) for m in metrics if m.name.startswith(former)]
 
 
-def reconstruction(model: MultimodalModel, tasks: CopulaTasks, distances: tuple[str, ...]) -> list[Metric]:
+def reconstruction(
+    model: MultimodalModel,
+    tasks: CopulaTasks,
+    distances: Sequence[str],
+    text: str = "test points decoded given all of their modalities",
+) -> list[Metric]:
     """The ceiling of a model's own encoders and decoders: test points decoded given all of their modalities.
 
     Arguments:
         model: In evaluation mode.
         tasks: Of the model and the test split.
         distances: Of :data:`~repro.papers.gmrf_mcvae.copula.evaluation.DISTANCES`.
+        text: What the metrics say of how they were measured.
     """
     generator = torch.Generator(tasks.device).manual_seed(1000 * tasks.seed + RECONSTRUCTION_STREAM)
     decoded = model.generate(1, given=tasks.true, generator=generator)
@@ -80,7 +86,6 @@ def reconstruction(model: MultimodalModel, tasks: CopulaTasks, distances: tuple[
     found = []
     for distance in distances:
         result = measure(distance, tasks.true, decoded, tasks.number)
-        text = "test points decoded given all of their modalities"
         found += distance_metrics("test/reconstruction/mean", text, distance, [result])
     return found
 

@@ -22,7 +22,7 @@ from repro.report.cells import Cell, Claim
 from repro.report.plain_tables import make_command
 from repro.report.tables import Column, Row, Table
 
-__all__ = ["BOUND", "Heading", "budget_notes", "compared_table", "cost_table", "sweep_table", "weight_of"]
+__all__ = ["Heading", "chosen_by", "compared_tables", "sweep_table", "weight_of"]
 
 Heading = tuple[str, str, str | None, int]  # group, label, what is better, decimals
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
@@ -67,13 +67,13 @@ def _rows(results: Results, names: Sequence[str]) -> list[Row]:
     return found
 
 
-def budget_notes(results: Results, sweep: str, chosen: Callable[[Results], Mapping[str, float]]) -> list[str]:
+def _budget_notes(results: Results, sweep: str, found: Mapping[str, float]) -> list[str]:
     """What all models have alike, what differs, and how the weights were chosen.
 
     Arguments:
         results: Of the comparison's runs.
         sweep: The sweep's Make target.
-        chosen: The weights that the sweep's records choose, for the methods of which all are there.
+        found: The weights that the sweep's records choose, for the methods of which all are there.
     """
     first = next(r for r in results.all_records()).spec.params
     training = first["training"]
@@ -93,7 +93,6 @@ def budget_notes(results: Results, sweep: str, chosen: Callable[[Results], Mappi
         "without guidance.",
         f"Weight of the KL term; of ALMRF's penalty, and of the latents' norm in regularised autoencoders: {listed}.",
     ]
-    found = dict(chosen(results))
     command = make_command(sweep, results.profile)
     if not found:
         return [
@@ -107,7 +106,42 @@ def budget_notes(results: Results, sweep: str, chosen: Callable[[Results], Mappi
     return [*notes, Claim(f"{text} ({command}).")]
 
 
-def compared_table(
+def compared_tables(
+    results: Results,
+    caption: str,
+    headings: Mapping[str, Heading],
+    floors: Mapping[str, Mapping[str, str]],
+    reading: str,
+    *,
+    sweep: str,
+    planned: Callable[[str, int | None], Rows],
+    score: Callable[[Record], float],
+) -> list[Table]:
+    """All models on one dataset, with how their weights were chosen; and what their runs take.
+
+    Arguments:
+        results: Of the comparison's runs.
+        caption: The first table's.
+        headings: Metric to its column.
+        floors: Label of a row of the data alone to the metric that it has in a column's place.
+        reading: How to read the columns.
+        sweep: The sweep's Make target.
+        planned, score: The sweep's runs, and what they are chosen by, as :func:`chosen_by` takes them.
+
+    Raises:
+        ValueError: If there is no record at all.
+    """
+    if not results.all_records():
+        raise ValueError(f"no records of {caption!r} in the profile {results.profile!r}")
+    chosen = chosen_by(results, planned(results.profile, None), score)[1]
+    notes = [reading, BOUND, *_budget_notes(results, sweep, chosen)]
+    return [
+        _compared_table(results, caption, headings, floors, notes),
+        _cost_table(results, f"{caption}: what they take"),
+    ]
+
+
+def _compared_table(
     results: Results,
     caption: str,
     headings: Mapping[str, Heading],
@@ -122,13 +156,8 @@ def compared_table(
         headings: Metric to its column.
         floors: Label of a row of the data alone to the metric that it has in a column's place.
         notes: Under those on the best.
-
-    Raises:
-        ValueError: If there is no record at all.
     """
     records = results.all_records()
-    if not records:
-        raise ValueError(f"no records of {caption!r} in the profile {results.profile!r}")
     columns, rows = _columns(headings), _rows(results, list(headings))
     best = [note for c in columns if c.better and (note := best_note(c, rows)) is not None]
     alone = [
@@ -137,7 +166,7 @@ def compared_table(
     return Table(caption, provenance(records), columns, rows, floors=alone, notes=[*best, *notes])
 
 
-def cost_table(results: Results, caption: str) -> Table:
+def _cost_table(results: Results, caption: str) -> Table:
     """Parameters, and seconds of training and of samples."""
     records = results.all_records()
     devices = "Seconds of training: wall clock, of a machine that may have had other work; of samples: processor time "

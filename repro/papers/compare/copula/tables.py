@@ -8,15 +8,7 @@ from statistics import geometric_mean
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.copula.experiment import DATASET, copula_spec
 from repro.papers.compare.methods import compared_runs, sweep_runs
-from repro.papers.compare.rows import (
-    BOUND,
-    Heading,
-    budget_notes,
-    chosen_by,
-    compared_table,
-    cost_table,
-    sweep_table,
-)
+from repro.papers.compare.rows import Heading, compared_tables, sweep_table
 from repro.records import Record
 from repro.report.tables import Table
 
@@ -68,19 +60,11 @@ def score(record: Record) -> float:
     return geometric_mean(record.metric(name).value for name in SCORED)
 
 
-def _chosen(results: Results) -> Mapping[str, float]:
-    return chosen_by(results, weights_runs(results.profile, None), score)[1]
-
-
 @artifact("copula", runs=runs)
 def copula(results: Results) -> list[Table]:
     """All models on the copula by Table I's three distances and their likelihood, and what their runs take."""
-    notes = [READING, BOUND, *budget_notes(results, "compare-copula-sweep", _chosen)]
-    title = "All models on the Gaussian copula"
-    return [
-        compared_table(results, title, HEADINGS, FLOORS, notes),
-        cost_table(results, f"{title}: what they take"),
-    ]
+    title, target = "All models on the Gaussian copula", "compare-copula-sweep"
+    return compared_tables(results, title, HEADINGS, FLOORS, READING, sweep=target, planned=weights_runs, score=score)
 
 
 @artifact("copula-sweep", runs=weights_runs)

@@ -16,15 +16,14 @@ from repro.datasets.base import specs
 from repro.datasets.card import load_card
 from repro.networks.cost import timed
 from repro.papers.compare.building import fully_connected_autoencoders
+from repro.papers.compare.measures import reconstruction
 from repro.papers.compare.priors.model import StructuredAutoencoders
 from repro.papers.compare.priors.settings import structure_of
 from repro.papers.compare.priors.structures import build_structure
 from repro.papers.gmrf_mcvae.copula.evaluation import (
     DISTANCES,
     CopulaTasks,
-    distance_metrics,
     floor_metrics,
-    measure,
 )
 from repro.papers.mrf_mvae.triples.evaluation import evaluate as evaluate_triples
 from repro.records import Metric, RunSpec
@@ -68,13 +67,8 @@ def _copula(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: Ru
     tasks = CopulaTasks(model, data["test"], spec, device)
     found = [] if structure_of(spec) == GUIDED else tasks.unconditional("mean", list(DISTANCES))
     found += tasks.conditional("mean", list(DISTANCES))
-    generator = torch.Generator(device).manual_seed(1000 * tasks.seed + 50)
-    decoded = model.generate(1, given=tasks.true, generator=generator)
-    decoded = tasks.clipped({m: x[0] for m, x in decoded.items()}, "mean")
     text = "test points decoded from draws of their own encodings"
-    for distance in DISTANCES:
-        result = measure(distance, tasks.true, decoded, tasks.number)
-        found += distance_metrics("test/reconstruction/mean", text, distance, [result])
+    found += reconstruction(model, tasks, list(DISTANCES), text)
     return found + floor_metrics(tasks, data["reference"])
 
 

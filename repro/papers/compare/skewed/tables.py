@@ -7,15 +7,7 @@ from statistics import geometric_mean
 
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.methods import compared_runs, sweep_runs
-from repro.papers.compare.rows import (
-    BOUND,
-    Heading,
-    budget_notes,
-    chosen_by,
-    compared_table,
-    cost_table,
-    sweep_table,
-)
+from repro.papers.compare.rows import Heading, compared_tables, sweep_table
 from repro.papers.compare.skewed.experiment import skewed_spec
 from repro.papers.mrf_mvae.skewed.experiment import DATASET, LEVEL
 from repro.records import Record
@@ -73,19 +65,11 @@ def score(record: Record) -> float:
     return geometric_mean(max(record.metric(name).value, LEAST) for name in SCORED)
 
 
-def _chosen(results: Results) -> Mapping[str, float]:
-    return chosen_by(results, weights_runs(results.profile, None), score)[1]
-
-
 @artifact("skewed", runs=runs)
 def skewed(results: Results) -> list[Table]:
     """All models on the asymmetric Laplace copula by tails, distances and likelihood, and what their runs take."""
-    notes = [READING, BOUND, *budget_notes(results, "compare-skewed-sweep", _chosen)]
-    title = "All models on the asymmetric Laplace copula"
-    return [
-        compared_table(results, title, HEADINGS, FLOORS, notes),
-        cost_table(results, f"{title}: what they take"),
-    ]
+    title, target = "All models on the asymmetric Laplace copula", "compare-skewed-sweep"
+    return compared_tables(results, title, HEADINGS, FLOORS, READING, sweep=target, planned=weights_runs, score=score)
 
 
 @artifact("skewed-sweep", runs=weights_runs)

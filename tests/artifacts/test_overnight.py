@@ -125,7 +125,6 @@ def test_killed_at_any_moment_it_continues_and_repeats_no_record(steps: Path, tm
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_second_queue_on_the_same_runs_is_refused(steps: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     queue = subprocess.Popen(
@@ -133,6 +132,7 @@ def test_second_queue_on_the_same_runs_is_refused(steps: Path, tmp_path: Path) -
     )
     try:
         until(lambda: (runs / "gmrf_mcvae").exists())
+        os.killpg(queue.pid, signal.SIGSTOP)  # so that it holds its runs however fast this machine is
         second = call(*arguments(steps, runs))
         assert second.returncode == 2
         assert second.stderr.startswith(f"repro: a queue on {runs} is being executed by another process")
@@ -144,6 +144,7 @@ def test_second_queue_on_the_same_runs_is_refused(steps: Path, tmp_path: Path) -
         assert queue.poll() is None
     finally:
         queue.terminate()
+        os.killpg(queue.pid, signal.SIGCONT)
         _, said = queue.communicate()
     assert queue.returncode == 75  # stopped as asked, with checkpoints
     assert "stopped by SIGTERM" in said.decode()

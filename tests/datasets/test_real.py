@@ -8,15 +8,7 @@ from repro.datasets import load_card, load_dataset
 from repro.datasets.card import card_names
 from repro.datasets.fetch import FetchError, problems_of
 from repro.datasets.places import mirror_root
-
-
-def at_hand(name: str) -> bool:
-    """Whether the mirror has every file that a card names with a digest and without a substitute."""
-    root = mirror_root()
-    card = load_card(name)
-    stand_ins = {s.filename.replace(".substitute.", ".") for s in card.sources if s.group == "substitute"}
-    needed = [s for s in card.sources if s.hashes and s.filename not in stand_ins]
-    return root is not None and bool(needed) and all((root / s.filename).is_file() for s in needed)
+from tests.support.real import at_hand
 
 
 @pytest.mark.parametrize("name", card_names())

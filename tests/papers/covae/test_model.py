@@ -14,6 +14,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.model import isolated_rng
+from repro.networks.mlp import GaussianMLPEncoder
 from repro.papers.covae.model import CoVAE
 from repro.papers.covae.networks import build_networks
 from repro.papers.covae.observation import Observation
@@ -344,6 +345,15 @@ def test_bad_batches_are_named() -> None:
         build("ac", kind="cnn")
     with pytest.raises(ValueError, match=r"take images of shape \(1, 28, 28\)"):
         build("ac", kind="resnet")
+
+
+def test_encoders_narrower_than_their_latents_are_named_where_deep_cca_needs_them() -> None:
+    good = build("ac", pretraining="none")
+    narrow = {m: GaussianMLPEncoder(s.shape[0], 2, widths=(1,)) for m, s in good.modalities.items()}
+    networks = {"joint_encoder": good.joint_encoder, "decoders": dict(good.decoders), "encoders": narrow}
+    with pytest.raises(ValueError, match="encoder of 'a' has 1 features for 2 latents"):
+        CoVAE(good.modalities, latent_dims={"a": 2, "c": 2}, **networks)
+    CoVAE(good.modalities, latent_dims={"a": 2, "c": 2}, pretraining="none", **networks)
 
 
 def test_encoders_without_a_layer_called_mean_are_named() -> None:

@@ -77,8 +77,8 @@ class CoVAE(MultimodalModel):
         epsilon: ε.
 
     Raises:
-        ValueError: If an option is none of those named, a number is out of range, networks or sizes are missing, a network
-            is narrower than its latents under Deep CCA, or there are fewer than two modalities.
+        ValueError: If an option is none of those named, a number is out of range, networks or sizes are missing, an
+            encoder is narrower than its latents under Deep CCA, or there are fewer than two modalities.
 
     Source: CoVAE, section 2.2, equations 2 to 4, Algorithm 1; errata E13, E14.
     """
@@ -128,8 +128,8 @@ class CoVAE(MultimodalModel):
                 raise ValueError(f"the encoder of {m!r} needs a linear layer called mean, which Deep CCA's map goes to")
             if pretraining != "none" and encoder.mean.in_features < (size := self.block_sizes[m]):
                 raise ValueError(
-                    f"the encoder of {m!r} has {encoder.mean.in_features} features for {size} latents, whose means would "
-                    "depend on one another; Deep CCA needs a wider network or fewer latents"
+                    f"the encoder of {m!r} has {encoder.mean.in_features} features for {size} latents, whose means "
+                    "would depend on one another; Deep CCA needs a wider network or fewer latents"
                 )
         self.prior = CorrelatedPrior(self.block_sizes, trainable=trainable_prior, marginal_variance=marginal_variance)
         self.register_buffer("aligned", torch.tensor(pretraining == "none"))

@@ -129,7 +129,7 @@ def test_run_goes_on_after_a_signal_a_requeue_and_a_node_s_crash(slurm: Slurm, s
 
 
 def test_killed_task_is_told_and_submitted_again(slurm: Slurm, store: RunStore, tmp_path: Path) -> None:
-    victim, other = toy_spec(1, epochs=40, pause=0.02), toy_spec(2, epochs=2)
+    victim, other = toy_spec(1, epochs=150, pause=0.03), toy_spec(2, epochs=2)
     submitted([victim, other], store)
     until(lambda: lines_of_log(victim, store) >= 2, "the second epoch")
     os.kill(process_of(victim, store), signal.SIGKILL)

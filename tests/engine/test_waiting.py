@@ -107,11 +107,11 @@ def test_waiting_can_be_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_holder_does_not_block(tmp_path: Path) -> None:
-    store, spec = RunStore(tmp_path), toy_spec(4, epochs=50, pause=0.02)
+    store, spec = RunStore(tmp_path), toy_spec(4, epochs=150, pause=0.03)
     code = (
         "from pathlib import Path; from repro.engine.execute import execute; from repro.engine.store import RunStore; "
         "from tests.support.toy import toy_spec; "
-        f"execute(toy_spec(4, epochs=50, pause=0.02), RunStore(Path({str(tmp_path)!r})))"
+        f"execute(toy_spec(4, epochs=150, pause=0.03), RunStore(Path({str(tmp_path)!r})))"
     )
     child = subprocess.Popen([sys.executable, "-c", code], env=environment())
     until(lambda: lines_of_log(spec, store) >= 2, "the second epoch")

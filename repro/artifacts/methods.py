@@ -12,6 +12,7 @@ from pathlib import Path
 
 from repro.artifacts import render as a
 from repro.artifacts.inventory import Artifact
+from repro.engine.environment import environment
 from repro.engine.store import RunStore, write_atomically
 from repro.errors import RunError, UsageError
 from repro.methods.experiment import derived, differences, measured_as, protocol, protocol_rows
@@ -22,7 +23,7 @@ from repro.report.cells import Cell, Claim, Shown
 from repro.report.plain_tables import PlainTable
 from repro.report.tables import Column, Row, RowGroup, Table, join_tables
 
-__all__ = ["Chosen", "method_runs", "method_tables", "own_folder", "write_methods"]
+__all__ = ["Chosen", "check_shown", "method_runs", "method_tables", "own_folder", "write_methods"]
 
 Lookup = Callable[[RunSpec], Record | None]
 Chosen = Mapping[str, Sequence[RunSpec]]  # method's name to its runs
@@ -169,6 +170,28 @@ def method_tables(
     return shown
 
 
+def check_shown(artifact: Artifact, name: str, runs: Sequence[RunSpec], metrics: Sequence[Metric]) -> None:
+    """Refuses a method that the table has no row for, by what an untrained model's evaluation gives.
+
+    Arguments:
+        artifact: The table.
+        name: The method's name.
+        runs: Its runs of the smoke profile.
+        metrics: Of the first of them; the others are taken to have whatever the table asks for.
+
+    Raises:
+        UsageError: If the table asks for a metric that is not among them, or shows none of them.
+    """
+    # A table's rows are told by their values, and of an untrained model many are 0.
+    made = [replace(x, value=x.value or 0.5) for x in metrics]
+    first = Record(runs[0], made, environment("cpu"), {}, "0" * 64, 0.0, 0.0)
+    records = {runs[0]: first, **{s: _filler(first, s) for s in runs[1:]}}
+    try:
+        method_tables(artifact, runs[0].profile, {name: runs}, records.get, 1)
+    except RunError as error:
+        raise UsageError(f"method {name}: {error}") from None
+
+
 def _note(name: str, runs: Sequence[RunSpec], records: Sequence[Record]) -> str:
     model = runs[0].params["model"]
     version = f", version {model['version']}" if model["version"] else ""
@@ -205,10 +228,10 @@ def _with_row(
     assert isinstance(ours, Table)
     former = {row.label: _numbers(row) for row in before.rows}
     changed = [row for row in ours.rows if former.get(row.label) != _numbers(row)]
+    if all(_numbers(row) == _numbers(changed[0]) for row in changed):  # rows that differ in their own model alone
+        changed = changed[:1]
     rows = [
-        Row(
-            name if len(changed) == 1 else f"{name}, as {row.label}", {k: _unpublished(c) for k, c in row.cells.items()}
-        )
+        Row(name if len(changed) == 1 else f"{name} ({row.label})", {k: _unpublished(c) for k, c in row.cells.items()})
         for row in changed
     ]
     if not rows:
@@ -269,7 +292,7 @@ def _with_plain_row(
     changed = [new for old, new in zip(before.rows, ours.rows, strict=False) if _shown(old) != _shown(new)]
     if not changed:
         return table
-    rows = [(f"{name}, as {row[0]}" if len(changed) > 1 else name, *row[1:]) for row in changed]
+    rows = [(f"{name} ({row[0]})" if len(changed) > 1 else name, *row[1:]) for row in changed]
     last = table.notes[-1:]  # what it was measured with stays last
     new = [n for n in notes if n not in table.notes]
     return replace(table, rows=(*table.rows, *rows), notes=(*table.notes[:-1], *new, *last))

@@ -84,19 +84,21 @@ def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dic
     if missing := check_method(name, model):
         print(f"{name} does not offer {' or '.join(missing)}, which some tables ask for", file=sys.stderr)
     try:
-        small = m.method_runs(artifact, "smoke", 1, name, source, settings)[0]
+        smaller = m.method_runs(artifact, "smoke", 1, name, source, settings)
     except NotOfferedError:
         return
+    small = smaller[0]
     data = experiment.load(small)
     with isolated_rng(small.seed), torch.no_grad():
         model = experiment.build(small)
         try:
-            experiment.evaluate(model.eval(), data, small, "cpu")
+            found = experiment.evaluate(model.eval(), data, small, "cpu")
         except RecordError:  # a number that is not finite, as an untrained model may have
             return
         except (AttributeError, TypeError, KeyError, AssertionError, NotImplementedError, ValueError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise UsageError(f"method {name} cannot be measured as {artifact.name} is: {reason}") from None
+    m.check_shown(artifact, name, smaller, found)
 
 
 def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> None:

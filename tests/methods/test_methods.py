@@ -25,7 +25,7 @@ from repro.methods import template
 from repro.methods.experiment import MethodExperiment, is_method, measured_as
 from repro.methods.source import Source, source_of
 from repro.papers import experiment_of
-from repro.records import Record, RunSpec
+from repro.records import Metric, Record, RunSpec
 from repro.training import TrainingStopped
 from tests.support.runs import Smoke
 
@@ -203,6 +203,26 @@ def test_tables_of_other_models_take_none(folder: Path, capsys: Capture, table: 
     assert main(["run", table, "--profile", "smoke", "--method", "bias.py:build"]) == 2
     printed = capsys.readouterr().err
     assert printed == f"repro: {table} {reason}, so no method can be added\n"
+
+
+def test_a_table_without_a_row_for_one_refuses_it_before_any_training() -> None:
+    source = Source("nowhere.py", "build", "0" * 64, "")
+    metrics = [Metric(f"test/floor/{n}/mean", 0.0, "1", 1, "none") for n in ("coherence", "frechet")]
+    table7 = find("sbm-table7")  # compares latents that a method has not
+    with pytest.raises(UsageError, match="method mine: sbm_vae/table7 shows nothing of mine"):
+        rows.check_shown(table7, "mine", rows.method_runs(table7, "smoke", 1, "mine", source, {}), metrics)
+    table1 = find("gmrf-table1")
+    with pytest.raises(UsageError, match=r"method mine: gmrf_mcvae/table1 cannot show mine: record .* has no metric"):
+        rows.check_shown(table1, "mine", rows.method_runs(table1, "smoke", 1, "mine", source, {}), metrics)
+
+
+def test_rows_that_differ_in_their_own_model_alone_are_one_row_of_a_method(smoke: Smoke) -> None:
+    sweep, source = find("gmrf-table2-sweep"), Source("nowhere.py", "build", "0" * 64, "")
+    (spec,) = rows.method_runs(sweep, "smoke", 1, "mine", source, {})
+    names = [f"validation/{name}" for name in ("reconstruction/coherence", "conditional/coherence")]
+    record = replace(smoke.record("mvae"), spec=spec, metrics=[Metric(n, 0.5, "1", 1, "none") for n in names])
+    (table,) = rows.method_tables(sweep, "smoke", {"mine": [spec]}, {spec: record}.get, 1)
+    assert [row.label for row in table.rows] == ["mine"]
 
 
 def test_a_table_has_to_be_named(capsys: Capture) -> None:

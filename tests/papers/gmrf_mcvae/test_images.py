@@ -409,6 +409,14 @@ def test_too_few_samples_for_the_features_are_counted() -> None:
         evaluate(Copying(spec, test), {"test": test}, spec)
 
 
+def test_a_pilot_is_measured_on_as_few_images_as_a_smoke_run_holds_out() -> None:
+    spec = next(iter(plan("table2-sweep", "smoke").values()))[0]
+    held_out = digits("train", spec.params["data"]["held_out"])
+    found = evaluated(Copying(spec, held_out), {"train": held_out, "validation": held_out}, spec)
+    assert found["validation/unconditional/frechet-classifier"].value == pytest.approx(0.0, abs=1e-3)
+    assert "to be read against the floor alone" in found["validation/unconditional/frechet-classifier"].protocol
+
+
 def test_one_class_is_refused_for_coherence() -> None:
     spec = image_spec("polymnist", "gmrf_mcvae", 0, "smoke")
     test = digits("test", 260, classes=1)

@@ -428,6 +428,13 @@ def table3(results: Results) -> Table:
     )
 
 
+AGGREGATE = (
+    "Gaussian of the aggregate posterior: the full covariance of the encodings in the place of the learned prior's, "
+    "the conditional's mean or a draw. Where that mean has the digits and the draw has not, the dependence is there "
+    "but its scatter is wide; where the learned prior has less than the draw, the prior or its mask loses it."
+)
+
+
 def _measured(records: Sequence[Record], split: str) -> dict[str, tuple[Column, str]]:
     """The columns that some record has a value for: records of before a protocol was there lack it."""
     names = {m.name for r in records for m in r.metrics}
@@ -438,7 +445,8 @@ def _latents_table(caption: str, rows: Mapping[str, Sequence[Record]], split: st
     records = [r for found in rows.values() for r in found]
     columns = _measured(records, split)
     metrics = {k: name for k, (_, name) in columns.items()}
-    number = records[0].metric(f"{split}/latents-nearest/coherence").protocol.removeprefix(f"{split}: ")
+    name = f"{split}/latents-nearest/coherence"
+    number = next((m.protocol.removeprefix(f"{split}: ") for r in records for m in r.metrics if m.name == name), None)
     return Table(
         caption=caption,
         provenance=provenance(records),
@@ -450,10 +458,7 @@ def _latents_table(caption: str, rows: Mapping[str, Sequence[Record]], split: st
             "Reconstructions: all modalities observed. The other columns but the last: one modality observed, its "
             "latents drawn from its own encoder, the other four generated, over all pairs. Unconditional: all five "
             "modalities agree.",
-            f"Nearest: {number}. Gaussian of the aggregate posterior: the full covariance of the encodings in the "
-            "place of the learned prior's, the conditional's mean or a draw. Where that mean has the digits and the "
-            "draw has not, the dependence is there but its scatter is wide; where the learned prior has less than the "
-            "draw, the prior or its mask loses it.",
+            *([] if number is None else [f"Nearest: {number}. {AGGREGATE}"]),
         ],
     )
 

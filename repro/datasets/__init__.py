@@ -13,12 +13,22 @@ _LAZY = {
     "ModalitySpec": "repro.datasets.base",
     "available": "repro.datasets.registry",
     "hold_out": "repro.datasets.held_out",
+    "hold_out_stratified": "repro.datasets.held_out",
     "load_card": "repro.datasets.card",
     "load_dataset": "repro.datasets.registry",
     "specs": "repro.datasets.base",
 }
 
-__all__ = ["Dataset", "ModalitySpec", "available", "hold_out", "load_card", "load_dataset", "specs"]
+__all__ = [
+    "Dataset",
+    "ModalitySpec",
+    "available",
+    "hold_out",
+    "hold_out_stratified",
+    "load_card",
+    "load_dataset",
+    "specs",
+]
 
 
 def __getattr__(name: str) -> Any:

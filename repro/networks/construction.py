@@ -47,6 +47,7 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "faces.Encoder": ("repro.papers.sbm_vae.celeba.models", "_Encoder"),
     "compare.Heads": ("repro.papers.compare.building", "_Heads"),
     "compare.Joined": ("repro.papers.compare.building", "_Joined"),
+    "compare.Means": ("repro.papers.compare.building", "_Means"),
     "compare.Rows": ("repro.papers.compare.building", "_Rows"),
     "StructuredAutoencoders": ("repro.papers.compare.priors.model", "StructuredAutoencoders"),
     "Baseline": ("repro.baselines.models", "Baseline"),

@@ -15,7 +15,7 @@ import torch
 from repro.artifacts.inventory import find
 from repro.artifacts.render import plan, unique
 from repro.datasets.base import Dataset, ModalitySpec, fingerprint
-from repro.datasets.held_out import hold_out
+from repro.datasets.held_out import hold_out, hold_out_stratified
 from repro.engine.execute import execute
 from repro.engine.store import RunStore
 from repro.papers.compare.correlated.settings import compare_spec
@@ -43,6 +43,32 @@ def test_the_last_samples_are_held_out() -> None:
     for count in (0, -1, 10, 11):
         with pytest.raises(ValueError, match=f"has 10 samples, of which {count} cannot be held out"):
             hold_out(data, count)
+
+
+def test_the_same_part_of_each_class_is_held_out() -> None:
+    labels = torch.tensor([2] * 10 + [0] * 20 + [1] * 5)  # sorted by class
+    values = {"a": torch.arange(70.0).reshape(35, 2)}
+    known = {"sha256": fingerprint(values), "seed": 3}
+    data = Dataset("toy", "train", {"a": ModalitySpec((2,))}, values, labels, known)
+    train, held_out = hold_out_stratified(data, 0.2)
+    assert (train.split, held_out.split) == ("train", "validation")
+    assert train.labels.bincount().tolist() == [16, 4, 8]
+    assert held_out.labels.bincount().tolist() == [4, 1, 2]
+    rows = torch.cat([train.data["a"], held_out.data["a"]])[:, 0] / 2
+    assert sorted(rows.tolist()) == list(range(35))
+    assert torch.equal(torch.cat([train.labels, held_out.labels]), labels[rows.long()])
+    for part in (train, held_out):
+        assert part.provenance["sha256"] == fingerprint(part.data, part.labels)
+        assert bool((part.data["a"][1:, 0] > part.data["a"][:-1, 0]).all())  # in order
+    again, other = (hold_out_stratified(data, 0.2, seed)[1].data["a"] for seed in (0, 1))
+    assert torch.equal(again, held_out.data["a"])
+    assert not torch.equal(other, again)
+    with pytest.raises(ValueError, match=r"fraction is 1, must be in \(0, 1\)"):
+        hold_out_stratified(data, 1)
+    with pytest.raises(ValueError, match="toy train has no class for each sample"):
+        hold_out_stratified(replace(data, labels=None), 0.2)
+    with pytest.raises(ValueError, match="class 7 has one sample"):
+        hold_out_stratified(replace(data, labels=torch.tensor([7] + [0] * 34)), 0.2)
 
 
 @pytest.mark.parametrize("paper_experiments", ["covae", "compare"])

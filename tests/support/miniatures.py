@@ -155,16 +155,16 @@ def write_omics(folder: Path, samples: int = 40, **changes: Any) -> str:
     return card_text("mlomics", modalities=modalities, splits={"train": {"count": 32}, "test": {"count": 8}})
 
 
-def write_tcga(folder: Path) -> str:
+def write_tcga(folder: Path, number: int = 20, test: int = 6) -> str:
     """The same format with labels by sample, in another order than the columns, and the source's own split."""
-    names = [f"S{n}" for n in range(20)]
+    names = [f"S{n}" for n in range(number)]
     fields = own_fields("tcga_brca")
     contents = {}
     for layer, count in (("mrna", 5), ("mirna", 3)):
-        rows = [[f"g{n}", *map(str, row)] for n, row in enumerate(omics_values(layer, count, 20))]
+        rows = [[f"g{n}", *map(str, row)] for n, row in enumerate(omics_values(layer, count, number))]
         contents[layer] = "\n".join([",".join(["sample", *names]), *(",".join(row) for row in rows)]) + "\n"
         fields["modalities"][layer]["shape"] = [count]
-    lines = [f"{s},{n % 3},x,{'test' if n < 6 else 'train'}" for n, s in enumerate(names)]
+    lines = [f"{s},{n % 3},x,{'test' if n < test else 'train'}" for n, s in enumerate(names)]
     contents["labels"] = "\n".join(["sample,Label,subtype,split", *reversed(lines)]) + "\n"
     for source in fields["sources"]:
         raw = contents[source["group"]].encode()
@@ -173,7 +173,7 @@ def write_tcga(folder: Path) -> str:
         path = folder / source["filename"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    splits = {"train": {"count": 14}, "test": {"count": 6}}
+    splits = {"train": {"count": number - test}, "test": {"count": test}}
     return card_text("tcga_brca", modalities=fields["modalities"], sources=fields["sources"], splits=splits)
 
 

@@ -19,6 +19,8 @@ from repro.papers.covae.building import build as build_covae
 from repro.papers.covae.building import build_run as build_covae_run
 from repro.papers.covae.networks import build_networks
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
+from repro.papers.mrf_mvae.neural_prior import ChainSettings
+from repro.papers.mrf_mvae.variants import VARIANTS as VARIANT_CLASSES
 from repro.papers.mrf_mvae.variants import build as build_variant_run
 from repro.papers.sbm_vae.autoencoders import Autoencoders
 from repro.papers.sbm_vae.building import build_sbm
@@ -27,7 +29,7 @@ from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
 from repro.records import RunSpec
 
-__all__ = ["build", "build_compared", "decoders", "fully_connected_autoencoders"]
+__all__ = ["build", "build_compared", "build_omics", "decoders", "fully_connected_autoencoders"]
 
 SCORE_MODEL = {"beta": 0.1, "sde": (0.1, 5.0), "score": {"multipliers": (1, 2)}, "latents": "sample"}
 
@@ -63,6 +65,19 @@ class _Joined(nn.Module):
 
 
 @rebuildable
+class _Means(nn.Module):
+    """An encoder of CoVAE's as a regularised autoencoder takes one: the mean alone, whose other head is dropped."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        del encoder.log_variance
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder.mean(self.encoder.features(x))
+
+
+@rebuildable
 class _Rows(nn.Module):
     """A decoder for latents of any leading shape."""
 
@@ -79,10 +94,12 @@ def _autoencoders(
     encoders: Mapping[str, nn.Module],
     parts: Mapping[str, nn.Module],
     latent_dim: int,
-    beta: float,
+    *,
+    kind: str = "vae",
+    **options: Any,
 ) -> Autoencoders:
-    joined = {m: _Joined(e) for m, e in encoders.items()}
-    return Autoencoders(modalities, kind="vae", latent_dim=latent_dim, beta=beta, encoders=joined, decoders=parts)
+    heads = {m: _Joined(e) if kind == "vae" else _Means(e) for m, e in encoders.items()}
+    return Autoencoders(modalities, kind=kind, latent_dim=latent_dim, encoders=heads, decoders=parts, **options)
 
 
 def fully_connected_autoencoders(
@@ -99,7 +116,7 @@ def fully_connected_autoencoders(
     size = dict.fromkeys(modalities, latent_dim)
     made = build_networks("mlp", modalities, encoded=size, decoded=size, widths=widths)
     rows = {m: _Rows(d) for m, d in made.decoders.items()}
-    return _autoencoders(modalities, made.encoders, rows, latent_dim, beta)
+    return _autoencoders(modalities, made.encoders, rows, latent_dim, beta=beta)
 
 
 def _score_model(
@@ -109,9 +126,15 @@ def _score_model(
     settings: Mapping[str, Any],
     sampling: Mapping[str, Any],
 ) -> SBMVAE:
-    autoencoders = _autoencoders(modalities, encoders, parts, settings["latent_dim"], settings["beta"])
-    sde = VPSDE(*settings["sde"])
-    score = LatentScore(len(modalities), settings["latent_dim"], sde=sde, **settings["score"])
+    own = {k: settings[k] for k in ("kind", "beta", "regularisation", "noise_variance") if k in settings}
+    autoencoders = _autoencoders(modalities, encoders, parts, settings["latent_dim"], **own)
+    score = LatentScore(
+        len(modalities),
+        settings["latent_dim"],
+        sde=VPSDE(*settings["sde"]),
+        multi_time=settings.get("multi_time", False),
+        **settings["score"],
+    )
     return SBMVAE(modalities, autoencoders, score, sampling=SamplingSettings(**sampling), latents=settings["latents"])
 
 
@@ -164,6 +187,27 @@ def build_compared(spec: RunSpec) -> MultimodalModel:
     if spec.method in SCORE:
         return build_sbm(specs(load_card(spec.dataset)), spec.params["model"], spec.params["evaluation"]["sampling"])
     return build_covae_run(spec)
+
+
+def build_omics(spec: RunSpec) -> MultimodalModel:
+    """The untrained model of a run of :func:`repro.papers.compare.tumours.settings.tumours_spec`.
+
+    All have the encoders and decoders of CoVAE's omics experiments, which differ in the latents that their heads give
+    and take; a regularised autoencoder's encoder has the head for the mean alone.
+    """
+    if spec.method not in (*VARIANTS, *SCORE):
+        return build_covae_run(spec)
+    modalities, settings = specs(load_card(spec.dataset)), dict(spec.params["model"])
+    kind, dropout = settings.pop("networks"), settings.pop("dropout")
+    size = dict.fromkeys(modalities, settings["latent_dim"])
+    made = build_networks(kind, modalities, encoded=size, decoded=size, dropout=dropout)
+    rows = {m: _Rows(d) for m, d in made.decoders.items()}
+    if spec.method in SCORE:
+        return _score_model(modalities, made.encoders, rows, settings, spec.params["evaluation"]["sampling"])
+    encoders = {m: _Heads(e) for m, e in made.encoders.items()}
+    if "chains" in settings:
+        settings["chains"] = ChainSettings(**settings["chains"])
+    return VARIANT_CLASSES[VARIANTS[spec.method]](modalities, encoders=encoders, decoders=rows, **settings)
 
 
 def decoders(model: MultimodalModel) -> dict[str, nn.Module]:

@@ -19,6 +19,7 @@ __all__ = [
     "LABELS",
     "PROFILES",
     "REGULARISED",
+    "TUMOURS",
     "chosen_weights",
     "compared_runs",
     "method_spec",
@@ -58,6 +59,14 @@ PRIVATE = {"latent_dim": 8, "specific_dim": 2}  # 8 + 4 x 2
 # a regularised autoencoder that of its latents' norm (1e-5 in SBM-VAE's paper).
 WEIGHTS = (0.1, 0.01, 0.001, 0.0001)
 OWN_WEIGHTS = {"almrf": (3.0, 0.3, 0.03, 0.003), **dict.fromkeys(REGULARISED, (0.01, 0.001, 0.0001, 0.00001))}
+# On the tumours a reconstruction is of 384 features of unit variance, not of eight values in [0, 1]: both kinds of
+# weights go up to larger ones. 1 is CoVAE's for itself and its seven baselines.
+TUMOURS = "tcga_brca"
+TUMOUR_WEIGHTS = (10.0, 1.0, 0.1, 0.01, 0.001)
+OWN_TUMOUR_WEIGHTS = {
+    "almrf": (300.0, 30.0, 3.0, 0.3, 0.03),
+    **dict.fromkeys(REGULARISED, (1.0, 0.1, 0.01, 0.001, 0.0001, 0.00001)),
+}
 
 _PAPER = {
     "widths": [256, 256],
@@ -110,8 +119,10 @@ HELD_OUT = 0.1  # of CoVAE's training split, for the correlations of its prior
 CANONICAL, SCORED = 0.1, 0.5  # the share of the epochs that Deep CCA has of CoVAE's, the score model of its own
 
 
-def weights(method: str) -> Sequence[float]:
-    """What the sweep tries, from large to small."""
+def weights(method: str, dataset: str = "copula") -> Sequence[float]:
+    """What the sweep on a dataset tries, from large to small."""
+    if dataset == TUMOURS:
+        return OWN_TUMOUR_WEIGHTS.get(method, TUMOUR_WEIGHTS)
     return OWN_WEIGHTS.get(method, WEIGHTS)
 
 
@@ -201,21 +212,29 @@ def method_spec(
     return RunSpec("compare", dataset, method, seed, profile, params)
 
 
-def compared_runs(spec: Any, profile: str, seeds: int | None) -> Rows:
+def compared_runs(
+    spec: Any, profile: str, seeds: int | None, profiles: Mapping[str, Mapping[str, Any]] = PROFILES
+) -> Rows:
     """Each model with the weight that was chosen for it.
 
     Arguments:
         spec: ``spec(method, seed, profile)``, the dataset's own :func:`method_spec`.
         profile: The profile.
         seeds: Number of seeds; the profile's if None.
+        profiles: Those that there are.
     """
-    number = of_profile(PROFILES, profile)["seeds"] if seeds is None else seeds
+    number = of_profile(profiles, profile)["seeds"] if seeds is None else seeds
     return {m: [spec(m, s, profile) for s in range(number)] for m in LABELS}
 
 
-def sweep_runs(spec: Any, profile: str, seeds: int | None) -> Rows:
-    """Every weight on validation data, seed 0; arguments as :func:`compared_runs`."""
-    of_profile(PROFILES, profile)
-    return {
-        f"{m} {weight:g}": [spec(m, 0, profile, weight=weight, sweep=True)] for m in LABELS for weight in weights(m)
-    }
+def sweep_runs(
+    spec: Any,
+    profile: str,
+    seeds: int | None,
+    profiles: Mapping[str, Mapping[str, Any]] = PROFILES,
+    dataset: str = "copula",
+) -> Rows:
+    """Every weight on validation data, seed 0; arguments as :func:`compared_runs`, and whose :func:`weights`."""
+    of_profile(profiles, profile)
+    tried = [(m, weight) for m in LABELS for weight in weights(m, dataset)]
+    return {f"{m} {weight:g}": [spec(m, 0, profile, weight=weight, sweep=True)] for m, weight in tried}

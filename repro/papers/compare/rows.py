@@ -22,7 +22,7 @@ from repro.report.cells import Cell, Claim
 from repro.report.plain_tables import make_command
 from repro.report.tables import Column, Row, Table
 
-__all__ = ["Heading", "chosen_by", "compared_tables", "sweep_table", "weight_of"]
+__all__ = ["Heading", "chosen_by", "compared_tables", "epochs_in_all", "shared_notes", "sweep_table", "weight_of"]
 
 Heading = tuple[str, str, str | None, int]  # group, label, what is better, decimals
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
@@ -59,29 +59,30 @@ def _cell(records: Sequence[Record], name: str, reason: str) -> Cell:
     return Cell(None, values) if values else Cell(None, (), reason if records else "not run")
 
 
-def _rows(results: Results, names: Sequence[str]) -> list[Row]:
+def _rows(results: Results, names: Sequence[str], reasons: Mapping[str, str]) -> list[Row]:
     found = []
     for method, records in results:
-        reason = NO_LIKELIHOOD.get(method, "the model does not offer it")
+        reason = reasons.get(method, "the model does not offer it")
         found.append(Row(LABELS[method], {k: _cell(records, k, reason) for k in names}))
     return found
 
 
-def _budget_notes(results: Results, sweep: str, found: Mapping[str, float]) -> list[str]:
-    """What all models have alike, what differs, and how the weights were chosen.
+def epochs_in_all(spec: RunSpec) -> int:
+    """The epochs of all stages of a run together."""
+    training = spec.params["training"]
+    return training["epochs"] + sum(s["epochs"] for s in training.get("stages", {}).values())
+
+
+def shared_notes(spec: RunSpec) -> list[str]:
+    """What all models on a generated dataset have alike, and what differs.
 
     Arguments:
-        results: Of the comparison's runs.
-        sweep: The sweep's Make target.
-        found: The weights that the sweep's records choose, for the methods of which all are there.
+        spec: One of the runs.
     """
-    first = next(r for r in results.all_records()).spec.params
+    first, epochs = spec.params, epochs_in_all(spec)
     training = first["training"]
-    epochs = training["epochs"] + sum(s["epochs"] for s in training.get("stages", {}).values())
     steps = epochs * -(-first["data"]["train_samples"] // training["batch_size"])
-    used = {m: weight_of(specs[0]) for m, specs in results.runs.items()}
-    listed = ", ".join(f"{LABELS[m]} {w:g}" for m, w in used.items())
-    notes = [
+    return [
         f"The same for all: fully connected encoders and decoders of the same hidden layers, {SHARED} latents in all, "
         f"{first['data']['train_samples']:,} samples, {epochs} epochs of all stages together ({steps:,} steps of "
         f"{training['batch_size']}), Adam at {training['learning_rate']:g}, Gaussian likelihood of unit scale in the "
@@ -91,13 +92,28 @@ def _budget_notes(results: Results, sweep: str, found: Mapping[str, float]) -> l
         "models train autoencoders for half, CoVAE its Deep CCA for a tenth. MVAE with the ELBO of each modality alone "
         f"(erratum B4), MVTCAE at alpha {ALPHA:.2g} (erratum B3), ALMRF without a location (erratum E2), score models "
         "without guidance.",
-        f"Weight of the KL term; of ALMRF's penalty, and of the latents' norm in regularised autoencoders: {listed}.",
+    ]
+
+
+def _weight_notes(results: Results, sweep: str, found: Mapping[str, float]) -> list[str]:
+    """The weights, and how they were chosen.
+
+    Arguments:
+        results: Of the comparison's runs.
+        sweep: The sweep's Make target.
+        found: The weights that the sweep's records choose, for the methods of which all are there.
+    """
+    used = {m: weight_of(specs[0]) for m, specs in results.runs.items()}
+    listed = ", ".join(f"{LABELS[m]} {w:g}" for m, w in used.items())
+    notes = [
+        f"Weight of the KL term; of ALMRF's penalty, and of the latents' norm in regularised autoencoders: {listed}."
     ]
     command = make_command(sweep, results.profile)
     if not found:
         return [
             *notes,
-            f"The sweep on validation data is not recorded: {command}; these weights are taken from papers.",
+            f"The sweep on validation data is not recorded: {command}; these weights are taken from papers, or lie in "
+            "the middle of what is tried where none has one.",
         ]
     other = {m: w for m, w in found.items() if w != used[m]}
     agree = "agrees" if not other else f"DISAGREES for {', '.join(f'{LABELS[m]} ({w:g})' for m, w in other.items())}"
@@ -116,6 +132,8 @@ def compared_tables(
     sweep: str,
     planned: Callable[[str, int | None], Rows],
     score: Callable[[Record], float],
+    bound: str = BOUND,
+    shared: Callable[[RunSpec], list[str]] = shared_notes,
 ) -> list[Table]:
     """All models on one dataset, with how their weights were chosen; and what their runs take.
 
@@ -127,6 +145,8 @@ def compared_tables(
         reading: How to read the columns.
         sweep: The sweep's Make target.
         planned, score: The sweep's runs, and what they are chosen by, as :func:`chosen_by` takes them.
+        bound: How likelihoods are estimated.
+        shared: From a run to what all models have alike, and what differs.
 
     Raises:
         ValueError: If there is no record at all.
@@ -134,7 +154,8 @@ def compared_tables(
     if not results.all_records():
         raise ValueError(f"no records of {caption!r} in the profile {results.profile!r}")
     chosen = chosen_by(results, planned(results.profile, None), score)[1]
-    notes = [reading, BOUND, *_budget_notes(results, sweep, chosen)]
+    first = results.all_records()[0].spec
+    notes = [reading, bound, *shared(first), *_weight_notes(results, sweep, chosen)]
     return [
         _compared_table(results, caption, headings, floors, notes),
         _cost_table(results, f"{caption}: what they take"),
@@ -158,7 +179,7 @@ def _compared_table(
         notes: Under those on the best.
     """
     records = results.all_records()
-    columns, rows = _columns(headings), _rows(results, list(headings))
+    columns, rows = _columns(headings), _rows(results, list(headings), NO_LIKELIHOOD)
     best = [note for c in columns if c.better and (note := best_note(c, rows)) is not None]
     alone = [
         Row(n, {k: _cell(records[:1], own.get(k, ""), "no such thing") for k in headings}) for n, own in floors.items()
@@ -171,7 +192,7 @@ def _cost_table(results: Results, caption: str) -> Table:
     records = results.all_records()
     devices = "Seconds of training: wall clock, of a machine that may have had other work; of samples: processor time "
     note = devices + "of one core, or the wall clock where the devices say GPU. Steps are the same for all models."
-    return Table(caption, provenance(records), _columns(COSTS), _rows(results, list(COSTS)), notes=[note])
+    return Table(caption, provenance(records), _columns(COSTS), _rows(results, list(COSTS), {}), notes=[note])
 
 
 def chosen_by(
@@ -179,10 +200,11 @@ def chosen_by(
 ) -> tuple[dict[str, dict[float, float]], dict[str, float]]:
     """Method to weight to score, and the weight of the lowest one of each method of which all are recorded."""
     scores: dict[str, dict[float, float]] = {m: {} for m in LABELS}
+    dataset = next(iter(runs.values()))[0].dataset
     for (spec,) in runs.values():
         if (record := results.record(spec)) is not None:
             scores[spec.method][weight_of(spec)] = score(record)
-    whole = {m: found for m, found in scores.items() if len(found) == len(weights(m))}
+    whole = {m: found for m, found in scores.items() if len(found) == len(weights(m, dataset))}
     return scores, {m: min(found, key=found.__getitem__) for m, found in whole.items()}
 
 
@@ -198,17 +220,18 @@ def sweep_table(results: Results, dataset: str, caption: str, score: Callable[[R
     """
     records = results.all_records()
     scores, chosen = chosen_by(results, results.runs, score)
-    every = sorted({w for m in LABELS for w in weights(m)}, reverse=True)
+    tried = {m: weights(m, dataset) for m in LABELS}
+    every = sorted({w for found in tried.values() for w in found}, reverse=True)
     rows = []
     for m, found in scores.items():
         cells = {}
         for w in every:
-            reason = "not run" if w in weights(m) else "not tried"
+            reason = "not run" if w in tried[m] else "not tried"
             cells[f"{w:g}"] = Cell(None, [found[w]]) if w in found else Cell(None, (), reason)
         rows.append(Row(LABELS[m], cells))
     used = chosen_weights(dataset)
     agree = "agrees" if chosen == dict(used) else "DISAGREES"
-    edge = [LABELS[m] for m, w in chosen.items() if w in (weights(m)[0], weights(m)[-1])]
+    edge = [LABELS[m] for m, w in chosen.items() if w in (tried[m][0], tried[m][-1])]
     notes: list[str] = [
         Claim(
             f"{what}, seed 0. Chosen: {', '.join(f'{LABELS[m]} {w:g}' for m, w in chosen.items()) or 'none yet'}; this "

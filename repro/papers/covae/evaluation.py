@@ -61,7 +61,12 @@ def prior_metrics(model: MultimodalModel, train_samples: int) -> list[Metric]:
 
 
 def likelihood_metrics(
-    model: MultimodalModel, batch: Mapping[str, Tensor], number: int, device: str, seed: int
+    model: MultimodalModel,
+    batch: Mapping[str, Tensor],
+    number: int,
+    device: str,
+    seed: int,
+    predictive: int | None = None,
 ) -> list[Metric]:
     """Joint and conditional negative log-likelihoods of two modalities, each under the name of its definition.
 
@@ -73,7 +78,9 @@ def likelihood_metrics(
         number: Importance samples.
         device: Where the model is.
         seed: Seed of the samples.
+        predictive: Samples of the predictive likelihoods; as many as importance samples if None.
     """
+    predictive = predictive or number
 
     def generator(stream: int) -> torch.Generator:
         return torch.Generator(device).manual_seed(1000 * seed + stream)
@@ -108,9 +115,9 @@ def likelihood_metrics(
         found.append(Metric(f"{name}/ratio", float(ratio), "nats", size, ratio_text))
         if not hasattr(model, "likelihood"):
             continue
-        predictive = -posterior_predictive_log_likelihood(
-            model, x, given, num_samples=number, generator=generator(70 + index)
+        density = -posterior_predictive_log_likelihood(
+            model, x, given, num_samples=predictive, generator=generator(70 + index)
         ).mean()
-        predictive_text = f"-ln of the mean of p(x_m | z) over {number} samples of what is inferred from x_o alone"
-        found.append(Metric(f"{name}/posterior-predictive", float(predictive), "nats", size, predictive_text))
+        predictive_text = f"-ln of the mean of p(x_m | z) over {predictive} samples of what is inferred from x_o alone"
+        found.append(Metric(f"{name}/posterior-predictive", float(density), "nats", size, predictive_text))
     return found

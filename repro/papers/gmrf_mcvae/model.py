@@ -225,6 +225,33 @@ class GMRFMCVAE(MultimodalModel):
         sizes = {modality: self.block_sizes[modality]}
         return BlockGaussian(mean, torch.diag_embed((log_variance / 2).exp()), sizes, validate_args=False)
 
+    @torch.no_grad()
+    def latent_means(self, given: Mapping[str, Tensor]) -> Tensor:
+        r"""Means of all latents given some modalities, ``(batch, M d)``, which classifiers read.
+
+        .. math:: E_{q(z \mid X)}[z], \qquad \text{or} \quad
+            \big(\mu_T, \; E_p[z_{-T} \mid z_T = \mu_T]\big), \quad \mu_j = E_{q(z_j \mid x_j)}[z_j],
+
+        of the joint posterior where all modalities are given, and otherwise of the blocks of those that are, T, by
+        their own encoders, and of the other blocks by the prior's conditional at those means. The Gaussian's is linear
+        in what is observed, so that it is the exact mean of what conditional generation draws.
+
+        Arguments:
+            given: Observed modalities, all or some.
+
+        Raises:
+            ValueError: If names or shapes do not fit.
+
+        Source: GMRF MCVAE, sections III-C1 and III-C5, eq. 7 and 9.
+        """
+        self.check_batch(given, subset=True)
+        if len(given) == len(self.modalities):
+            return self.posterior(given).mean
+        means = {m: self.unary_posterior(m, given[m]).mean for m in self.modalities if m in given}
+        conditional = self.prior().condition(means)
+        blocks = means | conditional.split(conditional.mean)
+        return torch.cat([blocks[m] for m in self.modalities], -1)
+
     def decode(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Decoders' means for blocks of shape ``(*batch, d)``, each ``(*batch, *spec.shape)``."""
         return {m: self.decoders[m](v).reshape(*v.shape[:-1], *self.modalities[m].shape) for m, v in z.items()}

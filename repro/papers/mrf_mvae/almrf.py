@@ -170,6 +170,17 @@ class ALMRFMVAE(MRFMVAE):
         sizes = {modality: self.block_sizes[modality]}
         return AsymmetricLaplace(skew, torch.diag_embed((log_variance / 2).exp()), sizes, loc, validate_args=False)
 
+    @torch.no_grad()
+    def latent_means(self, given: Mapping[str, Tensor]) -> Tensor:
+        """As :meth:`GMRFMCVAE.latent_means <repro.papers.gmrf_mcvae.model.GMRFMCVAE.latent_means>`.
+
+        Of blocks that are not observed, the mean of the generalised hyperbolic conditional at the observed blocks'
+        means, which is not linear in those: near the mean of what conditional generation draws, not equal to it.
+
+        Source: MRF MVAE, section 3.1.2, corollary 1; erratum E3.
+        """
+        return super().latent_means(given)
+
     def smallest_batch(self, stage: Stage) -> int:
         """Three under the unbiased aggregated penalty."""
         least = MIN_UNBIASED if self.penalty == "aggregated" and self.unbiased else 1

@@ -229,6 +229,37 @@ class NNMRFMVAE(MRFMVAE):
             z |= field.split(draws[-1, 0])
         return self._decoded(z, sample_likelihood, generator)
 
+    @torch.no_grad()
+    def latent_means(
+        self, given: Mapping[str, Tensor], *, num_samples: int = 8, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Means of all latents given some modalities, ``(batch, M d)``, which classifiers read.
+
+        Of the joint posterior where all modalities are given. Otherwise of the observed blocks by their own encoders,
+        and of the others by Markov chains of the field that is clamped to those means, whose conditional has no mean in
+        closed form: the average of the chains' kept draws.
+
+        Arguments:
+            given: Observed modalities, all or some.
+            num_samples: Chains a point.
+            generator: Source of randomness; a new one of seed 0 if None, so that the result is the same each time.
+
+        Raises:
+            ValueError: If names or shapes do not fit, or a potential is NaN.
+
+        Source: MRF MVAE, section 3.1.3 and appendix D.2.
+        """
+        self.check_batch(given, subset=True)
+        if len(given) == len(self.modalities):
+            return self.posterior(given).mean
+        means = {m: self.unary_posterior(m, given[m]).mean for m in self.modalities if m in given}
+        like = next(iter(means.values()))
+        generator = torch.Generator(like.device).manual_seed(0) if generator is None else generator
+        field = self.prior().condition(means)
+        draws = self._sample(field, num_samples, self.chains.num_kept, like, generator)
+        blocks = means | field.split(draws.mean((0, 1)))
+        return torch.cat([blocks[m] for m in self.modalities], -1)
+
     def _reference(self, generator: torch.Generator | None) -> BlockGaussian:
         """The Gaussian of the moments of draws of the prior, widened: a proposal for it."""
         number = max(self.chains.num_chains, 10 * sum(self.block_sizes.values()))

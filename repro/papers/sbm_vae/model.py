@@ -105,6 +105,18 @@ class SBMVAE(MultimodalModel):
         """Each modality's decoder."""
         return self.autoencoders.decoders
 
+    @property
+    def likelihood(self) -> str:
+        """``"gaussian"`` or ``"bernoulli"``, of all modalities.
+
+        Raises:
+            AttributeError: If they differ, or the autoencoders are regularised ones, which have no likelihood.
+        """
+        kinds = set(self.autoencoders.likelihoods.values())
+        if self.autoencoders.kind == "rae" or len(kinds) > 1:
+            raise AttributeError("there is no one likelihood of all modalities")
+        return kinds.pop()
+
     def stages(self) -> Sequence[Stage]:
         """The stages that this model has."""
         found = [Stage("autoencoders", ("autoencoders.",))]
@@ -217,6 +229,32 @@ class SBMVAE(MultimodalModel):
             if m in given:
                 values[:, k] = (self.autoencoders.encode(m, given[m])[0] - self.score.location[k]) / self.score.scale[k]
         return values, torch.tensor([m in given for m in self.modalities], device=device)
+
+    @torch.no_grad()
+    def latent_means(
+        self, given: Mapping[str, Tensor], *, num_samples: int = 16, generator: torch.Generator | None = None
+    ) -> Tensor:
+        r"""Means of all standardised latents given some modalities, ``(batch, M D)``, which classifiers read.
+
+        .. math:: \mu_m = E_{q(z_m \mid x_m)}[z_m] \text{ of what is given}, \qquad
+            \frac1K \sum_k z_m^k \text{ of the others}, \quad z^k \sim p_\theta(z \mid z_T = \mu_T)
+
+        The score's conditional has no mean in closed form: it is that of K samples, by the model's sampler.
+
+        Arguments:
+            given: Observed modalities, all or some.
+            num_samples: K.
+            generator: Source of randomness; a new one of seed 0 if None, so that the result is the same each time.
+
+        Raises:
+            ValueError: If names or shapes do not fit, or K is under 1.
+
+        Source: SBM-VAE, sections 2 and 2.1, algorithm 2.
+        """
+        if len(given) == len(self.modalities):
+            return self.latents_of(given)[0].flatten(1)
+        generator = torch.Generator(self.score.location.device).manual_seed(0) if generator is None else generator
+        return self.sample(num_samples, given=given, generator=generator).mean(0).flatten(1)
 
     @torch.no_grad()
     def sample(

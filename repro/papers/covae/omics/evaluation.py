@@ -21,7 +21,15 @@ from repro.papers.covae.evaluation import likelihood_metrics, prior_metrics, who
 from repro.papers.covae.measures import latent_means
 from repro.records import Metric, RunSpec
 
-__all__ = ["evaluate_omics", "feature_correlations", "omics_samples", "planes", "predictions"]
+__all__ = [
+    "class_metrics",
+    "evaluate_omics",
+    "feature_correlations",
+    "omics_samples",
+    "planes",
+    "prediction_metrics",
+    "predictions",
+]
 
 
 @torch.no_grad()
@@ -77,12 +85,17 @@ def feature_correlations(predicted: Tensor, true: Tensor) -> tuple[np.ndarray, i
     return result[varies], int(flat.sum())
 
 
-def _classes(
+def class_metrics(
     model: MultimodalModel, splits: Mapping[str, Mapping[str, Tensor]], labels: Mapping[str, np.ndarray]
-) -> list:
+) -> list[Metric]:
     """Accuracy, NMI and ARI of the joint latents, and accuracy of a classifier that changes its modality.
 
     Nothing of a model without latents' means.
+
+    Arguments:
+        model: In evaluation mode.
+        splits: ``"train"`` and ``"test"``, each one batch of two modalities.
+        labels: Each split's classes, ``(N,)``.
     """
     if not hasattr(model, "latent_means"):
         return []
@@ -105,6 +118,30 @@ def _classes(
     return found
 
 
+def prediction_metrics(
+    model: MultimodalModel, batch: Mapping[str, Tensor], draws: int, device: str, seed: int, split: str = "test"
+) -> list[Metric]:
+    """Errors and rank correlations of predicted features, given both modalities and of each given the other.
+
+    Arguments:
+        model, batch, draws, device, seed: As :func:`predictions` takes them.
+        split: The batch's, with which the metrics' names begin.
+
+    Raises:
+        ValueError: If no feature varies in truth.
+    """
+    found, size = [], len(next(iter(batch.values())))
+    for name, values in predictions(model, batch, draws, device, seed).items():
+        modality = name.removesuffix("/sample").replace("joint/", "").rpartition("-to-")[2]
+        how = "the decoder's mean at one sample" if name.endswith("/sample") else f"decoder means of {draws} samples"
+        error = mean_absolute_error(values, batch[modality])
+        found.append(Metric(f"{split}/mae/{name}", error, "standard deviations", size, f"absolute error of {how}"))
+        coefficients, flat = feature_correlations(values, batch[modality])
+        text = f"mean over {len(coefficients)} features that vary, {flat} constant predictions as 0; {how}"
+        found.append(Metric(f"{split}/spearman/{name}", float(coefficients.mean()), "1", size, text))
+    return found
+
+
 @torch.no_grad()
 def evaluate_omics(
     model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
@@ -118,17 +155,9 @@ def evaluate_omics(
     settings = spec.params["evaluation"]
     splits = {s: whole(data[s], device) for s in ("train", "test")}
     labels = {s: data[s].labels.cpu().numpy() for s in ("train", "test")}
-    batch, size = splits["test"], len(data["test"])
-    found = _classes(model, splits, labels)
-    draws = settings["draws"]
-    for name, values in predictions(model, batch, draws, device, settings["seed"]).items():
-        modality = name.removesuffix("/sample").replace("joint/", "").rpartition("-to-")[2]
-        how = "the decoder's mean at one sample" if name.endswith("/sample") else f"decoder means of {draws} samples"
-        error = mean_absolute_error(values, batch[modality])
-        found.append(Metric(f"test/mae/{name}", error, "standard deviations", size, f"absolute error of {how}"))
-        coefficients, flat = feature_correlations(values, batch[modality])
-        text = f"mean over {len(coefficients)} features that vary, {flat} constant predictions as 0; {how}"
-        found.append(Metric(f"test/spearman/{name}", float(coefficients.mean()), "1", size, text))
+    batch = splits["test"]
+    found = class_metrics(model, splits, labels)
+    found += prediction_metrics(model, batch, settings["draws"], device, settings["seed"])
     few = {m: x[: settings["points"]] for m, x in batch.items()}
     found += likelihood_metrics(model, few, settings["importance_samples"], device, settings["seed"])
     return found + prior_metrics(model, len(data["train"]))

@@ -28,7 +28,8 @@ Heading = tuple[str, str, str | None, int]  # group, label, what is better, deci
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
 BOUND = (
     "Log-likelihood: at the scale at which the loss is a negative ELBO, by importance samples (1,000 in the paper "
-    "profile, 32 of SBM-VAE), low in the mean; ALMRF's surrogate loss is none, and it is taken at unit scale."
+    "profile, 32 of SBM-VAE), low in the mean. That scale's square is the weight; of ALMRF, whose surrogate loss is no "
+    "ELBO, it is the penalty's weight all the same."
 )
 COSTS: Mapping[str, Heading] = {
     "model/parameters": ("", "Parameters", None, 0),

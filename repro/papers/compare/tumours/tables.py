@@ -61,7 +61,8 @@ READING = (
 )
 BOUND = (
     "NLL in nats, at the scale at which the loss is a negative ELBO, by importance samples (1,000 a point in the paper "
-    "profile, 4 of SBM-VAE), high in the mean; ALMRF's surrogate loss is none, and it is taken at unit scale. "
+    "profile, 4 of SBM-VAE), high in the mean. That scale's square is the weight, so that NLLs of models of unequal "
+    "weights differ by it too; of ALMRF, whose surrogate loss is no ELBO, it is the penalty's weight all the same. "
     "Predictive: of the mean of p(x_m | z) over what is inferred from the other modality (1,000 samples; 100 of NN-MRF "
     "and SBM-VAE), as CoVAE; ratio: ln p(x) - ln p(x_o), the model's true conditional (erratum E16). Fewer samples "
     "make them higher, so that those of SBM-VAE are not comparable with the others'."

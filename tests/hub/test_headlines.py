@@ -88,25 +88,30 @@ def correlation(name: str) -> Found:
     return found, 2 * ERRORS * abs(1 - whole**2) / (NUMBER * a.shape[1]) ** 0.5 + 1e-6
 
 
-def similarity(name: str) -> Found:
-    model, true = load_model(name), images_of(split_of(name), name)
-    parts = []
-    for k, observed in enumerate(true):
-        drawn = model.generate(1, given={observed: true[observed]}, generator=torch.Generator().manual_seed(k))
-        others = [m for m in true if m != observed]
-        values = [structural_similarity(drawn[m][0].clamp(0, 1), true[m]).values for m in others]
-        parts.append(torch.stack(values).mean(0))
-    return mean(torch.stack(parts).mean(0))
+def in_turn(name: str, score: Callable[[Dataset, str, Tensor, slice], Tensor]) -> Found:
+    """The mean of a score of generated modalities, each sample's given one of its modalities: these take turns.
 
-
-def coherence(name: str) -> Found:
+    Arguments:
+        name: The model.
+        score: Of a modality's images for the samples of a slice, one value a sample.
+    """
     model, data = load_model(name), some(split_of(name))
     true, parts = images_of(data, name), []
     for k, observed in enumerate(true):
-        drawn = model.generate(1, given={observed: true[observed]}, generator=torch.Generator().manual_seed(k))
-        others = [m for m in true if m != observed]
-        parts += [load_classifier(data.name, m)(drawn[m][0].clamp(0, 1)).argmax(1) == data.labels for m in others]
-    return mean(torch.stack(parts).double().mean(0))
+        rows = slice(k, None, len(true))
+        drawn = model.generate(1, given={observed: true[observed][rows]}, generator=torch.Generator().manual_seed(k))
+        scores = [score(data, m, drawn[m][0].clamp(0, 1), rows).double() for m in true if m != observed]
+        parts.append(torch.stack(scores).mean(0))
+    return mean(torch.cat(parts))
+
+
+def similarity(name: str) -> Found:
+    true = images_of(some(split_of(name)), name)
+    return in_turn(name, lambda data, m, x, rows: structural_similarity(x, true[m][rows]).values)
+
+
+def coherence(name: str) -> Found:
+    return in_turn(name, lambda data, m, x, rows: load_classifier(data.name, m)(x).argmax(1) == data.labels[rows])
 
 
 def accuracy(name: str) -> Found:

@@ -209,7 +209,9 @@ def chosen_by(
     return scores, {m: min(found, key=found.__getitem__) for m, found in whole.items()}
 
 
-def sweep_table(results: Results, dataset: str, caption: str, score: Callable[[Record], float], what: str) -> Table:
+def sweep_table(
+    results: Results, dataset: str, caption: str, score: Callable[[Record], float], what: str, decimals: int = 2
+) -> Table:
     """What the weights of a comparison are chosen from.
 
     Arguments:
@@ -218,6 +220,7 @@ def sweep_table(results: Results, dataset: str, caption: str, score: Callable[[R
         caption: The table's.
         score: Of a record, lower is better.
         what: The score in words.
+        decimals: Of the scores.
     """
     records = results.all_records()
     scores, chosen = chosen_by(results, results.runs, score)
@@ -243,4 +246,6 @@ def sweep_table(results: Results, dataset: str, caption: str, score: Callable[[R
     ]
     if edge:
         notes.append(f"At an edge of what was tried: {', '.join(edge)}.")
-    return Table(caption, provenance(records), [Column(f"{w:g}", f"{w:g}") for w in every], rows, notes=notes)
+    return Table(
+        caption, provenance(records), [Column(f"{w:g}", f"{w:g}", decimals=decimals) for w in every], rows, notes=notes
+    )

@@ -131,4 +131,4 @@ def tumours(results: Results) -> list[Table]:
 def sweep(results: Results) -> Table:
     """What the weights on the tumours are chosen from."""
     what = "Geometric mean of the MAE of each modality given the other, on held-out training tumours"
-    return sweep_table(results, TUMOURS, "All models on 220 breast tumours: choice of weight", score, what)
+    return sweep_table(results, TUMOURS, "All models on 220 breast tumours: choice of weight", score, what, decimals=4)

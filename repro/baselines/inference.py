@@ -24,7 +24,7 @@ from repro.metrics.likelihood import (
     mixture_log_prob,
     stratified_importance_weighted,
 )
-from repro.model import MultimodalModel
+from repro.model import MultimodalModel, evaluating
 
 __all__ = ["DecoderDensity", "DecodesOnce", "DrawsSubsets", "EncodesOnce", "ExpertMixtureModel", "Posterior"]
 
@@ -147,7 +147,8 @@ class ExpertMixtureModel(MultimodalModel):
 
     def latent_means(self, given: Mapping[str, Tensor]) -> Tensor:
         """Means of the shared latents given some modalities, ``(batch, latent_dim)``: of its components' means."""
-        return self.posterior(given).means.mean(0)
+        with evaluating(self):
+            return self.posterior(given).means.mean(0)
 
     def weight_terms(
         self, batch: Mapping[str, Tensor], num_samples: int, generator: torch.Generator | None

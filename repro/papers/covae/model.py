@@ -14,7 +14,7 @@ from torch.distributions import kl_divergence
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.distributions.block_gaussian import BlockGaussian
 from repro.metrics.likelihood import importance_weighted
-from repro.model import Loss, MultimodalModel, Stage, networks_by_name
+from repro.model import Loss, MultimodalModel, Stage, evaluating, networks_by_name
 from repro.papers.covae.deep_cca import (
     PRETRAINING,
     align,
@@ -232,12 +232,16 @@ class CoVAE(MultimodalModel):
         """Means of all latents given all modalities, ``(batch, sum of blocks)``; given one, of its own encoder.
 
         Raises:
-            ValueError: If some are given, but neither one nor all.
+            ValueError: If names or shapes do not fit, or some are given, but neither one nor all.
         """
-        if len(given) == len(self.modalities):
-            return self.posterior(given).mean
-        ((modality, x),) = given.items()
-        return self.unary_posterior(modality, x).mean
+        self.check_batch(given, subset=True)
+        if len(given) not in (1, len(self.modalities)):
+            raise ValueError(f"{list(given)} are given; one modality is needed, or all of {list(self.modalities)}")
+        with evaluating(self):
+            if len(given) == len(self.modalities):
+                return self.posterior(given).mean
+            ((modality, x),) = given.items()
+            return self.unary_posterior(modality, x).mean
 
     def weight_terms(
         self, batch: Mapping[str, Tensor], num_samples: int, generator: torch.Generator | None

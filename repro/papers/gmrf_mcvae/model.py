@@ -20,7 +20,7 @@ from repro.distributions.covariance import (
     random_mask,
 )
 from repro.metrics.likelihood import gaussian_log_prob, importance_weighted, laplace_log_prob
-from repro.model import Loss, MultimodalModel, Stage, networks_by_name
+from repro.model import Loss, MultimodalModel, Stage, evaluating, networks_by_name
 from repro.networks.mlp import MLP, GaussianMLPEncoder, output_linear
 from repro.papers.gmrf_mcvae.prior import COVARIANCES, BlockGaussianPrior, num_off_diagonal
 
@@ -245,9 +245,10 @@ class GMRFMCVAE(MultimodalModel):
         Source: GMRF MCVAE, sections III-C1 and III-C5, eq. 7 and 9.
         """
         self.check_batch(given, subset=True)
-        if len(given) == len(self.modalities):
-            return self.posterior(given).mean
-        means = {m: self.unary_posterior(m, given[m]).mean for m in self.modalities if m in given}
+        with evaluating(self):
+            if len(given) == len(self.modalities):
+                return self.posterior(given).mean
+            means = {m: self.unary_posterior(m, given[m]).mean for m in self.modalities if m in given}
         conditional = self.prior().condition(means)
         blocks = means | conditional.split(conditional.mean)
         return torch.cat([blocks[m] for m in self.modalities], -1)

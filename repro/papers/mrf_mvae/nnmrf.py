@@ -14,7 +14,7 @@ from repro.distributions.log_partition import batch_log_weights, importance_samp
 from repro.distributions.mcmc import MCMCDiagnostics
 from repro.distributions.pairwise_mrf import PairwiseMRF
 from repro.metrics.likelihood import importance_weighted
-from repro.model import Loss, Stage
+from repro.model import Loss, Stage, evaluating
 from repro.papers.mrf_mvae.base import MRFMVAE
 from repro.papers.mrf_mvae.neural_prior import ChainSettings, NeuralMRFPrior
 
@@ -245,14 +245,17 @@ class NNMRFMVAE(MRFMVAE):
             generator: Source of randomness; a new one of seed 0 if None, so that the result is the same each time.
 
         Raises:
-            ValueError: If names or shapes do not fit, or a potential is NaN.
+            ValueError: If names or shapes do not fit, there are no chains, or a potential is NaN.
 
         Source: MRF MVAE, section 3.1.3 and appendix D.2.
         """
         self.check_batch(given, subset=True)
-        if len(given) == len(self.modalities):
-            return self.posterior(given).mean
-        means = {m: self.unary_posterior(m, given[m]).mean for m in self.modalities if m in given}
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}, must be at least 1")
+        with evaluating(self):
+            if len(given) == len(self.modalities):
+                return self.posterior(given).mean
+            means = {m: self.unary_posterior(m, given[m]).mean for m in self.modalities if m in given}
         like = next(iter(means.values()))
         generator = torch.Generator(like.device).manual_seed(0) if generator is None else generator
         field = self.prior().condition(means)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repro.datasets.base import Dataset, ModalitySpec
-from repro.model import Loss, MultimodalModel, Stage
+from repro.model import Loss, MultimodalModel, Stage, evaluating
 from repro.papers.sbm_vae.autoencoders import Autoencoders
 from repro.papers.sbm_vae.finetuning import finetune_loss
 from repro.papers.sbm_vae.guidance import ContrastiveEncoders, PairEnergy
@@ -251,10 +251,13 @@ class SBMVAE(MultimodalModel):
 
         Source: SBM-VAE, sections 2 and 2.1, algorithm 2.
         """
-        if len(given) == len(self.modalities):
-            return self.latents_of(given)[0].flatten(1)
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}, must be at least 1")
         generator = torch.Generator(self.score.location.device).manual_seed(0) if generator is None else generator
-        return self.sample(num_samples, given=given, generator=generator).mean(0).flatten(1)
+        with evaluating(self):
+            if len(given) == len(self.modalities):
+                return self.latents_of(given)[0].flatten(1)
+            return self.sample(num_samples, given=given, generator=generator).mean(0).flatten(1)
 
     @torch.no_grad()
     def sample(

@@ -125,6 +125,37 @@ def test_means_of_latents_of_the_others_keep_what_is_observed_and_are_the_same_e
     assert torch.equal(one, model.latent_means({"mirna": x["mirna"]}))
 
 
+@pytest.mark.parametrize("method", LABELS)
+def test_means_of_latents_are_those_of_evaluation_mode_and_leave_the_model_as_it_was(method: str) -> None:
+    model = build_model(tumours_spec(method, 0, "smoke")).eval()
+    x = {m: torch.randn(3, s.numel, generator=torch.Generator().manual_seed(1)) for m, s in model.modalities.items()}
+    batches = [x, {"mrna": x["mrna"]}, {m: v[:1] for m, v in x.items()}, {"mirna": x["mirna"][:1]}]
+    expected = [model.latent_means(given) for given in batches]
+    model.train()
+    state, randomness = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    for given, means in zip(batches, expected, strict=True):
+        assert torch.equal(model.latent_means(given), means)
+    assert torch.equal(model.latent_means(dict(reversed(x.items()))), expected[0])
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), randomness)
+
+
+@pytest.mark.parametrize("method", LABELS)
+def test_what_means_of_latents_cannot_be_had_of_is_named(method: str) -> None:
+    model = build_model(tumours_spec(method, 0, "smoke")).eval()
+    x = {m: torch.zeros(2, s.numel) for m, s in model.modalities.items()}
+    with pytest.raises(ValueError, match=r"unknown modalities \['dna'\]; the model has \['mrna', 'mirna'\]"):
+        model.latent_means({"dna": x["mrna"], "mrna": x["mrna"]})
+    with pytest.raises(ValueError, match=r"the batch has modalities \[\], the model needs"):
+        model.latent_means({})
+    with pytest.raises(ValueError, match="modality 'mirna' has shape"):
+        model.latent_means({"mirna": x["mrna"]})
+    if method in ("nnmrf", *SCORE):
+        with pytest.raises(ValueError, match="num_samples is 0, must be at least 1"):
+            model.latent_means({"mrna": x["mrna"]}, num_samples=0)
+
+
 def test_a_likelihood_is_named_where_there_is_one() -> None:
     assert build_model(tumours_spec("sbm_vae", 0, "smoke")).likelihood == "gaussian"
     assert not hasattr(build_model(tumours_spec("mld", 0, "smoke")), "likelihood")

@@ -341,6 +341,8 @@ def test_bad_batches_are_named() -> None:
         model.generate(1, given={"z": x["a"]})
     with pytest.raises(ValueError, match="num_samples is 0"):
         model.generate(0)
+    with pytest.raises(ValueError, match=r"\['a', 'c'\] are given; one modality is needed, or all"):
+        build("abc").latent_means(x)
     with pytest.raises(ValueError, match="unknown networks 'cnn'"):
         build("ac", kind="cnn")
     with pytest.raises(ValueError, match=r"take images of shape \(1, 28, 28\)"):

@@ -152,7 +152,7 @@ def method_tables(
         other = lookup if whole else _exchanged(theirs, runs, nudged, everywhere=False)
         try:
             ours, before = _drawn(artifact, profile, theirs, seeds), _drawn(artifact, profile, other, seeds)
-        except KeyError as error:
+        except (KeyError, ValueError) as error:  # statistics of no values are errors of value
             reason = str(error.args[0] if error.args else error).split("; it has")[0]
             raise RunError(f"{artifact.name} cannot show {name}: {reason}") from None
         first = found is None and not whole

@@ -211,6 +211,10 @@ def test_a_table_without_a_row_for_one_refuses_it_before_any_training() -> None:
     table7 = find("sbm-table7")  # compares latents that a method has not
     with pytest.raises(UsageError, match="method mine: sbm_vae/table7 shows nothing of mine"):
         rows.check_shown(table7, "mine", rows.method_runs(table7, "smoke", 1, "mine", source, {}), metrics)
+    for name in ("mrf-table4", "mrf-table4-features"):  # which average what they have
+        table4 = find(name)
+        with pytest.raises(UsageError, match=f"method mine: {table4.name} cannot show mine: "):
+            rows.check_shown(table4, "mine", rows.method_runs(table4, "smoke", 1, "mine", source, {}), metrics)
     table1 = find("gmrf-table1")
     with pytest.raises(UsageError, match=r"method mine: gmrf_mcvae/table1 cannot show mine: record .* has no metric"):
         rows.check_shown(table1, "mine", rows.method_runs(table1, "smoke", 1, "mine", source, {}), metrics)

@@ -13,6 +13,8 @@ __all__ = ["best_note"]
 def best_note(column: Column, rows: Sequence[Row]) -> Claim | None:
     """Whether a column's best row differs from the second by more than two standard errors; None for under two rows.
 
+    Where several rows share the best mean, none of them is the best, and all are named.
+
     Arguments:
         column: With a direction.
         rows: The rows that compete.
@@ -22,6 +24,10 @@ def best_note(column: Column, rows: Sequence[Row]) -> Claim | None:
         return None
     (first, best), (second, other) = sorted(known, key=lambda x: x[1].mean, reverse=column.better == "higher")[:2]
     numbers = f"{best.mean:.{column.decimals}f} against {other.mean:.{column.decimals}f}"
+    if best.mean == other.mean:
+        *others, last = [label for label, cell in known if cell.mean == best.mean]
+        shared = f"{', '.join(others)} and {last} share the best mean, {best.mean:.{column.decimals}f}"
+        return Claim(f"{column.group}, {column.label}: {shared}.")
     text = f"{column.group}, {column.label}: {first} is the best, {numbers} of {second}"
     same = agreement(best, other)
     if same is None:

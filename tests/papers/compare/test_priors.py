@@ -188,6 +188,10 @@ def test_best_of_a_column_is_said_only_beyond_two_standard_errors() -> None:
     )
     assert "tells of no spread" in said((1.0,), (2.0,))
     assert said((1.0, 1.1)) is None
+    assert said((2.0, 1.0), (9.0, 9.1), (1.0, 2.0), (1.5, 1.5)) == (
+        "Joint, exact: row 0, row 2 and row 3 share the best mean, 1.5."
+    )
+    assert said((1.0,), (1.0,)) == "Joint, exact: row 0 and row 1 share the best mean, 1.0."
 
 
 # The smoke profile, end to end

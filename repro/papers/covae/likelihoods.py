@@ -15,6 +15,8 @@ from repro.papers.covae.model import CoVAE
 
 __all__ = ["Decomposition", "decompose", "evenly_spread", "posterior_predictive_log_likelihood"]
 
+DENSITIES = {"gaussian": gaussian_log_prob, "laplace": laplace_log_prob}
+
 
 @dataclass(frozen=True)
 class Decomposition:
@@ -111,14 +113,17 @@ def posterior_predictive_log_likelihood(
         Nats, ``(batch,)``.
 
     Raises:
-        ValueError: If names or shapes do not fit, a modality is in both, or K is under 1.
+        ValueError: If names or shapes do not fit, a modality is in both, K is under 1, or the likelihood is neither
+            Gaussian nor Laplace.
 
     Source: CoVAE, Table 2 and Figure 8; erratum E16.
     """
     model.check_batch(batch, subset=True)
     if both := [m for m in batch if m in given]:
         raise ValueError(f"modalities {both} are both in the batch {list(batch)} and given {list(given)}")
-    density = gaussian_log_prob if model.likelihood == "gaussian" else laplace_log_prob
+    if model.likelihood not in DENSITIES:
+        raise ValueError(f"the likelihood is {model.likelihood!r}, must be one of {', '.join(DENSITIES)}")
+    density = DENSITIES[model.likelihood]
 
     def log_weight(k: int) -> Tensor:
         means = model.generate(k, given=given, generator=generator)

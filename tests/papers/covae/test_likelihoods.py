@@ -102,6 +102,9 @@ def test_the_paper_s_conditional_for_baselines() -> None:
     )
     with pytest.raises(ValueError, match=r"modalities \['a'\] are both"):
         posterior_predictive_log_likelihood(exact.model, given, given)
+    exact.model.likelihood = "bernoulli"  # as a model of binary images may have
+    with pytest.raises(ValueError, match="the likelihood is 'bernoulli', must be one of gaussian, laplace"):
+        posterior_predictive_log_likelihood(exact.model, rest, given)
 
 
 def test_multivae_s_own_values() -> None:

@@ -39,7 +39,8 @@ def hold_out_stratified(data: Dataset, fraction: float, seed: int = 0) -> tuple[
 
     Arguments:
         data: The training split, with a class for each sample.
-        fraction: Part of every class that is held out, in (0, 1): the nearest number of samples, at least one.
+        fraction: Part of every class that is held out, in (0, 1): the nearest number of samples, at least one and at
+            most all but one.
         seed: Of the draw of the samples.
 
     Raises:
@@ -55,6 +56,9 @@ def hold_out_stratified(data: Dataset, fraction: float, seed: int = 0) -> tuple[
         values = {m: x[rows.to(x.device)] for m, x in data.data.items()}
         labels = data.labels[rows.to(data.labels.device)]
         known = dict(data.provenance) | {"sha256": fingerprint(values, labels), "part": f"{fraction:g} of each class"}
+        names = known.pop("samples", ())
+        if len(names) == len(data):  # of the split itself, and not of one that it is a part of
+            known["samples"] = [name for name, taken in zip(names, rows.tolist(), strict=True) if taken]
         return replace(data, split=split, data=values, labels=labels, provenance=known)
 
     return part(~chosen, data.split), part(chosen, "validation")

@@ -48,7 +48,7 @@ def test_the_last_samples_are_held_out() -> None:
 def test_the_same_part_of_each_class_is_held_out() -> None:
     labels = torch.tensor([2] * 10 + [0] * 20 + [1] * 5)  # sorted by class
     values = {"a": torch.arange(70.0).reshape(35, 2)}
-    known = {"sha256": fingerprint(values), "seed": 3}
+    known = {"sha256": fingerprint(values), "seed": 3, "samples": [f"S{n}" for n in range(35)]}
     data = Dataset("toy", "train", {"a": ModalitySpec((2,))}, values, labels, known)
     train, held_out = hold_out_stratified(data, 0.2)
     assert (train.split, held_out.split) == ("train", "validation")
@@ -60,9 +60,13 @@ def test_the_same_part_of_each_class_is_held_out() -> None:
     for part in (train, held_out):
         assert part.provenance["sha256"] == fingerprint(part.data, part.labels)
         assert bool((part.data["a"][1:, 0] > part.data["a"][:-1, 0]).all())  # in order
+        assert part.provenance["samples"] == [f"S{n:.0f}" for n in part.data["a"][:, 0] / 2]
     again, other = (hold_out_stratified(data, 0.2, seed)[1].data["a"] for seed in (0, 1))
     assert torch.equal(again, held_out.data["a"])
     assert not torch.equal(other, again)
+    for fraction, number in ((0.001, 1), (0.999, 4)):  # one at least of each class on either side
+        assert int((hold_out_stratified(data, fraction)[1].labels == 1).sum()) == number
+    assert "samples" not in hold_out_stratified(data.first(30), 0.2)[0].provenance
     with pytest.raises(ValueError, match=r"fraction is 1, must be in \(0, 1\)"):
         hold_out_stratified(data, 1)
     with pytest.raises(ValueError, match="toy train has no class for each sample"):

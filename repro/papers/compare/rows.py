@@ -96,13 +96,14 @@ def shared_notes(spec: RunSpec) -> list[str]:
     ]
 
 
-def _weight_notes(results: Results, sweep: str, found: Mapping[str, float]) -> list[str]:
+def _weight_notes(results: Results, sweep: str, found: Mapping[str, float], origin: str) -> list[str]:
     """The weights, and how they were chosen.
 
     Arguments:
         results: Of the comparison's runs.
         sweep: The sweep's Make target.
         found: The weights that the sweep's records choose, for the methods of which all are there.
+        origin: Where weights come from that no record of the sweep tells of.
     """
     used = {m: weight_of(specs[0]) for m, specs in results.runs.items()}
     listed = ", ".join(f"{LABELS[m]} {w:g}" for m, w in used.items())
@@ -113,8 +114,7 @@ def _weight_notes(results: Results, sweep: str, found: Mapping[str, float]) -> l
     if not found:
         return [
             *notes,
-            f"The sweep on validation data is not recorded: {command}; these weights are taken from papers, or lie in "
-            "the middle of what is tried where none has one.",
+            f"The sweep on validation data is not recorded: {command}; these weights {origin}.",
         ]
     other = {m: w for m, w in found.items() if w != used[m]}
     agree = "agrees" if not other else f"DISAGREES for {', '.join(f'{LABELS[m]} ({w:g})' for m, w in other.items())}"
@@ -135,6 +135,7 @@ def compared_tables(
     score: Callable[[Record], float],
     bound: str = BOUND,
     shared: Callable[[RunSpec], list[str]] = shared_notes,
+    origin: str = "are taken from papers, or lie in the middle of what is tried where none has one",
 ) -> list[Table]:
     """All models on one dataset, with how their weights were chosen; and what their runs take.
 
@@ -148,6 +149,7 @@ def compared_tables(
         planned, score: The sweep's runs, and what they are chosen by, as :func:`chosen_by` takes them.
         bound: How likelihoods are estimated.
         shared: From a run to what all models have alike, and what differs.
+        origin: Where weights come from that no record of the sweep tells of.
 
     Raises:
         ValueError: If there is no record at all.
@@ -156,7 +158,7 @@ def compared_tables(
         raise ValueError(f"no records of {caption!r} in the profile {results.profile!r}")
     chosen = chosen_by(results, planned(results.profile, None), score)[1]
     first = results.all_records()[0].spec
-    notes = [reading, bound, *shared(first), *_weight_notes(results, sweep, chosen)]
+    notes = [reading, bound, *shared(first), *_weight_notes(results, sweep, chosen, origin)]
     return [
         _compared_table(results, caption, headings, floors, notes),
         _cost_table(results, f"{caption}: what they take"),

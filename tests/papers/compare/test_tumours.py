@@ -217,7 +217,9 @@ def test_every_model_is_a_row_and_says_what_it_lacks(root: Path, smoke: dict[str
         assert label in lines
     assert "a regularised autoencoder has no likelihood" in text
     assert "4 epochs of all stages together (4 steps of at most 128)" in text
-    assert "The sweep on validation data is not recorded: make compare-tumours-sweep PROFILE=smoke" in text
+    assert "by runs of 4 epochs on the rest (4 steps)" in text
+    assert "The sweep on validation data is not recorded: make compare-tumours-sweep PROFILE=smoke; these" in text
+    assert "these weights are those that the sweep of the profile paper chose." in text
 
 
 def test_claims_name_rows_and_metrics_that_there_are(smoke: dict[str, Record]) -> None:

@@ -55,17 +55,19 @@ READING = (
     "one modality, tested on means given the other; CoVAE's are then of the one modality's block, which its Deep CCA "
     "aligns with the other's, those of the models with a block a modality and another prior are of all blocks, the "
     "missing one's at the conditional mean that the prior or the score model gives. MAE, in standard deviations, and "
-    "Spearman's coefficient, mean over features: decoder means of 32 draws in the paper profile, averaged. Given both: "
-    "what the model's own encoders and decoders reach at best. Nearest training points: the one nearest in what is "
-    "given. No true distribution is known, so there is no row of true data."
+    "Spearman's coefficient, mean over features: decoder means of 32 draws in the paper profile, averaged; score-based "
+    "models take means of encodings for what is given, and draw the rest. Given both: what the model's own encoders "
+    "and decoders reach at best. Nearest training points: the one nearest in what is given. No true distribution is "
+    "known, so there is no row of true data."
 )
 BOUND = (
     "NLL in nats, at the scale at which the loss is a negative ELBO, by importance samples (1,000 a point in the paper "
-    "profile, 4 of SBM-VAE), high in the mean. That scale's square is the weight, so that NLLs of models of unequal "
-    "weights differ by it too; of ALMRF, whose surrogate loss is no ELBO, it is the penalty's weight all the same. "
-    "Predictive: of the mean of p(x_m | z) over what is inferred from the other modality (1,000 samples; 100 of NN-MRF "
-    "and SBM-VAE), as CoVAE; ratio: ln p(x) - ln p(x_o), the model's true conditional (erratum E16). Fewer samples "
-    "make them higher, so that those of SBM-VAE are not comparable with the others'."
+    "profile, 4 of SBM-VAE), high in the mean but for NN-MRF's, whose normaliser is an estimate too. That scale's "
+    "square is the weight, so that NLLs of models of unequal weights differ by it too; of ALMRF, whose surrogate loss "
+    "is no ELBO, it is the penalty's weight all the same. Predictive: of the mean of p(x_m | z) over what is inferred "
+    "from the other modality (1,000 samples; 100 of NN-MRF and SBM-VAE), as CoVAE; ratio: ln p(x) - ln p(x_o), the "
+    "model's true conditional (erratum E16). Fewer samples raise joint and predictive NLLs, and move ratios, "
+    "which are differences, either way: SBM-VAE's are not comparable with the others', nor NN-MRF's predictive ones."
 )
 SCORED_BY = tuple(f"validation/mae/{name}" for name in GIVEN)
 
@@ -93,7 +95,7 @@ def shared_notes(spec: RunSpec) -> list[str]:
     """
     training, epochs = spec.params["training"], epochs_in_all(spec)
     samples = load_card(TUMOURS).splits["train"].count or 0
-    steps = epochs * -(-samples // training["batch_size"])
+    steps, fewer = (epochs * -(-n // training["batch_size"]) for n in (samples, round((1 - VALIDATION) * samples)))
     return [
         f"The same for all: CoVAE's encoders and decoders of omics, dropout too, {LATENTS} latents in all, "
         f"{samples} tumours, {epochs} epochs of all stages together ({steps:,} steps of at most "
@@ -106,7 +108,7 @@ def shared_notes(spec: RunSpec) -> list[str]:
         "models and of Deep CCA does not fall. MVAE with the ELBO of each modality alone (erratum B4), MVTCAE at alpha "
         f"{ALPHA:.2g} (erratum B3), ALMRF without a location (erratum E2), score models without guidance.",
         f"Weights were chosen on {VALIDATION:.0%} of each class of the training split, with which the runs of this "
-        "table are trained too.",
+        f"table are trained too, by runs of {epochs} epochs on the rest ({fewer:,} steps).",
     ]
 
 
@@ -124,6 +126,7 @@ def tumours(results: Results) -> list[Table]:
         score=score,
         bound=BOUND,
         shared=shared_notes,
+        origin="are those that the sweep of the profile paper chose",
     )
 
 

@@ -194,7 +194,7 @@ def _cost_table(results: Results, caption: str) -> Table:
     """Parameters, and seconds of training and of samples."""
     records = results.all_records()
     devices = "Seconds of training: wall clock, of a machine that may have had other work; of samples: processor time "
-    note = devices + "of one core, or the wall clock where the devices say GPU. Steps are the same for all models."
+    note = devices + "of one core, or the wall clock where the devices say GPU. Epochs are the same for all models."
     return Table(caption, provenance(records), _columns(COSTS), _rows(results, list(COSTS), {}), notes=[note])
 
 

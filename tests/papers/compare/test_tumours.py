@@ -217,6 +217,7 @@ def test_every_model_is_a_row_and_says_what_it_lacks(root: Path, smoke: dict[str
         assert label in lines
     assert "a regularised autoencoder has no likelihood" in text
     assert "4 epochs of all stages together (4 steps of at most 128)" in text
+    assert "on the 42 tumours that its correlations are not taken from (1 instead of 1 steps an epoch)" in text
     assert "by runs of 4 epochs on the rest (4 steps)" in text
     assert "The sweep on validation data is not recorded: make compare-tumours-sweep PROFILE=smoke; these" in text
     assert "these weights are those that the sweep of the profile paper chose." in text

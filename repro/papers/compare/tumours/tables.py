@@ -11,6 +11,7 @@ from repro.papers.compare.methods import TUMOURS, compared_runs, sweep_runs
 from repro.papers.compare.rows import Heading, compared_tables, epochs_in_all, sweep_table
 from repro.papers.compare.tumours.settings import (
     CANONICAL,
+    CANONICAL_HELD_OUT,
     LATENT_DIM,
     LATENTS,
     PROFILES,
@@ -95,20 +96,24 @@ def shared_notes(spec: RunSpec) -> list[str]:
     """
     training, epochs = spec.params["training"], epochs_in_all(spec)
     samples = load_card(TUMOURS).splits["train"].count or 0
-    steps, fewer = (epochs * -(-n // training["batch_size"]) for n in (samples, round((1 - VALIDATION) * samples)))
+    fitted = samples - round(CANONICAL_HELD_OUT * samples)
+    parts = (samples, round((1 - VALIDATION) * samples), fitted)
+    steps, fewer, canonical = (-(-n // training["batch_size"]) for n in parts)  # an epoch
     return [
         f"The same for all: CoVAE's encoders and decoders of omics, dropout too, {LATENTS} latents in all, "
-        f"{samples} tumours, {epochs} epochs of all stages together ({steps:,} steps of at most "
+        f"{samples} tumours, {epochs} epochs of all stages together ({epochs * steps:,} steps of at most "
         f"{training['batch_size']}), AdamW at {training['learning_rate']:g}, which falls after {training['plateau']} "
         "epochs without progress, Gaussian likelihood of unit scale in the loss. No paper compares these models, so "
         "nothing is published.",
         f"Latents: {LATENT_DIM} a modality where each has its own, {LATENTS} shared ones else; MMVAE+ and DMVAE "
         f"{LATENT_DIM} shared and {LATENT_DIM} of each modality, as CoVAE has them. Of their epochs, score-based "
-        f"models train autoencoders for {1 - SCORED:.0%}, CoVAE its Deep CCA for {CANONICAL:.0%}; the rate of score "
-        "models and of Deep CCA does not fall. MVAE with the ELBO of each modality alone (erratum B4), MVTCAE at alpha "
-        f"{ALPHA:.2g} (erratum B3), ALMRF without a location (erratum E2), score models without guidance.",
+        f"models train autoencoders for {1 - SCORED:.0%}, CoVAE its Deep CCA for {CANONICAL:.0%}, on the "
+        f"{fitted} tumours that its correlations are not taken from ({canonical} instead of {steps} steps an epoch); "
+        "the rate of score models and of Deep CCA does not fall. MVAE with the ELBO of each modality alone (erratum "
+        f"B4), MVTCAE at alpha {ALPHA:.2g} (erratum B3), ALMRF without a location (erratum E2), score models without "
+        "guidance.",
         f"Weights were chosen on {VALIDATION:.0%} of each class of the training split, with which the runs of this "
-        f"table are trained too, by runs of {epochs} epochs on the rest ({fewer:,} steps).",
+        f"table are trained too, by runs of {epochs} epochs on the rest ({epochs * fewer:,} steps).",
     ]
 
 

@@ -382,3 +382,17 @@ def test_errors_are_one_line_and_name_the_parameter():
         with pytest.raises(ValueError, match=re.escape(match)) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [1.0, 1e2, 1e4, 1e6])
+def test_density_far_out_along_a_long_skew_is_that_of_double_precision(length: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    tril = torch.eye(6) + 0.3 * torch.randn(6, 6, generator=g).tril(-1)
+    single = AsymmetricLaplace(length * torch.randn(6, generator=g), tril, [3, 3])
+    z = single.rsample((200,), generator=g)
+    double = AsymmetricLaplace(single.m.double(), tril.double(), [3, 3])
+    found, expected = single.log_prob(z), double.log_prob(z.double())
+    assert found.dtype is torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-5)
+    # At the draws themselves it is near the negative entropy, whatever the length: no exponent of 1e12 is left over.
+    assert bool((found.abs() < 100 + 6 * math.log(length + 1)).all())

@@ -36,9 +36,9 @@ HEADINGS: Mapping[str, Heading] = {
     **{f"test/transfer/{name}": ("Accuracy", label, "higher", 3) for name, label in GIVEN.items()},
     **{f"test/mae/{name}": ("MAE", label, "lower", 3) for name, label in (GIVEN | BOTH).items()},
     **{f"test/spearman/{name}": ("Spearman", label, "higher", 3) for name, label in (GIVEN | BOTH).items()},
-    "test/nll/joint": ("NLL", "joint", "lower", 1),
-    **{f"test/nll/{name}/posterior-predictive": ("NLL", f"{x}, predictive", "lower", 1) for name, x in NLL.items()},
-    **{f"test/nll/{name}/ratio": ("NLL", f"{x}, ratio", "lower", 1) for name, x in NLL.items()},
+    "test/nll/joint": ("NLL", "joint", None, 1),
+    **{f"test/nll/{name}/posterior-predictive": ("NLL", f"{x}, predictive", None, 1) for name, x in NLL.items()},
+    **{f"test/nll/{name}/ratio": ("NLL", f"{x}, ratio", None, 1) for name, x in NLL.items()},
 }
 TARGETS = {name: name.rpartition("-to-")[2].removeprefix("joint/") for name in (*GIVEN, *BOTH)}
 FLOORS = {
@@ -64,11 +64,12 @@ READING = (
 BOUND = (
     "NLL in nats, at the scale at which the loss is a negative ELBO, by importance samples (1,000 a point in the paper "
     "profile, 4 of SBM-VAE), high in the mean but for NN-MRF's, whose normaliser is an estimate too. That scale's "
-    "square is the weight, so that NLLs of models of unequal weights differ by it too; of ALMRF, whose surrogate loss "
-    "is no ELBO, it is the penalty's weight all the same. Predictive: of the mean of p(x_m | z) over what is inferred "
-    "from the other modality (1,000 samples; 100 of NN-MRF and SBM-VAE), as CoVAE; ratio: ln p(x) - ln p(x_o), the "
-    "model's true conditional (erratum E16). Fewer samples raise joint and predictive NLLs, and move ratios, "
-    "which are differences, either way: SBM-VAE's are not comparable with the others', nor NN-MRF's predictive ones."
+    "square is the weight, so that NLLs of models of unequal weights differ by it too, and none is called the best; of "
+    "ALMRF, whose surrogate loss is no ELBO, it is the penalty's weight all the same. Predictive: of the mean of "
+    "p(x_m | z) over what is inferred from the other modality (1,000 samples; 100 of NN-MRF and SBM-VAE), as CoVAE; "
+    "ratio: ln p(x) - ln p(x_o), the model's true conditional (erratum E16). Fewer samples raise joint and predictive "
+    "NLLs, and move ratios, which are differences, either way: SBM-VAE's are not comparable with the others', nor "
+    "NN-MRF's predictive ones."
 )
 SCORED_BY = tuple(f"validation/mae/{name}" for name in GIVEN)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from repro.artifacts import render as a
 from repro.artifacts.inventory import Artifact
@@ -149,9 +150,13 @@ def method_tables(
         nudged = {
             k: replace(r, metrics=[replace(m, value=m.value * NUDGE) for m in r.metrics]) for k, r in records.items()
         }
-        other = lookup if whole else _exchanged(theirs, runs, nudged, everywhere=False)
+        beside = _exchanged(theirs, runs, nudged, everywhere=False)
         try:
-            ours, before = _drawn(artifact, profile, theirs, seeds), _drawn(artifact, profile, other, seeds)
+            ours, before = (_drawn(artifact, profile, x, seeds) for x in (theirs, lookup if whole else beside))
+            changed = [_changed(*pair) for pair in zip(before, ours, strict=True)]
+            if whole and not all(changed):  # a method of the very values of the row that it is measured as
+                other = _drawn(artifact, profile, beside, seeds)
+                changed = [c or _changed(x, o) for c, x, o in zip(changed, other, ours, strict=True)]
         except (KeyError, ValueError) as error:  # statistics of no values are errors of value
             reason = str(error.args[0] if error.args else error).split("; it has")[0]
             raise RunError(f"{artifact.name} cannot show {name}: {reason}") from None
@@ -161,8 +166,8 @@ def method_tables(
         if found is None:
             found = before if whole else [_emptied(t) for t in ours]
         found = [
-            None if f is None else _with_row(f, b, o, name, note, missing, first=first)
-            for f, b, o in zip(found, before, ours, strict=True)
+            None if f is None else _with_row(f, b, c, name, note, missing, first=first)
+            for f, b, c in zip(found, before, changed, strict=True)
         ]
     shown = [t for t in found or [] if t is not None and t.rows]
     if not shown:
@@ -209,10 +214,18 @@ def _emptied(table: Table | PlainTable) -> Table | PlainTable:
     return replace(table, groups=(), notes=(), provenance="Own rows alone.")
 
 
+def _changed(before: Table | PlainTable, ours: Table | PlainTable) -> list[Any]:
+    """The rows in which a table differs from another."""
+    if isinstance(ours, PlainTable):
+        return [new for old, new in zip(before.rows, ours.rows, strict=False) if _shown(old) != _shown(new)]
+    former = {row.label: _numbers(row) for row in before.rows}
+    return [row for row in ours.rows if former.get(row.label) != _numbers(row)]
+
+
 def _with_row(
     table: Table | PlainTable,
     before: Table | PlainTable,
-    ours: Table | PlainTable,
+    changed: Sequence[Any],
     name: str,
     note: str,
     missing: str,
@@ -221,13 +234,8 @@ def _with_row(
 ) -> Table | PlainTable | None:
     """A table with a method's rows added; where it is ``first`` in a table of stand-ins, its rows alone or nothing."""
     if isinstance(table, PlainTable):
-        assert isinstance(before, PlainTable)
-        assert isinstance(ours, PlainTable)
-        return _with_plain_row(table, before, ours, name, [note, missing] if missing else [note])
+        return _with_plain_row(table, changed, name, [note, missing] if missing else [note])
     assert isinstance(before, Table)
-    assert isinstance(ours, Table)
-    former = {row.label: _numbers(row) for row in before.rows}
-    changed = [row for row in ours.rows if former.get(row.label) != _numbers(row)]
     if all(_numbers(row) == _numbers(changed[0]) for row in changed):  # rows that differ in their own model alone
         changed = changed[:1]
     rows = [
@@ -241,7 +249,7 @@ def _with_row(
         return replace(table, rows=[*(() if first else table.rows), *rows], notes=[*table.notes, note, *known])
     best = [Row(f"{r.label} − best of the table's rows", _differences(r, table.columns, before)) for r in rows]
     lines = [line for pair in zip(rows, best, strict=True) for line in pair]
-    ranks = [Claim(_ranks(r, before)) for r in rows if not ours.no_verdict]
+    ranks = [Claim(_ranks(r, before)) for r in rows if not before.no_verdict]
     return replace(
         table, groups=[*table.groups, RowGroup(f"Your method {name}", lines)], notes=[*table.notes, note, *ranks]
     )
@@ -285,11 +293,8 @@ def _ranks(row: Row, table: Table) -> str:
     return f"Rank of {row.label} by its mean, with the table's rows: {'; '.join(places) or 'none'}."
 
 
-def _with_plain_row(
-    table: PlainTable, before: PlainTable, ours: PlainTable, name: str, notes: Sequence[str]
-) -> PlainTable:
+def _with_plain_row(table: PlainTable, changed: Sequence[Any], name: str, notes: Sequence[str]) -> PlainTable:
     """Under a table of text: what differs, with the method's name where the row has its label."""
-    changed = [new for old, new in zip(before.rows, ours.rows, strict=False) if _shown(old) != _shown(new)]
     if not changed:
         return table
     rows = [(f"{name} ({row[0]})" if len(changed) > 1 else name, *row[1:]) for row in changed]

@@ -338,6 +338,28 @@ def test_ranks_and_differences(smoke: Smoke) -> None:
     assert table.rows == rows._drawn(find("gmrf-table1"), "smoke", lookup, 1)[0].rows
 
 
+def test_a_method_of_the_values_of_the_row_that_it_is_measured_as_has_a_row_too(smoke: Smoke) -> None:
+    """As one has that is the same model of the same seed."""
+    source = Source("nowhere.py", "build", "0" * 64, "")
+    (spec,) = rows.method_runs(find("gmrf-table1"), "smoke", 1, "mine", source, {})
+    twin = next(s for s in smoke.specs if s.method == measured_as(spec).method)
+    record = replace(smoke.record(twin.method), spec=spec)
+
+    def lookup(asked: RunSpec) -> Record | None:
+        return record if asked == spec else smoke.store.record(asked)
+
+    before = rows._drawn(find("gmrf-table1"), "smoke", lookup, 1)
+    for was, table in zip(
+        before, rows.method_tables(find("gmrf-table1"), "smoke", {"mine": [spec]}, lookup, 1), strict=True
+    ):
+        own = next(r for r in table.rows if r.label == "MVAE")
+        assert table.groups[-1].rows[0].label == "mine"
+        assert {k: c.mean for k, c in table.groups[-1].rows[0].cells.items()} == {
+            k: c.mean for k, c in own.cells.items()
+        }
+        assert table.rows == was.rows
+
+
 def test_every_table_of_trained_models_has_a_row_to_add_one_to() -> None:
     """Runs of a method exist for each of them, are told from the table's own, and lead back to its experiment."""
     source, found = Source("nowhere.py", "build", "0" * 64, ""), 0

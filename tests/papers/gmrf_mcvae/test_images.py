@@ -417,6 +417,15 @@ def test_a_pilot_is_measured_on_as_few_images_as_a_smoke_run_holds_out() -> None
     assert "to be read against the floor alone" in found["validation/unconditional/frechet-classifier"].protocol
 
 
+@pytest.mark.parametrize(("number", "few"), [(257, True), (258, False)])
+def test_only_a_pilot_of_few_images_is_said_to_have_few(number: int, few: bool) -> None:
+    """Halves of them, for the floor, need one more than there are features, 128."""
+    spec = next(iter(plan("table2-sweep", "smoke").values()))[0]
+    held_out = digits("train", number)
+    evaluation = image_evaluation._Evaluation(Copying(spec, held_out), {"test": held_out}, spec, "cpu")
+    assert evaluation.features["frechet-classifier"].low_rank == few
+
+
 def test_one_class_is_refused_for_coherence() -> None:
     spec = image_spec("polymnist", "gmrf_mcvae", 0, "smoke")
     test = digits("test", 260, classes=1)

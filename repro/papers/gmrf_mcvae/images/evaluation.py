@@ -137,7 +137,8 @@ class _Evaluation:
         else:
             own = {m: c.features for m, c in self.classifiers.items()}
             pilot = self.settings.get("split", "test") != "test"  # which a smoke run has 50 images for
-            found = {"frechet-classifier": _Features("classifier of each modality", own, pilot)}
+            few = self.number // 2 <= max(c.feature_dim for c in self.classifiers.values())  # a half, for the floor
+            found = {"frechet-classifier": _Features("classifier of each modality", own, pilot and few)}
         reason = "FID is left out of this profile: Inception takes longer than the training"
         try:
             inception = load_inception()

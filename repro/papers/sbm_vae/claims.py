@@ -68,7 +68,8 @@ def _stable(evidence: Evidence, metric: str) -> list[Comparison]:
     numbers = sorted(int(r.split(", ")[1].split()[0]) for r in evidence.rows if r.startswith("SBM-VAE, "))
     ends = [evidence.values(f"SBM-VAE, {n} modalities", metric) for n in (numbers[0], numbers[-1])]
     ratio = fmean(ends[1]) / fmean(ends[0])
-    text = f"Fréchet distance with {numbers[-1]} over {numbers[0]} modalities: {ratio:.2f} (at most {STABLE})"
+    text = f"Fréchet distance of the first modality, with {numbers[-1]} over {numbers[0]} modalities: {ratio:.2f}"
+    text += f" (at most {STABLE})"
     return [Comparison(text, ratio <= STABLE, min(map(len, ends)))]
 
 

@@ -409,6 +409,7 @@ def test_too_few_samples_for_the_features_are_counted() -> None:
         evaluate(Copying(spec, test), {"test": test}, spec)
 
 
+@pytest.mark.slow
 def test_a_pilot_is_measured_on_as_few_images_as_a_smoke_run_holds_out() -> None:
     spec = next(iter(plan("table2-sweep", "smoke").values()))[0]
     held_out = digits("train", spec.params["data"]["held_out"])

@@ -97,8 +97,8 @@ class Measured:
             evaluation = median(r.evaluation_seconds for r in known)
             return Cost(step * _steps(spec) + evaluation, megabytes, SOURCES[1], _on_gpu(known[0]))
         others = self.methods.get((spec.paper, spec.dataset, spec.method), [])
-        if others:  # of other numbers of samples: by how far the estimate was off for them
-            ratio = median(_seconds(r) / expected(r.spec, cached_speed() or REFERENCE)[0] for r in others)
+        if others:  # of other numbers of samples: by how far the estimate was off for them; other work only lengthens
+            ratio = min(_seconds(r) / expected(r.spec, cached_speed() or REFERENCE)[0] for r in others)
             return Cost(estimated * ratio, megabytes, SOURCES[2], False)
         return Cost(estimated, megabytes, SOURCES[2], False)
 

@@ -30,7 +30,7 @@ LINES = {
     "sbm_vae": "Single-modality autoencoders whose latents a score-based model joins.",
     "covae": "A joint prior with correlated latents, so that what is generated is as correlated as the data.",
     "pretrained": "The networks that the experiments take as given, trained here.",
-    "compare": "What no paper shows: the papers' models on the same three modalities.",
+    "compare": "What no paper shows: the papers' models on the same data.",
 }
 KINDS = {"reproduced": "good", "contradicted": "bad", "inconclusive": "open", "not run": "none"}
 PROFILE_WORDS = {

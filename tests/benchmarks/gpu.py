@@ -164,7 +164,8 @@ def built(spec: RunSpec, device: str) -> TrainableModel:
 
 def noise(model: TrainableModel, number: int, device: str) -> Dataset:
     """Values in [0, 1] in the shapes of a split: a step takes as long on them."""
-    data = {m: torch.rand(number, *s.shape, device=device) for m, s in model.modalities.items()}
+    with isolated_rng(0):
+        data = {m: torch.rand(number, *s.shape).to(device) for m, s in model.modalities.items()}
     return Dataset("noise", "train", dict(model.modalities), data)
 
 

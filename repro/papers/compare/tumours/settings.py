@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from repro.papers.compare import methods
 from repro.papers.compare.methods import LABELS, REGULARISED, SCORE, TUMOURS, VARIANTS, chosen_weights
 from repro.papers.covae.settings import PATIENCE, model_settings
 from repro.papers.mrf_mvae.skewed.experiment import spec as skewed_spec
@@ -18,19 +19,16 @@ MODALITIES = ("mrna", "mirna")
 LATENTS, LATENT_DIM = 32, 16
 
 # CoVAE's omics experiments: networks, dropout, batch, rate, epochs and estimates. Its Deep CCA is a fifth of its epochs
-# there too, on top of the 200; here all stages together have 200. Score models and Markov chains are this package's.
+# there too, on top of the 200; here all stages together have 200. Score models are those of the other comparisons, and
+# Markov chains this package's.
 _PAPER = {
+    **{k: methods.PROFILES["paper"][k] for k in ("potential_widths", "score", "sampling", "timed", "seeds")},
     "epochs": 200,
-    "potential_widths": [128, 128, 128],
     "chains": {"sampler": "metropolis", "num_chains": 1000, "burn_in": 300, "thinning": 25, "num_kept": 4},
-    "score": {"width": 16, "multipliers": [1, 2], "blocks": 1, "decay": 0.999},
-    "sampling": {"sampler": "dpm_solver", "num_steps": 20},
     "draws": 32,
     "likelihood": {"points": 500, "importance_samples": 1_000, "predictive_samples": 1_000},
     "slow_predictive_samples": 100,
     "score_importance_samples": 4,
-    "timed": 1_000,
-    "seeds": 3,
 }
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "paper": _PAPER,

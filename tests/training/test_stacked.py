@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from repro.datasets.base import Dataset, ModalitySpec
 from repro.model import Loss, Stage, TrainableModel, isolated_rng
 from repro.training import NonFiniteLossError, TrainingSettings, TrainingStopped, train
 from repro.training.loop import training
-from repro.training.stacked import train_stacked
+from repro.training.stacked import NotStackableError, Stack, train_stacked
+from repro.training.steps import EagerStep
 from tests.engine.test_devices import LONG, MODELS, dataset, devices, pretend, trainable
 
 SEEDS = range(3)
@@ -200,6 +202,32 @@ def test_what_cannot_be_stacked_is_said_in_one_line(name: str) -> None:
     one_after_another(alone, data(), settings())
     for a, b in zip(alone, stacked, strict=True):
         assert name.startswith("a count") or all(torch.equal(x, b.state_dict()[k]) for k, x in a.state_dict().items())
+
+
+@pytest.mark.parametrize("precisions", [(torch.float32,), (torch.float32, torch.float64)])
+def test_gradients_that_rounding_alone_tells_apart_are_the_same(
+    precisions: tuple[torch.dtype, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a hidden unit at 0 but for rounding does to single precision, and what a wrong loss does to both."""
+    computed, tried = Stack._computed, []
+
+    def off(self: Stack, *arguments: Any) -> Any:
+        gradients, terms = computed(self, *arguments)
+        tried.append(gradients["layer.weight"].dtype)
+        if tried[-1] in precisions:
+            gradients["layer.weight"][1] *= 1.1
+        return gradients, terms
+
+    monkeypatch.setattr(Stack, "_computed", off)
+    models = [Toy(s) for s in SEEDS]
+    before = [{k: x.clone() for k, x in m.state_dict().items()} for m in models]
+    steps = [EagerStep(m, m.stages()[0], torch.optim.Adam(m.parameters())) for m in models]
+    refused = pytest.raises(NotStackableError, match=r"the gradient of layer\.weight of seed 1 at once is not")
+    with refused if torch.float64 in precisions else nullcontext():
+        Stack(steps, [data().data] * len(SEEDS))
+    assert tried == [torch.float32, torch.float64]
+    for model, values in zip(models, before, strict=True):
+        assert all(torch.equal(x, values[k]) for k, x in model.state_dict().items())
 
 
 def test_captured_steps_are_not_stacked() -> None:

@@ -15,12 +15,13 @@ from repro.artifacts.render import plan, unique
 from repro.cli.main import main
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.engine.store import RunStore
+from repro.experiment import Results
 from repro.papers import experiment_of
 from repro.papers.compare.best import best_note
 from repro.papers.compare.priors.experiment import Priors
 from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, priors_spec, structure_of
 from repro.papers.compare.priors.structures import Structure, build_structure
-from repro.papers.compare.priors.tables import GUIDED, REFERENCES
+from repro.papers.compare.priors.tables import GUIDED, REFERENCES, priors_correlated
 from repro.records import Record
 from repro.report.cells import Cell
 from repro.report.tables import Column, Row
@@ -135,6 +136,12 @@ def test_unknown_structures_methods_and_datasets_are_named() -> None:
         priors_spec("covae", 0, "smoke")
     with pytest.raises(ValueError, match="unknown dataset 'polymnist'; one of copula, mnist_triples"):
         priors_spec("prior_score", 0, "smoke", "polymnist")
+    with pytest.raises(ValueError, match="unknown reading 'glyph'; one of image, digit"):
+        priors_spec("prior_score", 0, "smoke", "mnist_triples", alike="glyph")
+    with pytest.raises(ValueError, match=r"rho is 1, must be in \[0, 1\)"):
+        priors_spec("prior_score", 0, "smoke", "correlated_mnist3", rho=1)
+    with pytest.raises(ValueError, match="copula takes seed, not rho"):
+        priors_spec("prior_score", 0, "smoke", rho=0.5)
     with pytest.raises(ValueError, match="no structure is fitted to the encodings yet"):
         Priors().build(priors_spec("prior_gaussian", 0, "smoke")).generate(2)
 
@@ -253,3 +260,28 @@ def test_table_and_figure_through_the_command_line(smoke: Path) -> None:
     command = ["run", "compare/priors-copula-cost", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
     assert main([*command, "--runs", str(smoke / "runs"), "--results", str(smoke / "results")]) == 0
     assert (folder / "priors-copula-cost.png").stat().st_size > 10_000
+
+
+def test_correlated_images_are_measured_at_every_correlation(tmp_path: Path) -> None:
+    """Two structures, one of which draws nothing by itself where guidance is all that it adds."""
+    methods = ("prior_gaussian", "prior_score_guided")
+    runs, rows = tmp_path / "runs", plan(find("compare/priors-correlated"), "smoke")
+    specs = [s for found in rows.values() for s in found]
+    assert {s.params["data"]["rho"] for s in specs} == {0.3, 0.6, 0.9}
+    assert {s.dataset for s in specs} == {"correlated_mnist3"}
+    command = ["run", "compare-priors-correlated", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
+    for spec in specs:
+        if spec.method in methods and spec.seed == 0 and spec.params["data"]["rho"] == 0.9:
+            assert main([*command, "--key", spec.key, "--runs", str(runs)]) == 0
+            names = {m.name for m in RunStore(runs).record(spec).metrics}
+            assert {"test/images/given-one", "test/images/given-two", "test/images/data"} <= names
+            assert ("test/images/joint" in names) == (spec.method != GUIDED)
+    (table,) = priors_correlated(
+        Results("priors-correlated", "smoke", None, rows, RunStore(runs).record, lambda spec: {})
+    )
+    assert table.caption.endswith("correlated MNIST of three modalities, ρ = 0.9 between every two")
+    cells = {row.label: row.cells for row in table.rows}
+    assert cells["Gaussian MRF"]["test/images/joint"].mean is not None
+    assert cells[LABELS[GUIDED]]["test/images/joint"].reason.startswith("guidance acts where something is observed")
+    assert cells["Score model"]["test/images/joint"].reason == "not run"
+    assert table.floors[1].cells["test/images/given-two"].mean > 0.3  # true images are correlated

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from repro.datasets import Dataset
-from repro.datasets.base import specs
+from repro.datasets.base import ModalitySpec, specs
 from repro.datasets.card import load_card
 from repro.metrics.correlation import canonical_correlations
 from repro.metrics.frechet import batch_statistics, frechet_distance
@@ -31,7 +31,7 @@ from repro.papers.compare.correlated.measures import (
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
-__all__ = ["build_run", "evaluate_triples"]
+__all__ = ["build_run", "evaluate_triples", "images_of"]
 
 CHUNK = 1000
 FEATURES = "classifier of MNIST"
@@ -204,7 +204,16 @@ def evaluate_triples(
     return [size, *run.data(), *run.joint(), *run.conditional(1, 10), *run.conditional(2, 20)]
 
 
+def images_of(modalities: Mapping[str, ModalitySpec]) -> dict[str, ModalitySpec]:
+    """The images among a dataset's modalities, whose others are the latents that they were drawn from."""
+    return {m: s for m, s in modalities.items() if s.kind == "image"}
+
+
 def build_run(spec: RunSpec) -> MultimodalModel:
     """The untrained model of a run, of its dataset's images alone."""
-    modalities = {m: s for m, s in specs(load_card(spec.dataset)).items() if s.kind == "image"}
-    return build(spec.method, modalities, spec.params["model"], spec.params["evaluation"].get("sampling"))
+    return build(
+        spec.method,
+        images_of(specs(load_card(spec.dataset))),
+        spec.params["model"],
+        spec.params["evaluation"].get("sampling"),
+    )

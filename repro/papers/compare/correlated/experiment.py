@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro import datasets
 from repro.experiment import Cost, Experiment
-from repro.papers.compare.correlated.settings import DATASET, compare_spec
+from repro.papers.compare.correlated.settings import DATASET, LABELS, compare_spec
 from repro.records import Metric, RunSpec
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ class Correlated(Experiment):
     """The three models with the same encoders and decoders, and the same number of epochs."""
 
     datasets = (DATASET,)
+
+    def owns(self, spec: RunSpec) -> bool:
+        """By the method, since other comparisons have the same data."""
+        return spec.method in LABELS and super().owns(spec)
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`~repro.papers.compare.correlated.settings.compare_spec`, with ``rho`` among the changes."""

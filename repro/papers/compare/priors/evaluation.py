@@ -16,6 +16,9 @@ from repro.datasets.base import specs
 from repro.datasets.card import load_card
 from repro.networks.cost import timed
 from repro.papers.compare.building import fully_connected_autoencoders
+from repro.papers.compare.correlated.evaluation import evaluate_triples as evaluate_correlated
+from repro.papers.compare.correlated.evaluation import images_of
+from repro.papers.compare.correlated.settings import DATASET as CORRELATED
 from repro.papers.compare.measures import reconstruction
 from repro.papers.compare.priors.model import StructuredAutoencoders
 from repro.papers.compare.priors.settings import structure_of
@@ -72,6 +75,9 @@ def _copula(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: Ru
     return found + floor_metrics(tasks, data["reference"])
 
 
+EVALUATIONS = {"copula": _copula, "mnist_triples": evaluate_triples, CORRELATED: evaluate_correlated}
+
+
 def evaluate(
     model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu"
 ) -> list[Metric]:
@@ -85,15 +91,14 @@ def evaluate(
     """
     model.to(device).eval()
     found = _costs(model, data, spec, device)
-    if spec.dataset == "copula":
-        return found + _copula(model, data, spec, device)
-    metrics = evaluate_triples(model, data, spec, device)
+    metrics = EVALUATIONS[spec.dataset](model, data, spec, device)
     if structure_of(spec) == GUIDED:
-        metrics = [m for m in metrics if not m.name.startswith("test/unconditional/")]
+        metrics = [m for m in metrics if not m.name.startswith("test/unconditional/") and not m.name.endswith("/joint")]
     return found + metrics
 
 
 def build(spec: RunSpec) -> StructuredAutoencoders:
     """The autoencoders alone: the structure has no part in their initialisation, training or weights."""
-    modalities = specs(load_card(spec.dataset))
+    every = specs(load_card(spec.dataset))
+    modalities = images_of(every) if spec.dataset == CORRELATED else every
     return StructuredAutoencoders(modalities, fully_connected_autoencoders(modalities, **spec.params["model"]))

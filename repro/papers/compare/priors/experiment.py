@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro import datasets
 from repro.experiment import Cost, Experiment
+from repro.papers.compare.correlated.experiment import Correlated
 from repro.papers.compare.priors.settings import LABELS, PROFILES, priors_spec
 from repro.records import Metric, RunSpec
 
@@ -18,11 +19,11 @@ __all__ = ["Priors"]
 
 # Seconds of one core's processor, measured: an epoch of the autoencoders on 10,000 samples, an epoch of a fit
 # on as many, drawing 10,000 latents once, and the rest of a run.
-AUTOENCODER_SECONDS = {"copula": 0.2, "mnist_triples": 3.0}
+AUTOENCODER_SECONDS = {"copula": 0.2, "mnist_triples": 3.0, "correlated_mnist3": 2.4}
 FIT_SECONDS = {"prior_laplace": 0.1, "prior_neural": 1.6, "prior_score": 1.7, "prior_score_guided": 2.2}
 DRAW_SECONDS = {"prior_neural": 15.0, "prior_score": 8.0, "prior_score_guided": 10.0}
 OVERHEAD_SECONDS = 15.0
-# The paper profile of the triples has networks that take this many times more.
+# The paper profile of images has networks that take this many times more.
 WIDER = 16.0
 PEAK_MEGABYTES = 1500
 
@@ -37,13 +38,19 @@ class Priors(Experiment):
         return spec.method in LABELS and super().owns(spec)
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
-        """As :func:`priors_spec`, with ``dataset`` among the changes."""
+        """As :func:`priors_spec`, with ``dataset`` and what it takes among the changes."""
         return priors_spec(method, seed, profile, **changes)
 
     def load(self, spec: RunSpec) -> dict[str, Dataset]:
-        """The training split, the held-out one where there is one, the test split, and the copula's reference."""
-        data, number = spec.params["data"], spec.params["evaluation"]["num_samples"]
+        """The training split, the held-out one where there is one, the test split, and the copula's reference.
+
+        Of correlated images what :meth:`Correlated.load` gives.
+        """
+        data = spec.params["data"]
+        if spec.dataset == "correlated_mnist3":
+            return Correlated().load(spec)
         if spec.dataset == "copula":
+            number = spec.params["evaluation"]["num_samples"]
             sizes = {"train": data["train_samples"], "test": number, "reference": number}
             return {
                 s: datasets.load_dataset("copula", split=s, seed=data["seed"], num_samples=n) for s, n in sizes.items()
@@ -69,7 +76,10 @@ class Priors(Experiment):
         samples = data["train_samples"] / 10_000
         fit = spec.params["structure"].get("training", {}).get("epochs", 0) * FIT_SECONDS.get(spec.method, 0.0)
         seconds = samples * (AUTOENCODER_SECONDS[spec.dataset] * training["epochs"] + fit)
-        draws = 5 if spec.dataset == "copula" else 3  # joint samples, and given each modality that is observed
-        seconds += draws * DRAW_SECONDS.get(spec.method, 0.0) * evaluation["num_samples"] / 10_000
-        wider = WIDER if (spec.dataset, spec.profile) == ("mnist_triples", "paper") else 1.0
+        if spec.dataset == "correlated_mnist3":  # given one or two of three modalities
+            drawn = data["test_samples"] + 6 * evaluation["points"] * evaluation["draws"]
+        else:  # joint samples, and given each modality that is observed
+            drawn = (5 if spec.dataset == "copula" else 3) * evaluation["num_samples"]
+        seconds += DRAW_SECONDS.get(spec.method, 0.0) * drawn / 10_000
+        wider = WIDER if spec.dataset != "copula" and spec.profile == "paper" else 1.0
         return Cost(wider * seconds + OVERHEAD_SECONDS, PEAK_MEGABYTES)

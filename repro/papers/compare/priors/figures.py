@@ -7,11 +7,17 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from repro.experiment import Results, artifact
-from repro.papers.compare.priors.tables import copula_runs, triples_runs
+from repro.experiment import Results, Rows, artifact
+from repro.papers.compare.priors.tables import copula_runs, digits_runs, runs_of, triples_runs
 from repro.report.plotting import PALETTE, new_figure, use_style
 
-__all__ = ["priors_copula_cost", "priors_triples_cost", "quality_against_cost"]
+__all__ = [
+    "priors_copula_cost",
+    "priors_correlated_cost",
+    "priors_digits_cost",
+    "priors_triples_cost",
+    "quality_against_cost",
+]
 
 MARKERS = "osD^vPX*"
 # Task to (title, metric, metric of what reconstructions or true images have, axis), by dataset.
@@ -34,15 +40,24 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str, str, str]]] = {
         "joint": ("joint samples", "test/unconditional/coherence", "test/true/coherence", "coherence"),
         "conditional": ("given one modality", "test/conditional/coherence", "test/true/accuracy", "coherence"),
     },
+    "correlated_mnist3": {
+        "joint": ("joint samples, ρ = 0.9", "test/images/joint", "test/images/data", "correlation read from images"),
+        "conditional": (
+            "given one modality, ρ = 0.9",
+            "test/images/given-one",
+            "test/images/data",
+            "correlation read from images",
+        ),
+    },
 }
-CEILING = {"copula": "reconstructions", "mnist_triples": "true images"}
+CEILING = {"copula": "reconstructions", "mnist_triples": "true images", "correlated_mnist3": "true images"}
 
 
 def quality_against_cost(dataset: str, results: Results) -> Figure:
     """A panel a task, a point a structure: the mean over seeds, with a bar from the lowest to the highest seed.
 
     Arguments:
-        dataset: ``"copula"`` or ``"mnist_triples"``.
+        dataset: ``"copula"``, ``"mnist_triples"`` or ``"correlated_mnist3"``.
         results: Of the structures' runs.
 
     Raises:
@@ -85,3 +100,20 @@ def priors_copula_cost(results: Results) -> Figure:
 def priors_triples_cost(results: Results) -> Figure:
     """The structures on MNIST triples."""
     return quality_against_cost("mnist_triples", results)
+
+
+@artifact("priors-digits-cost", runs=digits_runs)
+def priors_digits_cost(results: Results) -> Figure:
+    """The structures on MNIST triples whose first two modalities are two images of one digit."""
+    return quality_against_cost("mnist_triples", results)
+
+
+def most_correlated_runs(profile: str, seeds: int | None) -> Rows:
+    """Each structure on correlated MNIST at the largest correlation."""
+    return runs_of("correlated_mnist3", profile, seeds, rho=0.9)
+
+
+@artifact("priors-correlated-cost", runs=most_correlated_runs)
+def priors_correlated_cost(results: Results) -> Figure:
+    """The structures on correlated MNIST at the largest correlation."""
+    return quality_against_cost("correlated_mnist3", results)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from repro.papers.mrf_mvae.triples.readings import ALIKE
 from repro.records import RunSpec, changed, of_profile
 
-__all__ = ["LABELS", "ORACLE", "PROFILES", "priors_spec", "structure_of"]
+__all__ = ["DATA", "LABELS", "ORACLE", "PROFILES", "RHOS", "priors_spec", "structure_of"]
 
 # Method to label, in the order of the rows; each is "prior_" and the structure's name in structures.py.
 LABELS = {
@@ -28,7 +29,7 @@ PREFIX = "prior_"
 # keeps the latents within bounds, what they have in common is the structure's. Epochs, widths and chains are this
 # package's; nothing was chosen on any split.
 COPULA = {"latent_dim": 4, "beta": 0.001}
-TRIPLES = {"latent_dim": 16, "beta": 0.1}
+IMAGES = {"latent_dim": 16, "beta": 0.1}
 CHAINS = {"sampler": "metropolis", "num_chains": 1000, "burn_in": 400, "thinning": 50, "num_kept": 4}
 # Widths, sizes and lengths of a profile; the others change what they name.
 _COPULA = {
@@ -47,7 +48,7 @@ _COPULA = {
 }
 # Networks, epochs and batch of MRF MVAE's comparison on these data (appendix D.2), the score's of Table 4.
 _TRIPLES = {
-    "autoencoders": {**TRIPLES, "widths": [1024] * 4},
+    "autoencoders": {**IMAGES, "widths": [1024] * 4},
     "training": {"epochs": 100, "batch_size": 128, "learning_rate": 1e-3},
     "fit": {"epochs": 100, "batch_size": 128, "learning_rate": 1e-3},
     "widths": [1024] * 3,
@@ -60,6 +61,18 @@ _TRIPLES = {
     "timed": 1_000,
     "seeds": 3,
 }
+# Networks and epochs of the triples, sizes, batch and rate of CoVAE's experiments on correlated MNIST, whose narrow
+# profiles are fully connected too.
+_CORRELATED = {
+    **{k: _TRIPLES[k] for k in ("autoencoders", "widths", "score", "energy", "timed", "seeds")},
+    "training": {"epochs": 100, "batch_size": 256, "learning_rate": 1e-3},
+    "fit": {"epochs": 100, "batch_size": 256, "learning_rate": 1e-3},
+    "chains": CHAINS,
+    "train_samples": 20_000,
+    "test_samples": 5_000,
+    "points": 1_000,
+    "draws": 4,
+}
 _SMOKE = {
     "autoencoders": {"widths": [16]},
     "training": {"epochs": 1, "batch_size": 100, "learning_rate": 1e-3},
@@ -68,7 +81,6 @@ _SMOKE = {
     "chains": {"num_chains": 100, "burn_in": 20, "thinning": 5},
     "score": {"width": 8, "blocks": 1, "decay": 0.9},
     "energy": [8],
-    "num_samples": 200,
     "timed": 50,
     "seeds": 2,
 }
@@ -86,7 +98,7 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             timed=500,
             seeds=1,
         ),
-        "smoke": changed(_COPULA, **_SMOKE, train_samples=400, transport_samples=50),
+        "smoke": changed(_COPULA, **_SMOKE, train_samples=400, num_samples=200, transport_samples=50),
     },
     "mnist_triples": {
         "paper": _TRIPLES,
@@ -115,9 +127,48 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             timed=500,
             seeds=1,
         ),
-        "smoke": changed(_TRIPLES, **_SMOKE, train_samples=500),
+        "smoke": changed(_TRIPLES, **_SMOKE, train_samples=500, num_samples=200),
+    },
+    "correlated_mnist3": {
+        "paper": _CORRELATED,
+        "overnight": changed(
+            _CORRELATED,
+            autoencoders={"widths": [400, 200]},
+            training={"epochs": 60, "patience": 5},
+            fit={"epochs": 30},
+            widths=[256, 256, 256],
+            score={"width": 32, "blocks": 1, "decay": 0.999},
+            energy=[256, 256, 256],
+            validation_samples=2_000,
+        ),
+        "quick": changed(
+            _CORRELATED,
+            autoencoders={"widths": [400, 200]},
+            training={"epochs": 12},
+            fit={"epochs": 8},
+            widths=[64, 64, 64],
+            score={"width": 32, "blocks": 1, "decay": 0.995},
+            energy=[128, 128, 128],
+            train_samples=10_000,
+            test_samples=2_000,
+            points=500,
+            timed=500,
+            seeds=1,
+        ),
+        # Of the samples more have to be held out than three modalities have latents.
+        "smoke": changed(_CORRELATED, **_SMOKE, train_samples=600, test_samples=80, points=40),
     },
 }
+# What a dataset takes beside its sizes: the first two modalities of triples show the same image (erratum M7), the
+# latents of correlated images have this correlation.
+DATA: Mapping[str, Mapping[str, Any]] = {
+    "copula": {"seed": 0},
+    "mnist_triples": {"alike": "image"},
+    "correlated_mnist3": {"rho": 0.6, "seed": 0},
+}
+RHOS = (0.3, 0.6, 0.9)
+SIZES = ("train_samples", "validation_samples", "test_samples", "held_out")
+MEASURED = ("num_samples", "transport_samples", "points", "draws", "timed")
 SDE = (1.0, 5.0)  # SBM-VAE, Table 4, below ten modalities
 GAMMA = 1000 / 256  # SBM-VAE, Table 4: 1000 on a mean over batches of 256
 HELD_OUT = 0.1  # of the encodings, for the correlations of CoVAE's prior
@@ -137,36 +188,41 @@ def _structure(method: str, p: Mapping[str, Any]) -> dict[str, Any]:
     }.get(method, {})
 
 
-def priors_spec(method: str, seed: int, profile: str, dataset: str = "copula") -> RunSpec:
+def priors_spec(method: str, seed: int, profile: str, dataset: str = "copula", **data: Any) -> RunSpec:
     """The specification of one run, every hyper-parameter resolved.
 
     Arguments:
         method: One of ``LABELS``.
         seed: Seed of the autoencoders and of the fit; the data's seed is always 0.
         profile: The profile.
-        dataset: ``"copula"`` or ``"mnist_triples"`` (the first two modalities show the same image).
+        dataset: ``"copula"``, ``"mnist_triples"`` or ``"correlated_mnist3"``.
+        data: What the dataset takes in place of ``DATA``: ``alike`` of triples, ``"image"`` or ``"digit"``; ``rho`` of
+            correlated images, in [0, 1).
 
     Raises:
-        ValueError: If the method or the dataset is unknown.
+        ValueError: If the method, the dataset, or what it takes is unknown or out of range.
         NoProfileError: If the dataset has no settings of the profile.
     """
     if method not in LABELS:
         raise ValueError(f"unknown method {method!r}; one of {', '.join(LABELS)}")
     if dataset not in PROFILES:
         raise ValueError(f"unknown dataset {dataset!r}; one of {', '.join(PROFILES)}")
+    own = DATA[dataset]
+    if unknown := [k for k in data if k not in own]:
+        raise ValueError(f"{dataset} takes {', '.join(own)}, not {', '.join(unknown)}")
+    if data.get("alike", "image") not in ALIKE:
+        raise ValueError(f"unknown reading {data['alike']!r}; one of {', '.join(ALIKE)}")
+    if not 0 <= data.get("rho", 0.0) < 1:
+        raise ValueError(f"rho is {data['rho']}, must be in [0, 1)")
     p = of_profile(PROFILES[dataset], profile)
-    evaluation = {k: p[k] for k in ("num_samples", "transport_samples", "timed") if k in p} | {"seed": 0}
-    data = {"train_samples": p["train_samples"]}
-    if dataset == "copula":
-        data["seed"] = 0
-    else:
-        data |= {"held_out": p["held_out"], "alike": "image"}
+    evaluation = {k: p[k] for k in MEASURED if k in p} | {"seed": 0}
+    if dataset == "mnist_triples":
         evaluation["split"] = "test"
     params = {
         "model": p["autoencoders"],
         "structure": _structure(method, p),
         "training": p["training"],
-        "data": data,
+        "data": {k: p[k] for k in SIZES if p.get(k) is not None} | own | data,
         "evaluation": evaluation,
     }
     return RunSpec("compare", dataset, method, seed, profile, params)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.best import best_note
-from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, priors_spec
-from repro.records import Record, of_profile
+from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, RHOS, priors_spec
+from repro.papers.mrf_mvae.triples.readings import ALIKE
+from repro.records import Record, of_profile, provenance
 from repro.report.cells import Cell
 from repro.report.tables import Column, Row, Table
 
-__all__ = ["priors_copula", "priors_table", "priors_triples", "runs_of"]
+__all__ = ["priors_copula", "priors_correlated", "priors_digits", "priors_table", "priors_triples", "runs_of"]
 
 GUIDED = "prior_score_guided"
 SECONDS = {
@@ -37,6 +39,16 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, str, str | None, int]]] = {
         "test/conditional/frechet/classifier/mean": ("Given one modality", "Fréchet distance", "lower", 1),
         **SECONDS,
     },
+    "correlated_mnist3": {
+        "test/images/joint": ("Correlation read from images", "joint", None, 3),
+        "test/images/given-one": ("Correlation read from images", "given one", None, 3),
+        "test/images/given-two": ("Correlation read from images", "given two", None, 3),
+        "test/frechet/joint": ("Fréchet distance", "joint", "lower", 1),
+        "test/frechet/given-one": ("Fréchet distance", "given one", "lower", 1),
+        "test/mae/given-one": ("MAE", "given one", "lower", 4),
+        "test/mae/given-two": ("MAE", "given two", "lower", 4),
+        **SECONDS,
+    },
 }
 # Rows that are no structure, of one set of metrics in every task: label, and the metric in a column's place.
 REFERENCES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -54,23 +66,41 @@ REFERENCES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
             "test/unconditional/frechet/classifier/mean": "test/true/frechet/classifier/mean",
         }
     },
-}
-TITLES = {
-    "copula": "the Gaussian copula; distances x 1000",
-    "mnist_triples": "MNIST triples, the first two modalities the same image",
+    "correlated_mnist3": {
+        "True images": {
+            k: f"test/{k.split('/')[1]}/data"
+            for k in COLUMNS["correlated_mnist3"]
+            if k not in SECONDS and not k.startswith("test/mae/")
+        },
+        "Mean training image": {k: "test/mae/data" for k in COLUMNS["correlated_mnist3"] if k.startswith("test/mae/")},
+    },
 }
 READING = {
     "copula": "Distances are Table I's: decoder means clipped to [0, 1], mean over pairs of modalities and coordinates "
     "and over which modality is given. The first does not see where mass lies: read it with the exact one.",
     "mnist_triples": "Coherence: the first two modalities show the same digit, or the one that is generated shows the "
     "observed one's digit. Fréchet distance: features of the digit classifier of MNIST.",
+    "correlated_mnist3": "Correlation read from images: a ridge regression on true training images reads the latents "
+    "that an image was drawn from; the mean correlation between what it reads from two generated images, or from an "
+    "observed and a generated one. Its own error lowers it for true images too: near theirs is good, above it no "
+    "better. Fréchet distance: features of the digit classifier of MNIST, against true test images. MAE: absolute "
+    "error of the mean of several samples, intensities in [0, 1].",
 }
 
 
-def runs_of(dataset: str, profile: str, seeds: int | None) -> Rows:
-    """Each structure's runs on a dataset."""
+def _title(data: Mapping[str, Any]) -> str:
+    """Of the data of a run."""
+    if "alike" in data:
+        return f"MNIST triples, the first two modalities {ALIKE[data['alike']]}"
+    if "rho" in data:
+        return f"correlated MNIST of three modalities, ρ = {data['rho']:g} between every two"
+    return "the Gaussian copula; distances x 1000"
+
+
+def runs_of(dataset: str, profile: str, seeds: int | None, **data: Any) -> Rows:
+    """Each structure's runs on a dataset, with what it takes, as :func:`priors_spec`."""
     number = of_profile(PROFILES[dataset], profile)["seeds"] if seeds is None else seeds
-    return {label: [priors_spec(m, s, profile, dataset) for s in range(number)] for m, label in LABELS.items()}
+    return {label: [priors_spec(m, s, profile, dataset, **data) for s in range(number)] for m, label in LABELS.items()}
 
 
 def copula_runs(profile: str, seeds: int | None) -> Rows:
@@ -81,6 +111,20 @@ def copula_runs(profile: str, seeds: int | None) -> Rows:
 def triples_runs(profile: str, seeds: int | None) -> Rows:
     """Each structure on MNIST triples."""
     return runs_of("mnist_triples", profile, seeds)
+
+
+def digits_runs(profile: str, seeds: int | None) -> Rows:
+    """Each structure on MNIST triples by the other reading."""
+    return runs_of("mnist_triples", profile, seeds, alike="digit")
+
+
+def correlated_runs(profile: str, seeds: int | None) -> Rows:
+    """Each structure on correlated MNIST, at each correlation."""
+    return {
+        f"{label}, rho {rho:g}": specs
+        for rho in RHOS
+        for label, specs in runs_of("correlated_mnist3", profile, seeds, rho=rho).items()
+    }
 
 
 def _cell(records: Sequence[Record], name: str) -> Cell:
@@ -106,7 +150,7 @@ def _notes(dataset: str, records: Mapping[str, Sequence[Record]], columns: Seque
     model, training, data = (first.spec.params[k] for k in ("model", "training", "data"))
     widths = " and ".join(map(str, model["widths"]))
     numbers = [f"{label} {found[0].metric('fit/numbers').value:,.0f}" for label, found in records.items() if found]
-    most = "at most " if "patience" in training else ""
+    most = "at most " if training.get("patience") else ""
     notes = [
         f"The same for all rows of a seed: unimodal VAEs of {model['latent_dim']} latents a modality, fully connected "
         f"layers of {widths}, beta {model['beta']:g}, {most}{training['epochs']} epochs on {data['train_samples']:,} "
@@ -132,20 +176,22 @@ def _notes(dataset: str, records: Mapping[str, Sequence[Record]], columns: Seque
     return notes
 
 
-def priors_table(dataset: str, results: Results) -> Table:
+def priors_table(dataset: str, results: Results, records: Mapping[str, Sequence[Record]] | None = None) -> Table:
     """The table of a dataset.
 
     Arguments:
-        dataset: ``"copula"`` or ``"mnist_triples"``.
-        results: Of :func:`runs_of`.
+        dataset: ``"copula"``, ``"mnist_triples"`` or ``"correlated_mnist3"``.
+        results: Of the structures' runs.
+        records: Label to the records that the table is of; all of the results if None.
 
     Raises:
         ValueError: If there is no record at all.
     """
     columns = [Column(k, label, better, n, group) for k, (group, label, better, n) in COLUMNS[dataset].items()]
     keys = [c.key for c in columns]
-    records = dict(results)
-    if not any(records.values()):
+    records = dict(results) if records is None else records
+    every = [r for found in records.values() for r in found]
+    if not every:
         raise ValueError(f"no records of structures on {dataset} in the profile {results.profile!r}")
     rows = {label: Row(label, {k: _cell(found, k) for k in keys}) for label, found in records.items()}
     oracle = rows.pop(LABELS[ORACLE])
@@ -154,8 +200,8 @@ def priors_table(dataset: str, results: Results) -> Table:
     floors = [Row(label, _reference(reference, names, keys)) for label, names in REFERENCES[dataset].items()]
     best = [note for c in columns if c.better and (note := best_note(c, list(rows.values()))) is not None]
     return Table(
-        caption=f"One latent structure at a time on the same autoencoders: {TITLES[dataset]}",
-        provenance=results.provenance(),
+        caption=f"One latent structure at a time on the same autoencoders: {_title(every[0].spec.params['data'])}",
+        provenance=provenance(every),
         columns=columns,
         rows=list(rows.values()),
         floors=[oracle, *floors],
@@ -173,3 +219,19 @@ def priors_copula(results: Results) -> Table:
 def priors_triples(results: Results) -> Table:
     """The structures on MNIST triples, by coherence and Fréchet distance."""
     return priors_table("mnist_triples", results)
+
+
+@artifact("priors-digits", runs=digits_runs)
+def priors_digits(results: Results) -> Table:
+    """The structures on MNIST triples whose first two modalities are two images of one digit."""
+    return priors_table("mnist_triples", results)
+
+
+@artifact("priors-correlated", runs=correlated_runs)
+def priors_correlated(results: Results) -> list[Table]:
+    """The structures on correlated MNIST, one table for each correlation."""
+    found: dict[float, dict[str, list[Record]]] = {rho: {label: [] for label in LABELS.values()} for rho in RHOS}
+    for _, records in results:
+        for record in records:
+            found[record.spec.params["data"]["rho"]][LABELS[record.spec.method]].append(record)
+    return [priors_table("correlated_mnist3", results, records) for records in found.values() if any(records.values())]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from PIL import Image
 from repro.artifacts.claims import Verdict, all_verdicts, counts
 from repro.artifacts.inventory import Artifact, artifacts
 from repro.artifacts.pages import Entry, entries, group_of, records_behind, titled
-from repro.artifacts.render import Sources, state
+from repro.artifacts.render import Sources, results, state
 from repro.papers import papers
-from repro.records import Record
+from repro.papers.compare.priors.advice import advice, dependence
+from repro.papers.compare.priors.tables import by_data
+from repro.records import PROFILES, Record
 from repro.report.cells import Cell
 from repro.report.html import Place, badge, inline, page, table_html
 from repro.report.plain_tables import PlainTable
@@ -91,6 +93,7 @@ def pages(root: Path, records: Records) -> Iterator[tuple[str, str]]:
     for paper in papers():
         own = [e for e in found if e.artifact.paper == paper]
         yield f"results/{paper}", _paper_page(paper, own, verdicts, records, errata, figures)
+    yield "results/structures", _structures_page([e for e in found if e.artifact.paper == "compare"])
     yield "results/index", _index(verdicts)
     yield "results/claims", _claims_page(verdicts, errata)
     yield "_claims", _glance(verdicts)
@@ -124,8 +127,40 @@ def _index(verdicts: Sequence[Verdict]) -> str:
     for paper in papers():
         lines.append(f"- [{titled(paper)}]({paper}.md). {LINES.get(paper, papers()[paper].title)}")
     lines += ["- [All claims](claims.md), with their evidence and their verdicts.", ""]
-    lines += ["```{toctree}", ":hidden:", "", *papers(), "claims", "```"]
+    lines += ["- [Which structure to take](structures.md) for which kind of dependence.", ""]
+    lines += ["```{toctree}", ":hidden:", "", *papers(), "claims", "structures", "```"]
     return "\n".join(lines) + "\n"
+
+
+def _structures_page(own: Sequence[Entry]) -> str:
+    """Which latent structure to take for which kind of dependence, each sentence beside the table that it follows from.
+
+    Arguments:
+        own: What is recorded of the comparisons.
+    """
+    lines = ["# Which structure to take", ""]
+    lines += ["Each structure is fitted to the encodings of the same autoencoders, so that nothing else differs. A"]
+    lines += ["structure is recommended where it is the cheapest to draw from of those that none is shown to be better"]
+    lines += ["than, by two standard errors over the seeds; fits, settings and the nearest-neighbour oracle are in the"]
+    lines += ["tables. Of runs of one seed the best is named, and nothing is recommended.", ""]
+    found: dict[str, tuple[int, Entry, Mapping[str, Sequence[Record]]]] = {}
+    for entry in (e for e in own if e.artifact.id.startswith("priors-") and e.artifact.kind == "T"):
+        known = results(entry.artifact, entry.profile, entry.sources.record, entry.sources.samples, entry.seeds)
+        for records in by_data(known):
+            first = next(rs[0] for rs in records.values() if rs)
+            kind, rank = dependence(first.spec.params["data"]), PROFILES.index(entry.profile)
+            if kind not in found or rank < found[kind][0]:
+                found[kind] = rank, entry, records
+    for kind, (_, entry, records) in found.items():
+        first = next(rs[0] for rs in records.values() if rs)
+        table = f"[{entry.artifact.command(entry.profile)}](compare.md#{_anchor(entry.artifact)})"
+        lines += [f"## {kind}", "", *(f"- {text}" for text in advice(first.spec.dataset, records)), ""]
+        lines += [f"From {table}: {PROFILE_WORDS[entry.profile]}.", ""]
+    if missing := [a for a in artifacts().values() if a.paper == "compare" and a.id.startswith("priors-")]:
+        shown = {e.artifact.id for _, e, _ in found.values()}
+        names = [f"`{a.target}`" for a in missing if a.kind == "T" and a.id not in shown]
+        lines += [f"Not run yet: {', '.join(names)}.", ""] if names else []
+    return "\n".join(lines)
 
 
 def _related(artifact: str, errata: Sequence[tuple[str, str, str]]) -> list[str]:

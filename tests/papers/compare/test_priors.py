@@ -18,11 +18,20 @@ from repro.engine.store import RunStore
 from repro.experiment import Results
 from repro.papers import experiment_of
 from repro.papers.compare.best import best_note
+from repro.papers.compare.priors.advice import advice, dependence
 from repro.papers.compare.priors.experiment import Priors
-from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, priors_spec, structure_of
+from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, RHOS, priors_spec, structure_of
 from repro.papers.compare.priors.structures import Structure, build_structure
-from repro.papers.compare.priors.tables import GUIDED, REFERENCES, priors_correlated
-from repro.records import Record
+from repro.papers.compare.priors.tables import (
+    GUIDED,
+    REFERENCES,
+    copula_runs,
+    correlated_runs,
+    digits_runs,
+    priors_correlated,
+    triples_runs,
+)
+from repro.records import Metric, Record
 from repro.report.cells import Cell
 from repro.report.tables import Column, Row
 
@@ -44,6 +53,7 @@ SETTINGS = {
         "training": FIT,
     },
 }
+RUNS = (copula_runs, triples_runs, digits_runs, correlated_runs)
 SETTINGS["score_guided"] = {**SETTINGS["score"], "energy": [32, 32], "gamma": 1.0}
 
 
@@ -285,3 +295,56 @@ def test_correlated_images_are_measured_at_every_correlation(tmp_path: Path) -> 
     assert cells[LABELS[GUIDED]]["test/images/joint"].reason.startswith("guidance acts where something is observed")
     assert cells["Score model"]["test/images/joint"].reason == "not run"
     assert table.floors[1].cells["test/images/given-two"].mean > 0.3  # true images are correlated
+
+
+# Which structure to take
+
+
+def measured(method: str, values: tuple[float, ...], seconds: float, **data: float) -> list[Record]:
+    """Records of correlated images, a seed each, whose true images have a correlation of 0.5."""
+    found = []
+    for seed, value in enumerate(values):
+        metrics = {"test/images/joint": value, "test/images/data": 0.5, "sampling/joint/seconds": seconds}
+        spec = priors_spec(method, seed, "smoke", "correlated_mnist3", **data)
+        parts = [Metric(n, v, "1", 10, "made up") for n, v in metrics.items()]
+        found.append(Record(spec, parts, {"device": "cpu"}, {}, "0" * 64, 1.0, 1.0))
+    return found
+
+
+def test_the_cheapest_of_those_that_none_is_shown_to_be_better_than_is_recommended() -> None:
+    """Near the true images' value is good, above it no better; the oracle takes no part, however near it is."""
+    records = {
+        "Score model": measured("prior_score", (0.53, 0.51, 0.495), 2.0),  # 0.015 from what is true
+        "Gaussian MRF": measured("prior_gaussian", (0.48, 0.47, 0.52), 0.01),  # 0.0233, within two standard errors
+        "Independent Gaussians": measured("prior_independent", (0.01, 0.02, 0.01), 0.001),
+        "Neural MRF": measured("prior_neural", (0.9, 0.92, 0.91), 1.0),  # too large
+        LABELS[ORACLE]: measured(ORACLE, (0.5, 0.5, 0.5), 0.0001),
+    }
+    (text,) = advice("correlated_mnist3", records)
+    assert text == (
+        "Joint samples: take Gaussian MRF, correlation read from images 0.490 at 0.01 s for 1,000 draws; Score model "
+        "has 0.512 at 2 s, which is not better by more than two standard errors; true images have 0.500."
+    )
+    del records["Gaussian MRF"]
+    (text,) = advice("correlated_mnist3", records)
+    assert text.startswith("Joint samples: take Score model, correlation read from images 0.512 at 2 s")
+    assert "the best, by more than two standard errors; true images" in text
+
+
+def test_one_seed_recommends_nothing() -> None:
+    records = {
+        "Score model": measured("prior_score", (0.4,), 2.0),
+        "Gaussian MRF": measured("prior_gaussian", (0.3,), 1),
+    }
+    (text,) = advice("correlated_mnist3", records)
+    assert text == (
+        "Joint samples: Score model is the best by correlation read from images, 0.400; true images have 0.500; one "
+        "seed, which tells of no spread and recommends nothing."
+    )
+    assert advice("correlated_mnist3", {"Score model": records["Score model"]}) == []
+
+
+def test_every_kind_of_data_has_a_name_of_its_own() -> None:
+    kinds = [dependence(s[0].params["data"]) for runs in RUNS for s in runs("quick", None).values()]
+    assert len(set(kinds)) == len(RUNS) - 1 + len(RHOS)
+    assert "correlation of 0.3 between" in " ".join(kinds)

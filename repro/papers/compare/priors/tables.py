@@ -7,13 +7,22 @@ from typing import Any
 
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.best import best_note
+from repro.papers.compare.priors.advice import advice
 from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, RHOS, priors_spec
 from repro.papers.mrf_mvae.triples.readings import ALIKE
-from repro.records import Record, of_profile, provenance
-from repro.report.cells import Cell
+from repro.records import Record, canonical_json, of_profile, provenance
+from repro.report.cells import Cell, Claim
 from repro.report.tables import Column, Row, Table
 
-__all__ = ["priors_copula", "priors_correlated", "priors_digits", "priors_table", "priors_triples", "runs_of"]
+__all__ = [
+    "by_data",
+    "priors_copula",
+    "priors_correlated",
+    "priors_digits",
+    "priors_table",
+    "priors_triples",
+    "runs_of",
+]
 
 GUIDED = "prior_score_guided"
 SECONDS = {
@@ -176,6 +185,15 @@ def _notes(dataset: str, records: Mapping[str, Sequence[Record]], columns: Seque
     return notes
 
 
+def by_data(results: Results) -> list[dict[str, list[Record]]]:
+    """Label of a structure to its records, for each of the data that the results are of and have a record of."""
+    found: dict[str, dict[str, list[Record]]] = {}
+    for record in results.all_records():
+        own = found.setdefault(canonical_json(record.spec.params["data"]), {label: [] for label in LABELS.values()})
+        own[LABELS[record.spec.method]].append(record)
+    return list(found.values())
+
+
 def priors_table(dataset: str, results: Results, records: Mapping[str, Sequence[Record]] | None = None) -> Table:
     """The table of a dataset.
 
@@ -205,7 +223,7 @@ def priors_table(dataset: str, results: Results, records: Mapping[str, Sequence[
         columns=columns,
         rows=list(rows.values()),
         floors=[oracle, *floors],
-        notes=[*best, *_notes(dataset, records, columns)],
+        notes=[*best, *map(Claim, advice(dataset, records)), *_notes(dataset, records, columns)],
     )
 
 
@@ -230,8 +248,7 @@ def priors_digits(results: Results) -> Table:
 @artifact("priors-correlated", runs=correlated_runs)
 def priors_correlated(results: Results) -> list[Table]:
     """The structures on correlated MNIST, one table for each correlation."""
-    found: dict[float, dict[str, list[Record]]] = {rho: {label: [] for label in LABELS.values()} for rho in RHOS}
-    for _, records in results:
-        for record in records:
-            found[record.spec.params["data"]["rho"]][LABELS[record.spec.method]].append(record)
-    return [priors_table("correlated_mnist3", results, records) for records in found.values() if any(records.values())]
+    found = by_data(results)
+    if not found:
+        raise ValueError(f"no records of structures on correlated images in the profile {results.profile!r}")
+    return [priors_table("correlated_mnist3", results, records) for records in found]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from repro.datasets.base import Dataset, ModalitySpec, check_name
-from repro.datasets.values import as_tensor, as_type, unit_values
+from repro.datasets.devices import as_device
+from repro.datasets.values import as_tensor, as_type, unit_values, whole_number
 from repro.networks.construction import recording
 from repro.weights.card import saved_card
 from repro.weights.folder import check_repo
@@ -42,10 +42,7 @@ COMMON = ("num_samples", "batch", "given", "generator", "sample_likelihood", "nu
 
 
 def _count(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} is {value!r}, must be a whole number") from None
+    number = whole_number(name, value)
     if number < 1:
         raise ValueError(f"{name} is {number}, must be at least 1")
     return number
@@ -266,11 +263,15 @@ class TrainableModel(nn.Module, ABC):
                 sample; it names both sides.
         """
         known = list(self.modalities)
+        if not isinstance(batch, Mapping):
+            raise ValueError(f"modalities are given by name, in a mapping, not in a {type(batch).__name__}")
         if unknown := [m for m in batch if m not in self.modalities]:
             raise ValueError(f"unknown modalities {unknown}; the model has {known}")
         if not batch or (not subset and len(batch) != len(known)):
             raise ValueError(f"the batch has modalities {list(batch)}, the model needs {known}")
         for m, x in batch.items():
+            if not isinstance(x, Tensor):
+                raise ValueError(f"modality {m!r} is a {type(x).__name__}, must be a tensor")
             if tuple(x.shape[1:]) != self.modalities[m].shape:
                 raise ValueError(
                     f"modality {m!r} has shape {tuple(x.shape)}, the model needs (batch, "
@@ -318,8 +319,10 @@ class MultimodalModel(TrainableModel):
 
         Raises:
             ValueError: If an argument of the model cannot be written down, the model was changed after it was built,
-                or the folder cannot be written to; nothing is saved then.
+                or the folder has no name or cannot be written to; nothing is saved then.
         """
+        if not isinstance(folder, str | Path) or not str(folder).strip():
+            raise ValueError(f"a model is saved in a folder, not in {folder!r}")
         with isolated_rng(0):
             contents = contents_of(self, saved_card(self, license))
         return write(Path(folder), contents)
@@ -352,16 +355,19 @@ class MultimodalModel(TrainableModel):
             networks: Arguments of the model to take instead of the saved ones, such as ``encoders``.
 
         Raises:
-            ValueError: If there is no such folder or repository's name, a file is not as it was saved, or the model
-                cannot be built; in one line.
+            ValueError: If there is no such device, folder or repository's name, a file is not as it was saved, or the
+                model cannot be built; in one line.
             HubError: If the repository cannot be had.
         """
+        place = as_device(device)
+        if not isinstance(source, str | Path) or not str(source).strip():
+            raise ValueError(f"a model is loaded from a folder or a repository, not from {source!r}")
         contents = contents_from(source, revision)
         with isolated_rng(0):
             model = restore(contents, str(source), own=cls, trusted=trust_classes, given=networks)
         if not isinstance(model, cls):
             raise ValueError(f"{source} is of class {type(model).__name__}, not {cls.__name__}")
-        return model.to(device)
+        return model.to(place)
 
     def push_to_hub(
         self, repo: str, *, message: str = "", private: bool | None = None, license: str | None = None
@@ -418,10 +424,12 @@ class MultimodalModel(TrainableModel):
             Name to tensor with leading shape ``(num_samples,)``, or ``(num_samples, batch)`` under ``given``.
 
         Raises:
-            ValueError: If ``num_samples`` is under 1, ``generator`` is not one, an option is unknown or out of its
-                range, or ``given`` does not fit (:meth:`prepared`).
+            ValueError: If ``num_samples`` is under 1, ``generator`` is not one, ``sample_likelihood`` is neither true
+                nor false, an option is unknown or out of its range, or ``given`` does not fit (:meth:`prepared`).
         """
         count = _count("num_samples", num_samples)
+        if not isinstance(sample_likelihood, bool | np.bool):
+            raise ValueError(f"sample_likelihood is {sample_likelihood!r}, must be True or False")
         _check_generator(generator)
         observed = None if given is None else self.prepared(given)
         self._check_options("generate", self._generate, options)

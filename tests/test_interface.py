@@ -27,7 +27,7 @@ from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.papers.mrf_mvae.networks import fully_connected_networks
 from repro.papers.mrf_mvae.variants import VARIANTS
 from repro.papers.sbm_vae.autoencoders import Autoencoders
-from repro.training import TrainingSettings, TrainingStopped, train
+from repro.training import NonFiniteLossError, TrainingSettings, TrainingStopped, train
 from repro.training.checkpoints import CheckpointError
 from tests.support.models import CHAINS, LIKELIHOODS, NAMES, SPECS, batch, dataset, density, make, same_tensors
 
@@ -418,3 +418,35 @@ def test_the_scale_of_the_noise_follows_beta_in_every_family(beta: float, likeli
         assert model.noise_scale("a") == pytest.approx(beta**0.5 if likelihood == "gaussian" else beta)
         with pytest.raises(ValueError, match="unknown modality 'z'"):
             model.noise_scale("z")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_of_a_type_of_none_are_refused_by_name(name: str) -> None:
+    model = make(name)
+    with pytest.raises(ValueError, match=r"^sample_likelihood is 'no', must be True or False$"):
+        model.generate(1, sample_likelihood="no")  # type: ignore[arg-type]
+    for option in model.generation_options:
+        for value in ("nonsense", -1, object()):
+            with pytest.raises(ValueError, match=rf"^{option} is ") as caught:
+                model.generate(1, **{option: value})
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_take_tensors_by_name_alone(name: str) -> None:
+    model, x = make(name), batch(4)
+    for value, kind in ((x["a"].numpy(), "ndarray"), (x["a"].tolist(), "list"), (None, "NoneType")):
+        with pytest.raises(ValueError, match=rf"^modality 'a' is a {kind}, must be a tensor$"):
+            model.loss({**x, "a": value})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"^modalities are given by name, in a mapping, not in a Tensor$"):
+        model.loss(x["a"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_that_leaves_all_bounds_ends_in_one_line(name: str, tmp_path: Path) -> None:
+    """Whatever a distribution or a factorisation says of what the parameters have become."""
+    settings, path = TrainingSettings(epochs=3, batch_size=16, learning_rate=1e12), tmp_path / "x.safetensors"
+    with pytest.raises((NonFiniteLossError, ValueError)) as caught:
+        train(make(name), dataset(40), settings, seed=0, checkpoint=path)
+    assert "\n" not in str(caught.value)
+    assert "to satisfy the constraint" not in str(caught.value) or isinstance(caught.value, NonFiniteLossError)

@@ -9,7 +9,7 @@ from repro.artifacts import render as a
 from repro.artifacts.inventory import find
 from repro.artifacts.results import ResultsError, check_results, check_writable, nearest_folder, write_results
 from repro.datasets.places import expanded
-from repro.engine.devices import available_cores, default_device
+from repro.engine.devices import available_cores, default_device, device_slots
 from repro.engine.local import describe, run_all
 from repro.engine.progress import Progress
 from repro.engine.store import RunStore, default_results_root, default_runs_root
@@ -61,24 +61,24 @@ def run(
         The rendered files.
 
     Raises:
-        UsageError: If the artifact or the profile is unknown, it is not computed here, or a folder is no path, cannot
-            be written to, or holds results of another version of the package.
+        UsageError: If the artifact, the profile or the device is unknown, it is not computed here, a number is under 1,
+            or a folder is no path, cannot be written to, or holds results of another version of the package.
         RecordError: If a record there is damaged.
         RunError: If a run failed; it names each failed run and why.
     """
-    artifact = find(name)
+    artifact, place = find(name), default_device(device)
+    device_slots(place, workers=workers)
     specs = a.unique(a.plan(artifact, profile, seeds, precision, device))
     store = RunStore(_folder("runs", runs, default_runs_root()))
     results = _folder("results", results, default_results_root())
     check_results(artifact, profile, specs, results, precision)
-    if force:
-        for spec in specs:
-            store.discard(spec)
-    if todo := a.missing_runs(specs, store):
+    if todo := specs if force else a.missing_runs(specs, store):
         check_writable(store.root, "runs", "runs= or REPRO_RUNS names another folder")
+        for spec in todo if force else ():
+            store.discard(spec)
         progress = Progress(todo, lambda spec: a.estimate([spec], 1)[0], workers=workers or available_cores())
         try:
-            failures = run_all(todo, store, workers=workers, device=default_device(device), progress=progress)
+            failures = run_all(todo, store, workers=workers, device=place, progress=progress)
         finally:
             progress.close()
         if failures:

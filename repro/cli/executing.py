@@ -14,12 +14,12 @@ import torch
 
 from repro.artifacts import render as a
 from repro.artifacts.planning import all_runs, read_measured, render_plan
-from repro.engine.devices import available_cores, default_device
+from repro.engine.devices import available_cores, default_device, device_slots
 from repro.engine.execute import execute
 from repro.engine.local import EXPECTED_ERRORS, FINAL_ERRORS, RunsStopped, describe, note_failure, one_line, run_all
 from repro.engine.processes import joined
 from repro.engine.progress import Progress
-from repro.engine.slurm import Cluster, minutes, submit
+from repro.engine.slurm import Cluster, check_cluster, minutes, submit
 from repro.engine.store import RunStore, default_runs_root, figures_root, read_spec
 from repro.engine.torchrun import launch
 from repro.errors import BusyError, RunError, StoppedError, TrainingStopped, UsageError
@@ -64,7 +64,14 @@ class StopRequest:
         self.signal = signal.Signals(number).name
 
 
-def run_specs(specs: Sequence[RunSpec], store: Any, options: argparse.Namespace, *, total: int) -> None:
+def run_specs(
+    specs: Sequence[RunSpec],
+    store: Any,
+    options: argparse.Namespace,
+    *,
+    total: int,
+    discarded: Sequence[RunSpec] = (),
+) -> None:
     """Executes runs on this machine.
 
     Arguments:
@@ -72,12 +79,17 @@ def run_specs(specs: Sequence[RunSpec], store: Any, options: argparse.Namespace,
         store: Where run directories live.
         options: What the command line says.
         total: Number of runs of the artifact, with those that are recorded.
+        discarded: Runs of which nothing is kept, once what was asked for is known to be possible.
 
     Raises:
+        UsageError: If there is no such device, a number is under 1, or the folder cannot be written to.
         StoppedError: If the minutes were over, or a signal came.
         RunError: If runs failed; it names each of them and why.
     """
     device, workers = default_device(options.device), 1 if options.executor == "inline" else options.workers
+    device_slots(device, workers=workers, runs_per_gpu=options.runs_per_gpu, processes=options.processes)
+    for spec in discarded:
+        store.discard(spec)
     progress = Progress(specs, lambda spec: a.estimate([spec], 1)[0], workers=workers or available_cores())
     with StopRequest(options.max_minutes) as stop:
         try:
@@ -110,9 +122,6 @@ def submit_array(specs: Sequence[RunSpec], store: Any, options: argparse.Namespa
     Raises:
         RunError: If there is no SLURM, it refuses the array, or the folder cannot be written to.
     """
-    if options.force:
-        for spec in specs:
-            store.discard(spec)
     cluster = Cluster(
         partition=options.partition,
         gpus=options.gpus,
@@ -122,6 +131,10 @@ def submit_array(specs: Sequence[RunSpec], store: Any, options: argparse.Namespa
         memory=options.mem,
         account=options.account,
     )
+    if options.force:
+        check_cluster(cluster)  # before anything is discarded
+        for spec in specs:
+            store.discard(spec)
     found, queued = submit(specs, store, cluster, shards=options.shards)
     waiting = f", {len(queued)} are waiting or running already" if queued else ""
     if found is None:

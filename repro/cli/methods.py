@@ -162,10 +162,8 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
                 f"{artifact.name} would take about {duration(seconds)} here; --only-methods leaves out the table's own "
                 "rows, or use --profile quick, a GPU, or --long"
             )
-        if options.force:
-            for spec in own:
-                store.discard(spec)
-        run_specs(todo, store, options, total=len(own) + len(table))
+        discarded = own if options.force else ()
+        run_specs(todo, store, options, total=len(own) + len(table), discarded=discarded)
     with refusing_damaged_records():
         paths = m.write_methods(artifact, profile, chosen, lookup, results, store=store, seeds=options.seeds)
         for shown in m.method_tables(artifact, profile, chosen, lookup, options.seeds):

@@ -81,6 +81,8 @@ def executing() -> ModuleType:
 
 
 def _run_artifact(options: argparse.Namespace) -> None:
+    if options.device is not None:
+        default_device(options.device)
     artifact = a.find(options.id)
     a.check_profile(options.profile)
     specs = a.unique(a.plan(artifact, options.profile, options.seeds, options.precision or "auto", options.device))
@@ -118,10 +120,7 @@ def _run_artifact(options: argparse.Namespace) -> None:
             raise UsageError(
                 f"{artifact.name} would take about {duration(seconds)} here; use PROFILE=quick, a GPU, or --long"
             )
-        if options.force:
-            for spec in specs:
-                store.discard(spec)
-        executing().run_specs(todo, store, options, total=len(specs))
+        executing().run_specs(todo, store, options, total=len(specs), discarded=specs if options.force else ())
     choices = {"seeds": options.seeds, "precision": options.precision}
     with refusing_damaged_records():
         paths = write_results(artifact, options.profile, specs, results, store=store, **choices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from html import escape
@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from repro.datasets.card import Card
+from repro.datasets.devices import as_device
 from repro.datasets.scales import Scales
-from repro.datasets.values import as_tensor, as_type, unit_values
+from repro.datasets.values import as_tensor, as_type, unit_values, whole_number
 
 __all__ = [
     "Dataset",
@@ -72,8 +73,10 @@ class ModalitySpec:
         if any(n < 1 for n in self.shape):
             raise ValueError(f"modality shape {self.shape} has a dimension under 1")
         if self.range is not None:
-            if len(self.range) != 2 or not all(isinstance(v, Real) and abs(v) < math.inf for v in self.range):
+            ends = tuple(self.range) if isinstance(self.range, Iterable) else ()
+            if len(ends) != 2 or not all(isinstance(v, Real) and abs(v) < math.inf for v in ends):
                 raise ValueError(f"modality range {self.range!r} must be two finite numbers, or None where unbounded")
+            object.__setattr__(self, "range", ends)
             low, high = self.range
             if not low < high:
                 raise ValueError(f"modality range {self.range} is empty; the lower end comes first")
@@ -182,14 +185,31 @@ class Dataset:
         return from_arrays(arrays, **options, validation=validation, test=test, seed=seed)
 
     def standardised(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Values in their own units as this split has them: :meth:`repro.datasets.scales.Scales.standardised`."""
+        """Values in their own units as this split has them: :meth:`repro.datasets.scales.Scales.standardised`.
+
+        Raises:
+            ValueError: As there, or if a name is no modality of this split.
+        """
+        self._check_names(values)
         return self.scales.standardised(values)
 
-    def restored(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Values of this split, or generated ones, in their own units: the inverse of :meth:`standardised`."""
+    def restored(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Values of this split, or generated ones, in their own units: the inverse of :meth:`standardised`.
+
+        Raises:
+            ValueError: As :meth:`standardised`.
+        """
+        self._check_names(values)
         return self.scales.restored(values)
 
+    def _check_names(self, values: Any) -> None:
+        _check_mapping(self.name, "values", values)
+        if unknown := [m for m in values if m not in self.modalities]:
+            raise ValueError(f"{self.name}: unknown modalities {unknown}; there are {list(self.modalities)}")
+
     def __post_init__(self) -> None:
+        _check_mapping(self.name, "data", self.data)
+        _check_specs(self.name, self.modalities)
         if list(self.data) != list(self.modalities):
             raise ValueError(f"{self.name}: data has modalities {list(self.data)}, expected {list(self.modalities)}")
         if not self.data:
@@ -228,8 +248,13 @@ class Dataset:
         """One sample by its index, or a batch by a slice, a list of indices or a mask.
 
         Raises:
-            IndexError: If an index is outside, or a mask has another length than the split.
+            IndexError: If an index is outside or no whole number, or a mask has another length than the split.
         """
+        if isinstance(index, slice):
+            try:
+                index.indices(len(self))
+            except (TypeError, ValueError) as error:
+                raise IndexError(f"{index} does not fit {self.name} {self.split}: {error}") from None
         if isinstance(index, slice) and (index.step or 1) > 0:
             return self._select(lambda x: x[index])
         rows = self._index(index)
@@ -322,8 +347,9 @@ class Dataset:
             generator: Source of the random order; the global one if None.
 
         Raises:
-            ValueError: If ``batch_size`` is under 1.
+            ValueError: If ``batch_size`` is no whole number or under 1.
         """
+        batch_size = whole_number("batch_size", batch_size)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, must be at least 1")
         n = len(self)
@@ -382,6 +408,7 @@ class Dataset:
         Raises:
             ValueError: If there are not as many, or ``count`` is under 1.
         """
+        count = whole_number("count", count)
         if not 1 <= count <= len(self):
             raise ValueError(f"{self.name} {self.split} has {len(self)} samples, {count} are asked for")
         data = {m: x[:count] for m, x in self.data.items()}
@@ -390,11 +417,16 @@ class Dataset:
         return replace(self, data=data, labels=labels, provenance=known)
 
     def to(self, device: torch.device | str) -> Dataset:
-        """Returns the same split with its tensors on ``device``."""
+        """Returns the same split with its tensors on ``device``.
+
+        Raises:
+            ValueError: If there is no such device.
+        """
+        place = as_device(device)
         return replace(
             self,
-            data={m: x.to(device) for m, x in self.data.items()},
-            labels=None if self.labels is None else self.labels.to(device),
+            data={m: x.to(place) for m, x in self.data.items()},
+            labels=None if self.labels is None else self.labels.to(place),
         )
 
     def to_hf(self) -> Any:
@@ -449,7 +481,21 @@ def _labels(where: str, labels: Any) -> Tensor:
         raise ValueError(f"{where}: labels are not numbers; give whole numbers, one for each class") from None
     if found.ndim != 1 or found.is_complex():
         raise ValueError(f"{where}: labels have type {found.dtype} and shape {tuple(found.shape)}, needs one a sample")
+    if found.is_floating_point() and not bool(found.isfinite().all()):
+        raise ValueError(f"{where}: labels are not all finite; leave samples without a label out")
     return found
+
+
+def _check_mapping(where: str, what: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: {what} are a {type(value).__name__}, must be a mapping from each modality's name")
+
+
+def _check_specs(where: str, specs: Any) -> None:
+    _check_mapping(where, "specs", specs)
+    for m, spec in specs.items():
+        if not isinstance(spec, ModalitySpec):
+            raise ValueError(f"{where}: the spec of modality {m!r} is {spec!r}, must be a ModalitySpec")
 
 
 def _check_values(where: str, name: str, spec: ModalitySpec, x: Tensor) -> None:
@@ -574,8 +620,13 @@ def from_arrays(
     """See :meth:`repro.datasets.Dataset.from_arrays`."""
     shares = {"validation": validation, "test": test}
     for split, share in shares.items():
-        if not 0 <= share < 1:
-            raise ValueError(f"{split} is {share}, must be at least 0 and under 1")
+        if not isinstance(share, Real) or not 0 <= share < 1:
+            raise ValueError(f"{split} is {share!r}, must be a number of at least 0 and under 1")
+    seed = whole_number("seed", seed)
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed is {seed}, must fit 64 bits")
+    _check_mapping(name, "arrays", arrays)
+    _check_specs(name, specs or {})
     if unknown := [m for m in specs or {} if m not in arrays]:
         raise ValueError(f"specs of {unknown}; the arrays are {list(arrays)}")
     _check_rows(arrays)

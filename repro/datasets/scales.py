@@ -29,14 +29,15 @@ class Scales(Mapping[str, tuple[Tensor, Tensor]]):
         scales: Modality to :math:`\mu` and :math:`\sigma`, each of the shape of a sample and in the data's unit.
 
     Raises:
-        ValueError: If the shapes of a modality differ, or a deviation is not positive.
+        ValueError: If the shapes of a modality differ, a mean is not finite, or a deviation is not positive and finite.
     """
 
     def __init__(self, scales: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> None:
         self._scales = {m: (mean, deviation) for m, (mean, deviation) in (scales or {}).items()}
         for m, (mean, deviation) in self._scales.items():
-            if mean.shape != deviation.shape or not bool((deviation > 0).all()) or not bool(mean.isfinite().all()):
-                raise ValueError(f"modality {m!r} needs a finite mean and a positive deviation of one shape")
+            positive = bool(((deviation > 0) & deviation.isfinite()).all())
+            if mean.shape != deviation.shape or not positive or not bool(mean.isfinite().all()):
+                raise ValueError(f"modality {m!r} needs a finite mean and a positive, finite deviation of one shape")
 
     @staticmethod
     def of(data: Mapping[str, Tensor]) -> Scales:
@@ -67,19 +68,21 @@ class Scales(Mapping[str, tuple[Tensor, Tensor]]):
                 without a scale stay as they are.
 
         Raises:
-            ValueError: If a value is no real number.
+            ValueError: If a value is no real number, or values are not of the modality's shape.
         """
-        found = {m: as_tensor(m, x) for m, x in values.items()}
-        return {m: self._moved(m, x, forth=True) for m, x in found.items()}
+        return {m: self._moved(m, as_tensor(m, x), forth=True) for m, x in values.items()}
 
-    def restored(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def restored(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
         """The inverse of :meth:`standardised`: generated values in their own units."""
-        return {m: self._moved(m, x, forth=False) for m, x in values.items()}
+        return {m: self._moved(m, as_tensor(m, x), forth=False) for m, x in values.items()}
 
     def _moved(self, modality: str, x: Tensor, *, forth: bool) -> Tensor:
         if modality not in self:
             return x
         mean, deviation = (v.to(x.device, torch.float64) for v in self[modality])
+        shape = tuple(mean.shape)
+        if tuple(x.shape[x.ndim - len(shape) :]) != shape:
+            raise ValueError(f"modality {modality!r} has shape {tuple(x.shape)}, its scale is of samples of {shape}")
         y = x.double()
         y = (y - mean) / deviation if forth else y * deviation + mean
         return y.to(x.dtype if x.is_floating_point() else torch.float32)

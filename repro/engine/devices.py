@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
+
+from repro.errors import UsageError
 
 __all__ = ["available_cores", "default_device", "device_slots", "visible"]
 
@@ -22,8 +25,16 @@ def _number_of_gpus() -> int:
 
 
 def default_device(asked: str | None = None) -> str:
-    """The device that was asked for; a GPU where there is one, else the CPU, if None."""
-    return asked if asked is not None else "cuda" if _number_of_gpus() else "cpu"
+    """The device that was asked for; a GPU where there is one, else the CPU, if None.
+
+    Raises:
+        UsageError: If it is none that runs are trained on.
+    """
+    if asked is None:
+        return "cuda" if _number_of_gpus() else "cpu"
+    if not isinstance(asked, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", asked):
+        raise UsageError(f"device is {asked!r}, must be cpu, cuda or cuda:<index>")
+    return asked
 
 
 def _visible_gpus() -> list[str]:
@@ -40,11 +51,13 @@ def device_slots(device: str, *, workers: int | None = None, runs_per_gpu: int =
     ``runs_per_gpu`` workers; where ``workers`` says how many, they are dealt out in turn.
 
     Raises:
-        ValueError: If a number is under 1, or there are fewer GPUs than one run takes.
+        UsageError: If a number is under 1, or there are fewer GPUs than one run takes.
     """
     for name, value in {"workers": workers, "runs-per-gpu": runs_per_gpu, "processes": processes}.items():
         if value is not None and value < 1:
-            raise ValueError(f"--{name} is {value}, must be at least 1")
+            raise UsageError(f"--{name} is {value}, must be at least 1")
+    if device.startswith("cuda:") and int(device.removeprefix("cuda:")) >= len(_visible_gpus()):
+        raise UsageError(f"device is {device}, {len(_visible_gpus())} GPUs are visible; see --device")
     if device != "cuda":
         here = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         number = runs_per_gpu if device.startswith("cuda") else max(1, available_cores() // processes)
@@ -52,7 +65,7 @@ def device_slots(device: str, *, workers: int | None = None, runs_per_gpu: int =
     gpus = _visible_gpus()
     groups = [",".join(gpus[i : i + processes]) for i in range(0, len(gpus) - processes + 1, processes)]
     if not groups:
-        raise ValueError(f"a run wants {processes} GPUs, {len(gpus)} are visible; see --device and --processes")
+        raise UsageError(f"a run wants {processes} GPUs, {len(gpus)} are visible; see --device and --processes")
     return list(islice(cycle(groups), workers or runs_per_gpu * len(groups)))
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from repro.datasets.base import ModalitySpec
+from repro.datasets.devices import as_device
 from repro.engine.store import RunStore, default_runs_root
 from repro.errors import HubError
 from repro.hub.config import Config, parse_config
@@ -73,11 +74,9 @@ def load_model(
         ValueError: If the name or the device is unknown, or a file is not what the manifest states or cannot be loaded.
         HubError: If it lies neither in the package nor in the cache and cannot be fetched; it says what to run.
     """
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r}: {' '.join(str(error).split())}") from None
+    place = as_device(device)
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise ValueError(f"a model is loaded by its name, a folder or a repository, not by {name!r}")
     published = not isinstance(name, Path) and name in entries()
     # A name of a paper's model that there is none of is a mistake, not a user's repository.
     if not published and (Path(name).is_dir() or (is_repo(name) and str(name).partition("/")[0] not in papers())):

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from repro.datasets.base import Dataset, fingerprint
+from repro.datasets.devices import as_device
+from repro.datasets.values import whole_number
 from repro.errors import TrainingStopped
 from repro.model import Stage, TrainableModel, evaluating, isolated_rng, keeping_modes
 from repro.training.checkpoints import (
@@ -102,11 +104,15 @@ class TrainingSettings:
     step: str = "eager"
 
     def __post_init__(self) -> None:
-        for name in POSITIVE:
-            value, whole = getattr(self, name), name != "learning_rate"
-            if not isinstance(value, Integral if whole else Real):
+        for name in (*POSITIVE, "plateau", "patience", "min_improvement"):
+            value, whole = getattr(self, name), name not in ("learning_rate", "min_improvement")
+            if name == "patience" and value is None:
+                continue
+            if not isinstance(value, Integral if whole else Real) or isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}, must be a {'whole ' if whole else ''}number")
-            if not 0 < value < float("inf"):
+            if isinstance(value, np.generic):  # a checkpoint's key and a record hold plain numbers
+                object.__setattr__(self, name, value.item())
+            if name in POSITIVE and not 0 < value < float("inf"):
                 raise ValueError(f"{name} is {value}, must be positive{'' if whole else ' and finite'}")
         if self.plateau < 0:
             raise ValueError(f"plateau is {self.plateau}, must be at least 0")
@@ -118,6 +124,9 @@ class TrainingSettings:
             raise ValueError(f"optimizer is {self.optimizer!r}; one of {', '.join(OPTIMIZERS)}")
         if self.step not in STEPS:
             raise ValueError(f"step is {self.step!r}; one of {', '.join(STEPS)}")
+        if not isinstance(self.stages, Mapping) or not all(isinstance(own, Mapping) for own in self.stages.values()):
+            raise ValueError(f"stages are {self.stages!r}, must be a mapping from a stage's name to its settings")
+        object.__setattr__(self, "device", str(self.device))
         for stage, own in self.stages.items():
             if unknown := sorted(set(own) - set(OWN)):
                 raise ValueError(f"stage {stage!r} has settings {unknown}; of its own it can have {', '.join(OWN)}")
@@ -145,9 +154,16 @@ def epoch_seed(seed: int, stage: str, epoch: int) -> int:
 
 
 def stage_parameters(model: TrainableModel, stage: Stage) -> list[torch.nn.Parameter]:
+    """The parameters that a stage optimises.
+
+    Raises:
+        ValueError: If it names none, or all of them are frozen.
+    """
     chosen = [p for n, p in model.named_parameters() if not stage.parameters or n.startswith(stage.parameters)]
     if not chosen:
         raise ValueError(f"stage {stage.name!r} names no parameter of {type(model).__name__}: {stage.parameters}")
+    if not any(p.requires_grad for p in chosen):
+        raise ValueError(f"stage {stage.name!r}: all parameters of {type(model).__name__} are frozen (requires_grad)")
     return chosen
 
 
@@ -331,6 +347,12 @@ def _continued(model: TrainableModel, checkpoint: Path | None, key: str, paralle
 def _check(
     model: TrainableModel, data: Dataset, settings: TrainingSettings, validation: Dataset | None, shards: int
 ) -> list[Stage]:
+    if not isinstance(settings, TrainingSettings):
+        raise ValueError(f"the settings are a {type(settings).__name__}, must be TrainingSettings")
+    for what, split in {"data": data, "validation": validation}.items():
+        if not isinstance(split, Dataset) and (what == "data" or split is not None):
+            raise ValueError(f"{what} is a {type(split).__name__}, must be one split, a Dataset")
+    as_device(settings.device)
     for split in (data, validation):
         if split is not None and dict(split.modalities) != model.modalities:
             raise ValueError(f"the data has modalities {dict(split.modalities)}, the model {model.modalities}")
@@ -338,6 +360,7 @@ def _check(
     if unknown := sorted(set(settings.stages) - {s.name for s in stages}):
         raise ValueError(f"settings for stages {unknown}; the model has {[s.name for s in stages]}")
     for stage in stages:
+        stage_parameters(model, stage)
         if validation is None and (patience := settings.for_stage(stage.name).patience) is not None:
             raise ValueError(f"stage {stage.name!r} has patience {patience}, which needs a validation split")
         least, size = model.smallest_batch(stage) * shards, settings.for_stage(stage.name).batch_size
@@ -448,6 +471,16 @@ def _check_continued(state: Checkpoint, work: _Epoch, checkpoint: Path | None) -
             )
 
 
+def _refused(error: Exception) -> str:
+    """In one line, what a distribution or a factorisation refused to compute with; empty for any other error.
+
+    Data are finite, so that it was the parameters that led there. Such an error of torch may fill a page with values.
+    """
+    constraint = "to satisfy the constraint" in str(error)
+    reason = str(error).partition(", but found")[0]
+    return " ".join(reason.split()) if constraint or isinstance(error, torch.linalg.LinAlgError) else ""
+
+
 def _check_finite(model: TrainableModel, where: str) -> None:
     if bad := [n for n, p in model.named_parameters() if not bool(torch.isfinite(p).all())]:
         raise NonFiniteLossError(f"{where}: parameters not finite: {bad[:3]}; the checkpoint is kept") from None
@@ -474,6 +507,7 @@ def training(
     :func:`train`.
     """
     stages = _check(model, data, settings, validation, parallel.shards)
+    seed = whole_number("seed", seed)
     if checkpoint is not None:
         checkpoint = Path(checkpoint)
         check_folder(checkpoint)
@@ -533,8 +567,13 @@ def training(
             where = f"stage {stage.name!r}, epoch {epoch + 1} of {own.epochs}"
             try:
                 finished = yield from work.run(stop, sharded, parallel)
-            except ValueError:  # of a distribution that such parameters lead to
-                _check_finite(model, f"{where}, step {work.step + 1}")
+            except (ValueError, torch.linalg.LinAlgError) as error:
+                place = f"{where}, step {work.step + 1}"
+                _check_finite(model, place)
+                if reason := _refused(error):
+                    raise NonFiniteLossError(
+                        f"{place}: the loss cannot be computed ({reason}); the last good checkpoint is kept"
+                    ) from None
                 raise
             if not finished:
                 within = {"batch_size": own.batch_size, "samples": len(split)}
@@ -615,13 +654,14 @@ def train(
 
     Raises:
         TrainingStopped: If ``stop`` asked for it; the checkpoint holds every step that was done.
-        NonFiniteLossError: If a loss term, a validation loss or a parameter is NaN or infinite after an epoch; the last
-            good checkpoint is kept.
+        NonFiniteLossError: If a loss term, a validation loss or a parameter is NaN or infinite after an epoch, or the
+            parameters have become such that the loss cannot be computed; the last good checkpoint is kept.
         CheckpointError: If the checkpoint cannot be read or written, or is of another run.
         ValueError: If the data's modalities are not the model's, settings name a stage that it has not, a stage has
             patience without a validation split or with a loss in parts, batches or the split are too small for a
-            stage, the data's values cannot be the model's type without loss, or ``on_epoch`` returns what a checkpoint
-            cannot hold.
+            stage, all of a stage's parameters are frozen, the data's values cannot be the model's type without loss,
+            there is no such device, an argument is of another type, or ``on_epoch`` returns what a checkpoint cannot
+            hold.
     """
     options: dict[str, Any] = {"validation": validation, "checkpoint": checkpoint, "on_epoch": on_epoch}
     options |= {"stop": stop, "pace": pace, "parallel": parallel}

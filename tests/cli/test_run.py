@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import repro
 from repro.artifacts import render as artifacts
 from repro.artifacts.inventory import find
 from repro.cli.executing import StopRequest
@@ -20,6 +21,7 @@ from repro.engine.local import note_failure
 from repro.engine.locks import RunLock
 from repro.engine.status import states, summary
 from repro.engine.store import RunStore, check_spec_file, read_spec, write_atomically
+from repro.errors import UsageError
 from repro.records import RunSpec
 from repro.training.checkpoints import load_checkpoint
 from tests.support.slurm import until
@@ -259,3 +261,40 @@ def test_options_have_defaults_that_change_nothing() -> None:
     assert (options.processes, options.shards, options.runs_per_gpu, options.max_minutes) == (1, None, 1, None)
     assert find("gmrf-table1").name == "gmrf_mcvae/table1"
     assert time.monotonic() < StopRequest(options.max_minutes).end
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--device", "gpu"), "device is 'gpu', must be cpu, cuda or cuda:<index>"),
+        (("--device", "cuda:99"), "device is cuda:99, "),
+        (("--executor", "local", "--workers", "0"), "--workers is 0, must be at least 1"),
+        (("--runs-per-gpu", "0"), "--runs-per-gpu is 0, must be at least 1"),
+        (("--executor", "slurm", "--time", "soon"), ""),
+        (("--executor", "slurm", "--partition", "nowhere"), ""),
+    ],
+)
+def test_a_call_that_cannot_be_answered_discards_nothing(
+    options: tuple[str, ...], message: str, planned: list[RunSpec], tmp_path: Path, capsys: Capture
+) -> None:
+    assert run(tmp_path) == 0
+    capsys.readouterr()
+    kept = {p: p.read_bytes() for p in (tmp_path / "runs").rglob("*") if p.is_file() and "lock" not in p.name}
+    assert run(tmp_path, "--force", *options) in (1, 2)
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith(f"repro: {message}")
+    assert not any("tried once more" in line for line in said)
+    assert {p: p.read_bytes() for p in kept} == kept
+
+
+def test_run_from_python_checks_before_it_discards(planned: list[RunSpec], tmp_path: Path) -> None:
+    paths = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    assert run(tmp_path) == 0
+    for options, message in (
+        ({"device": "gpu"}, "device is 'gpu', must be cpu, cuda or cuda:<index>"),
+        ({"device": 3}, "device is 3, must be cpu, cuda or cuda:<index>"),
+        ({"workers": 0}, "--workers is 0, must be at least 1"),
+    ):
+        with pytest.raises(UsageError, match=f"^{message}$"):
+            repro.run("gmrf-table1", force=True, **paths, **options)  # type: ignore[arg-type]
+        assert all(RunStore(paths["runs"]).record(s) is not None for s in planned)

@@ -142,3 +142,45 @@ def test_public_names_need_no_torch_before_they_are_used() -> None:
         assert getattr(repro, name) is not None
     code = "import repro, sys; dir(repro); raise SystemExit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+PAIR = {"a": np.arange(12.0).reshape(6, 2), "b": np.arange(6.0)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arrays": [PAIR["a"], PAIR["b"]]}, "mine: arrays are a list, must be a mapping from each modality's name"),
+        ({"arrays": None}, "mine: arrays are a NoneType, must be a mapping from each modality's name"),
+        ({"specs": [1]}, "mine: specs are a list, must be a mapping from each modality's name"),
+        ({"specs": {"a": (2,)}}, "mine: the spec of modality 'a' is (2,), must be a ModalitySpec"),
+        ({"validation": "0.2"}, "validation is '0.2', must be a number of at least 0 and under 1"),
+        ({"test": None}, "test is None, must be a number of at least 0 and under 1"),
+        ({"seed": "x"}, "seed is 'x', must be a whole number"),
+        ({"seed": 1.5}, "seed is 1.5, must be a whole number"),
+        ({"seed": 2**70}, f"seed is {2**70}, must fit 64 bits"),
+        ({"labels": [0.0, 1.0, float("nan")] * 2}, "mine: labels are not all finite; leave samples without a label"),
+    ],
+)
+def test_arguments_that_fit_nothing_are_refused_in_one_line(changes: dict[str, object], message: str) -> None:
+    options = {"arrays": PAIR, **changes}
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}") as caught:
+        Dataset.from_arrays(options.pop("arrays"), **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_fit_no_scale_are_refused() -> None:
+    train = Dataset.from_arrays(PAIR, standardise=True)["train"]
+    for there in (train.standardised, train.restored):
+        for values, message in (
+            ({"z": np.zeros((2, 2))}, "mine: unknown modalities ['z']; there are ['a', 'b']"),
+            ({"a": np.zeros((2, 5))}, "modality 'a' has shape (2, 5), its scale is of samples of (2,)"),
+            ({"a": 1.0}, "modality 'a' has shape (), its scale is of samples of (2,)"),
+            (np.zeros((2, 2)), "mine: values are a ndarray, must be a mapping from each modality's name"),
+        ):
+            with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+                there(values)  # type: ignore[arg-type]
+    given = train.standardised(PAIR | {"b": PAIR["b"][:, None]})
+    assert np.allclose(train.restored({m: x.numpy() for m, x in given.items()})["a"], PAIR["a"])
+    with pytest.raises(ValueError, match=r"^modality 'a' needs a finite mean and a positive, finite deviation"):
+        Dataset.from_arrays({**PAIR, "a": PAIR["a"] * 1e200}, standardise=True)

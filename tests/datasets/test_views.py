@@ -189,3 +189,23 @@ def test_labels_of_batches_are_int64() -> None:
     assert replace(build(), labels=torch.arange(6.0)).labelled("y")[0]["y"].dtype is torch.int64
     with pytest.raises(ValueError, match="no whole numbers"):
         replace(build(), labels=torch.arange(6) / 4).labelled("y")
+
+
+@pytest.mark.parametrize("value", ["3", 1.5, None])
+def test_counts_and_sizes_are_whole_numbers(value: Any) -> None:
+    data = Dataset.from_arrays({"a": torch.zeros(6, 2), "b": torch.zeros(6, 1)})["train"]
+    with pytest.raises(ValueError, match=f"^count is {value!r}, must be a whole number$"):
+        data.first(value)
+    with pytest.raises(ValueError, match=f"^batch_size is {value!r}, must be a whole number$"):
+        next(data.batches(value))
+    with pytest.raises(IndexError, match=r"^slice\(0, 'x', None\) does not fit mine train"):
+        data[0:"x"]  # type: ignore[misc]
+    with pytest.raises(ValueError, match=r"^device 'gpu': "):
+        data.to("gpu")
+
+
+def test_a_range_is_two_numbers_of_any_sequence() -> None:
+    assert hash(ModalitySpec((3,), range=[0, 1])) == hash(ModalitySpec((3,), range=(0, 1)))  # type: ignore[arg-type]
+    for value in (3, (0,), "ab"):
+        with pytest.raises(ValueError, match=r"must be two finite numbers, or None where unbounded$"):
+            ModalitySpec((3,), range=value)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -575,3 +576,38 @@ def test_a_default_key_tells_models_apart_by_their_options(tmp_path: Path) -> No
             train(GMRFMCVAE(MODALITIES, **changes), data(), settings, seed=0, checkpoint=path)
     longer = dataclasses.replace(settings, epochs=2)
     assert len(train(GMRFMCVAE(MODALITIES, beta=0.1), data(), longer, seed=0, checkpoint=path)) == 2
+
+
+def test_numbers_of_numpy_are_numbers_in_keys_and_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    own = TrainingSettings(np.int64(1), np.int32(8), np.float64(1e-3), patience=np.int64(3), plateau=np.int8(0))  # type: ignore[arg-type]
+    assert own == TrainingSettings(1, 8, 1e-3, patience=3)
+    assert {type(getattr(own, n)) for n in ("epochs", "batch_size", "patience", "plateau")} == {int}
+    settings = TrainingSettings(np.int64(1), 8, 1e-3)  # type: ignore[arg-type]
+    history = train(toy(), data(), settings, seed=np.int64(1), checkpoint=path)  # type: ignore[arg-type]
+    assert train(toy(), data(), TrainingSettings(1, 8, 1e-3), seed=1, checkpoint=path) == history
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": None}, "seed is None, must be a whole number"),
+        ({"seed": "0"}, "seed is '0', must be a whole number"),
+        ({"settings": {"epochs": 1}}, "the settings are a dict, must be TrainingSettings"),
+        ({"data": {"train": 1}}, "data is a dict, must be one split, a Dataset"),
+        ({"validation": 3}, "validation is a int, must be one split, a Dataset"),
+        ({"settings": TrainingSettings(1, 8, 1e-3, device="gpu")}, "device 'gpu': "),
+    ],
+)
+def test_arguments_of_another_type_are_refused_before_the_first_step(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    arguments = {"data": data(), "settings": TrainingSettings(1, 8, 1e-3), "seed": 0, **changes}
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        train(toy(), checkpoint=tmp_path / "x.safetensors", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_whose_parameters_are_all_frozen_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"^stage '.*': all parameters of .* are frozen \(requires_grad\)$"):
+        train(toy().requires_grad_(False), data(), TrainingSettings(1, 8, 1e-3), seed=0)

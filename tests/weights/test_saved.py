@@ -423,3 +423,42 @@ def test_the_card_is_one_of_the_hub(tmp_path: Path) -> None:
     assert (card.data.license, card.data.library_name) == ("mit", "repro")
     assert "multimodal" in card.data.tags
     assert "| a | 3 | continuous |" in card.text
+
+
+@pytest.mark.parametrize("place", ["", " ", None, 3])
+def test_a_folder_needs_a_name(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^a model is saved in a folder, not in "):
+        make("gmrf").save_pretrained(place)
+    with pytest.raises(ValueError, match=r"^a model is loaded from a folder or a repository, not from "):
+        GMRFMCVAE.from_pretrained(place)
+    with pytest.raises(ValueError, match=r"^a model is loaded by its name, a folder or a repository, not by "):
+        repro.load_model(place)
+    assert not list(tmp_path.iterdir())
+
+
+def test_devices_that_are_none_are_refused_in_one_line(tmp_path: Path) -> None:
+    make("gmrf").save_pretrained(tmp_path)
+    for load in (GMRFMCVAE.from_pretrained, repro.load_model):
+        with pytest.raises(ValueError, match=r"^device 'gpu': ") as caught:
+            load(tmp_path, device="gpu")  # type: ignore[operator]
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("licence", ["", "a\nb", 3])
+def test_a_licence_is_one_line(licence: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^license is .*, must be a name such as 'mit', or None$"):
+        make("gmrf").save_pretrained(tmp_path / "x", license=licence)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_card_of_odd_names_is_a_table_and_runs(tmp_path: Path) -> None:
+    specs = {'a "b" \\ | c': ModalitySpec((3,)), "d": ModalitySpec((4,))}
+    GMRFMCVAE(specs, latent_dim=2).save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    (row,) = [line for line in card.splitlines() if line.startswith("| a ")]
+    assert len(row.replace("\\\\", "").replace("\\|", "").split("|")) == 7
+    code = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(tmp_path))
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert tuple(scope["rest"]["d"].shape) == (5, 10, 4)

@@ -352,8 +352,10 @@ class CoVAE(MultimodalModel):
             sampler: What draws joint latents in the prior's place, such as a fit to the aggregate posterior.
 
         Raises:
-            ValueError: If there is both ``given`` and a ``sampler``.
+            ValueError: If there is both ``given`` and a ``sampler``, or the sampler does not sample.
         """
+        if sampler is not None and not callable(getattr(sampler, "sample", None)):
+            raise ValueError(f"sampler is {sampler!r}, must have a method sample")
         if given is not None and sampler is not None:
             raise ValueError("a sampler draws joint latents; it has no place where modalities are given")
         if given is not None:

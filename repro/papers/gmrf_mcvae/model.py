@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -305,8 +306,8 @@ class GMRFMCVAE(MultimodalModel):
         """
         if protocol not in CONDITIONAL_PROTOCOLS:
             raise ValueError(f"protocol is {protocol!r}, must be one of {CONDITIONAL_PROTOCOLS}")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature is {temperature}, must be positive")
+        if not isinstance(temperature, Real) or not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature!r}, must be positive")
         prior = self.prior()
         if given is None:
             z = prior.split(_tempered(prior, (num_samples,), temperature, generator))

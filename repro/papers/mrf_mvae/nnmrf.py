@@ -182,6 +182,8 @@ class NNMRFMVAE(MRFMVAE):
         Raises:
             ValueError: If ``start`` does not fit or is not finite.
         """
+        if start is not None and not isinstance(start, Tensor):
+            raise ValueError(f"start is a {type(start).__name__}, must be a tensor")
         if start is not None and (
             start.ndim != 2 or start.shape[1] != sum(self.block_sizes.values()) or not len(start)
         ):

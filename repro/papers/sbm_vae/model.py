@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -176,6 +178,8 @@ class SBMVAE(MultimodalModel):
             ValueError: If the stage is unknown, or names or shapes do not fit.
         """
         name = self.stages()[0].name if stage is None else stage.name
+        if not isinstance(batch, Mapping):
+            self.check_batch(batch)
         batch = dict(batch)
         present = batch.pop(self._column("present"), None)
         if self._column("mean") not in batch:
@@ -283,6 +287,10 @@ class SBMVAE(MultimodalModel):
         """
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}, must be at least 1")
+        if sampling is not None and not isinstance(sampling, SamplingSettings):
+            raise ValueError(f"sampling is {sampling!r}, must be SamplingSettings or None")
+        if gamma is not None and not (isinstance(gamma, Real) and 0 <= gamma < math.inf):
+            raise ValueError(f"gamma is {gamma!r}, must be a number of at least 0, or None")
         if gamma and self.energy is None:
             raise ValueError("this model has no energy to guide by")
         if gamma and (given is None or len(given) == len(self.modalities)):

@@ -474,7 +474,8 @@ def _check_continued(state: Checkpoint, work: _Epoch, checkpoint: Path | None) -
 def _refused(error: Exception) -> str:
     """In one line, what a distribution or a factorisation refused to compute with; empty for any other error.
 
-    Data are finite, so that it was the parameters that led there. Such an error of torch may fill a page with values.
+    Data are finite, so that after a first step it was the parameters that led there. Such an error of torch may fill a
+    page with values.
     """
     constraint = "to satisfy the constraint" in str(error)
     reason = str(error).partition(", but found")[0]
@@ -570,7 +571,7 @@ def training(
             except (ValueError, torch.linalg.LinAlgError) as error:
                 place = f"{where}, step {work.step + 1}"
                 _check_finite(model, place)
-                if reason := _refused(error):
+                if (work.step or state.history) and (reason := _refused(error)):
                     raise NonFiniteLossError(
                         f"{place}: the loss cannot be computed ({reason}); the last good checkpoint is kept"
                     ) from None

@@ -243,6 +243,7 @@ def test_status_needs_no_torch(tmp_path: Path) -> None:
 def test_processes_of_a_local_run(planned: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the command line hands to the executor."""
     seen: list[dict[str, object]] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr("repro.cli.executing.run_all", lambda specs, store, **options: seen.append(options) or [])
     command = ["--executor", "local", "--processes", "2", "--shards", "4", "--runs-per-gpu", "3", "--device", "cuda"]
     assert run(tmp_path, *command) == 0

@@ -29,7 +29,7 @@ from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
 from repro.records import RunSpec
 
-__all__ = ["build", "build_compared", "build_omics", "decoders", "fully_connected_autoencoders"]
+__all__ = ["build", "build_alike", "build_compared", "decoders", "fully_connected_autoencoders"]
 
 SCORE_MODEL = {"beta": 0.1, "sde": (0.1, 5.0), "score": {"multipliers": (1, 2)}, "latents": "sample"}
 
@@ -189,18 +189,22 @@ def build_compared(spec: RunSpec) -> MultimodalModel:
     return build_covae_run(spec)
 
 
-def build_omics(spec: RunSpec) -> MultimodalModel:
-    """The untrained model of a run of :func:`repro.papers.compare.tumours.settings.tumours_spec`.
+def build_alike(spec: RunSpec) -> MultimodalModel:
+    """The untrained model of a run of a comparison on one of CoVAE's datasets, with the encoders and decoders of CoVAE.
 
-    All have the encoders and decoders of CoVAE's omics experiments, which differ in the latents that their heads give
-    and take; a regularised autoencoder's encoder has the head for the mean alone.
+    They differ in the latents that their heads give and take; a regularised autoencoder's encoder has the head for the
+    mean alone. Modalities are the dataset's without the latents that they were drawn from.
+
+    Arguments:
+        spec: Its ``params["model"]`` has ``networks``, and ``widths`` or ``dropout`` where those take it.
     """
     if spec.method not in (*VARIANTS, *SCORE):
         return build_covae_run(spec)
-    modalities, settings = specs(load_card(spec.dataset)), dict(spec.params["model"])
-    kind, dropout = settings.pop("networks"), settings.pop("dropout")
+    modalities = {m: s for m, s in specs(load_card(spec.dataset)).items() if m not in ("z0", "z1")}
+    settings = dict(spec.params["model"])
+    kind, options = settings.pop("networks"), {k: settings.pop(k) for k in ("widths", "dropout") if k in settings}
     size = dict.fromkeys(modalities, settings["latent_dim"])
-    made = build_networks(kind, modalities, encoded=size, decoded=size, dropout=dropout)
+    made = build_networks(kind, modalities, encoded=size, decoded=size, **options)
     rows = {m: _Rows(d) for m, d in made.decoders.items()}
     if spec.method in SCORE:
         return _score_model(modalities, made.encoders, rows, settings, spec.params["evaluation"]["sampling"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from repro.experiment import Results, Rows
 from repro.papers.compare.best import best_note
@@ -136,8 +137,12 @@ def compared_tables(
     bound: str = BOUND,
     shared: Callable[[RunSpec], list[str]] = shared_notes,
     origin: str = "are taken from papers, or lie in the middle of what is tried where none has one",
+    parts: Mapping[str, Rows] | None = None,
 ) -> list[Table]:
     """All models on one dataset, with how their weights were chosen; and what their runs take.
+
+    Of a dataset in several variants there is one table for each of which there are records, the notes on all under the
+    first, and what runs take is over all variants.
 
     Arguments:
         results: Of the comparison's runs.
@@ -150,19 +155,25 @@ def compared_tables(
         bound: How likelihoods are estimated.
         shared: From a run to what all models have alike, and what differs.
         origin: Where weights come from that no record of the sweep tells of.
+        parts: What a variant's caption has after the dataset's, to method to its runs on that variant; the rows of the
+            results, which are then methods, if None.
 
     Raises:
         ValueError: If there is no record at all.
     """
     if not results.all_records():
         raise ValueError(f"no records of {caption!r} in the profile {results.profile!r}")
+    parts = {"": results.runs} if parts is None else parts
+    every = replace(results, runs={m: [s for part in parts.values() for s in part.get(m, ())] for m in LABELS})
     chosen = chosen_by(results, planned(results.profile, None), score)[1]
     first = results.all_records()[0].spec
-    notes = [reading, bound, *shared(first), *_weight_notes(results, sweep, chosen, origin)]
-    return [
-        _compared_table(results, caption, headings, floors, notes),
-        _cost_table(results, f"{caption}: what they take"),
-    ]
+    notes = [reading, bound, *shared(first), *_weight_notes(every, sweep, chosen, origin)]
+    found = []
+    for variant, runs in parts.items():
+        if (own := replace(results, runs=runs)).all_records():
+            found.append(_compared_table(own, caption + variant, headings, floors, notes))
+            notes = [f"To be read as the table {found[0].caption!r}, whose notes are of all."]
+    return [*found, _cost_table(every, f"{caption}: what they take")]
 
 
 def _compared_table(

@@ -19,6 +19,7 @@ __all__ = [
     "decoder_correlation",
     "decoder_inputs",
     "first_layer",
+    "has_decoders",
     "latent_means",
     "predictive_deviation",
 ]
@@ -34,6 +35,11 @@ def first_layer(network: nn.Module) -> nn.Module:
         if any(True for _ in module.parameters(recurse=False)):
             return module
     raise ValueError(f"{type(network).__name__} has no layer with parameters")
+
+
+def has_decoders(model: MultimodalModel) -> bool:
+    """Whether a model has decoders whose inputs can be read."""
+    return hasattr(model, "decoders") or hasattr(model, "multivae")
 
 
 def _decoders(model: MultimodalModel) -> dict[str, nn.Module]:
@@ -92,6 +98,7 @@ def decoder_correlation(
     batch: Mapping[str, Tensor],
     given: Sequence[str],
     *,
+    largest: int | None = None,
     generator: torch.Generator | None = None,
 ) -> float:
     """Mean canonical correlation of two modalities' decoder inputs, one sample a point.
@@ -103,6 +110,8 @@ def decoder_correlation(
         model: A model of two modalities or more; the first two are compared.
         batch: All modalities.
         given: Names of the observed ones.
+        largest: How many of the largest are averaged, of a model with more latents than the data were drawn from; all
+            if None.
         generator: Source of randomness.
 
     Raises:
@@ -112,7 +121,7 @@ def decoder_correlation(
     """
     z = decoder_inputs(model, {m: batch[m] for m in given}, generator=generator)
     first, second = list(model.modalities)[:2]
-    return float(canonical_correlations(z[first][0], z[second][0]).mean())
+    return float(canonical_correlations(z[first][0], z[second][0])[:largest].mean())
 
 
 def predictive_deviation(

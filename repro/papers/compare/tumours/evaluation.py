@@ -15,7 +15,7 @@ from repro.datasets import Dataset
 from repro.metrics.clustering import CLASSIFIER, fit_classifier, score_classifier
 from repro.metrics.omics import mean_absolute_error
 from repro.model import MultimodalModel
-from repro.papers.compare.building import build_omics as build
+from repro.papers.compare.building import build_alike as build
 from repro.papers.compare.measures import TrainingPoints, costs, renamed
 from repro.papers.covae.evaluation import likelihood_metrics, prior_metrics, whole
 from repro.papers.covae.omics.evaluation import class_metrics, prediction_metrics

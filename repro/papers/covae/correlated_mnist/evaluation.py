@@ -19,7 +19,7 @@ from repro.papers.covae.likelihoods import decompose, evenly_spread
 from repro.papers.covae.measures import calibration, decoder_correlation, predictive_deviation
 from repro.records import Metric, RunSpec
 
-__all__ = ["LEVEL", "POINTS", "SAMPLES", "build_run", "evaluate_images", "image_samples"]
+__all__ = ["LEVEL", "POINTS", "SAMPLES", "ImageMeasures", "build_run", "evaluate_images", "image_samples"]
 
 LEVEL = 0.9
 DRAWS_OF_INTERVALS = 99
@@ -28,8 +28,15 @@ TERM_POINTS = 100
 CCA = "mean canonical correlation of the inputs of both decoders' first layers, one sample a test point"
 
 
-class _Images:
-    """The measures of one run, each from its own stream of the evaluation's seed."""
+class ImageMeasures:
+    """The measures of one run, each from its own stream of the evaluation's seed.
+
+    Arguments:
+        model: In evaluation mode.
+        data: ``"test"``, and the same with the latents that it was drawn from as ``"truth"``.
+        spec: The run; its evaluation has ``points``, ``draws`` and ``seed``.
+        device: Where the model is.
+    """
 
     def __init__(self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str) -> None:
         self.model, self.device, self.settings = model, device, spec.params["evaluation"]
@@ -39,14 +46,21 @@ class _Images:
         self.seed = self.settings["seed"]
 
     def generator(self, stream: int) -> torch.Generator:
+        """The measure's own source of randomness."""
         return torch.Generator(self.device).manual_seed(1000 * self.seed + stream)
 
-    def correlations(self) -> list[Metric]:
+    def correlations(self, largest: int | None = None) -> list[Metric]:
+        """Of the decoders' inputs, given both modalities and given one (Figure 5), and of the true latents.
+
+        Arguments:
+            largest: As :func:`~repro.papers.covae.measures.decoder_correlation` takes it.
+        """
+        cca = CCA if largest is None else f"{CCA}, of the {largest} largest"
         names = list(self.model.modalities)
         true = float(canonical_correlations(self.truth["z0"], self.truth["z1"]).mean())
-        joint = decoder_correlation(self.model, self.batch, names, generator=self.generator(1))
+        joint = decoder_correlation(self.model, self.batch, names, largest=largest, generator=self.generator(1))
         each = {
-            o: decoder_correlation(self.model, self.batch, [o], generator=self.generator(2 + i))
+            o: decoder_correlation(self.model, self.batch, [o], largest=largest, generator=self.generator(2 + i))
             for i, o in enumerate(names)
         }
         mean = sum(each.values()) / len(each)
@@ -54,8 +68,8 @@ class _Images:
         text = "mean canonical correlation of the latents that the data were drawn from"
         found = [
             Metric("test/correlation/true", true, "1", self.size, text),
-            Metric("test/correlation/joint", joint, "1", self.size, f"{CCA}, given both"),
-            Metric("test/correlation/conditional", mean, "1", self.size, f"{CCA}, given one, averaged over which"),
+            Metric("test/correlation/joint", joint, "1", self.size, f"{cca}, given both"),
+            Metric("test/correlation/conditional", mean, "1", self.size, f"{cca}, given one, averaged over which"),
             Metric(
                 "test/correlation/bias",
                 null_correlation(self.size, latents, latents),
@@ -65,10 +79,11 @@ class _Images:
             ),
         ]
         return found + [
-            Metric(f"test/correlation/given-{o}", v, "1", self.size, f"{CCA}, given {o}") for o, v in each.items()
+            Metric(f"test/correlation/given-{o}", v, "1", self.size, f"{cca}, given {o}") for o, v in each.items()
         ]
 
     def deviations(self) -> list[Metric]:
+        """Of the decoders' inputs given one modality (Figure 6)."""
         draws, names = self.settings["draws"], list(self.model.modalities)
         observed, missing = [], []
         for i, o in enumerate(names):
@@ -83,7 +98,8 @@ class _Images:
             Metric("test/deviation/missing", sum(missing) / len(missing), "1", self.points, f"missing: {text}"),
         ]
 
-    def coverage(self) -> list[Metric]:
+    def coverage(self, draws: int = DRAWS_OF_INTERVALS) -> list[Metric]:
+        """Of intervals of the missing modality, over how many draws each."""
         a, b = self.model.modalities
         parts = [
             calibration(
@@ -92,7 +108,7 @@ class _Images:
                 o,
                 m,
                 level=LEVEL,
-                num_samples=DRAWS_OF_INTERVALS,
+                num_samples=draws,
                 generator=self.generator(20 + i),
             )
             for i, (o, m) in enumerate(((a, b), (b, a)))
@@ -107,12 +123,13 @@ class _Images:
                 sum(p[name] for p in parts) / len(parts),
                 "1",
                 self.points,
-                f"share of true values in {LEVEL:.0%} intervals of {DRAWS_OF_INTERVALS} samples: {text}; both ways",
+                f"share of true values in {LEVEL:.0%} intervals of {draws} samples: {text}; both ways",
             )
             for name, text in texts.items()
         ]
 
     def decomposition(self) -> list[Metric]:
+        """Terms of the importance weights (Figure 14)."""
         number = evenly_spread(self.model, 60)
         terms = decompose(self.model, self.few, num_samples=number, generator=self.generator(30))
         text = f"mean over {number} samples of the posterior given both, and over points"
@@ -132,7 +149,7 @@ def evaluate_images(
     ``prior/...`` and ``deep-cca/...`` of CoVAE.
     """
     model.to(device).eval()
-    run = _Images(model, data, spec, device)
+    run = ImageMeasures(model, data, spec, device)
     found = run.correlations() + run.deviations() + run.coverage() + run.decomposition()
     number = spec.params["evaluation"]["importance_samples"]
     found += likelihood_metrics(model, run.few, number, device, run.seed)

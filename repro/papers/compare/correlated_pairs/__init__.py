@@ -1,0 +1,1 @@
+"""All models on pairs of correlated MNIST: how much of the true correlation each recovers."""

@@ -13,13 +13,14 @@ __all__ = ["best_note"]
 def best_note(column: Column, rows: Sequence[Row]) -> Claim | None:
     """Whether a column's best row differs from the second by more than two standard errors; None for under two rows.
 
-    Where several rows share the best mean, none of them is the best, and all are named.
+    Values with a caveat, such as those from chains that do not mix, take no part. Where several rows share the best
+    mean, none of them is the best, and all are named.
 
     Arguments:
         column: With a direction.
         rows: The rows that compete.
     """
-    known = [(row.label, cell) for row in rows if (cell := row.cells[column.key]).mean is not None]
+    known = [(row.label, cell) for row in rows if (cell := row.cells[column.key]).mean is not None and not cell.caveat]
     if len(known) < 2:
         return None
     (first, best), (second, other) = sorted(known, key=lambda x: x[1].mean, reverse=column.better == "higher")[:2]

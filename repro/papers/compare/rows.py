@@ -17,6 +17,7 @@ from repro.papers.compare.methods import (
     chosen_weights,
     weights,
 )
+from repro.papers.mrf_mvae.mixing import JOINT, mixing_caveat
 from repro.papers.sbm_vae.settings import ALPHA
 from repro.records import Record, RunSpec, provenance
 from repro.report.cells import Cell, Claim
@@ -65,7 +66,10 @@ def _rows(results: Results, names: Sequence[str], reasons: Mapping[str, str]) ->
     found = []
     for method, records in results:
         reason = reasons.get(method, "the model does not offer it")
-        found.append(Row(LABELS[method], {k: _cell(records, k, reason) for k in names}))
+        cells = {k: _cell(records, k, reason) for k in names}
+        if caveat := mixing_caveat(records):  # of joint samples, which are the prior's
+            cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if k.startswith(f"{JOINT}/") and c.n}
+        found.append(Row(LABELS[method], cells))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -325,6 +326,9 @@ def test_the_cheapest_of_those_that_none_is_shown_to_be_better_than_is_recommend
         "Joint samples: take Gaussian MRF, correlation read from images 0.490 at 0.01 s for 1,000 draws; Score model "
         "has 0.512 at 2 s, which is not better by more than two standard errors; true images have 0.500."
     )
+    r_hat = Metric("test/unconditional/r_hat", 1.3, "1", 10, "made up")
+    unmixed = [replace(r, metrics=[*r.metrics, r_hat]) for r in measured("prior_neural", (0.5, 0.5, 0.5), 0.001)]
+    assert advice("correlated_mnist3", records | {"Neural MRF": unmixed}) == [text]
     del records["Gaussian MRF"]
     (text,) = advice("correlated_mnist3", records)
     assert text.startswith("Joint samples: take Score model, correlation read from images 0.512 at 2 s")

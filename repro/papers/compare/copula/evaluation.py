@@ -17,6 +17,7 @@ from repro.model import MultimodalModel
 from repro.papers.compare.building import build_compared as build
 from repro.papers.compare.measures import TrainingPoints, costs, likelihood, reconstruction, renamed
 from repro.papers.gmrf_mcvae.copula.evaluation import DISTANCES, CopulaTasks, floor_metrics
+from repro.papers.mrf_mvae.mixing import JOINT, chain_metrics
 from repro.records import Metric, RunSpec
 
 __all__ = ["CHOSEN_BY", "build", "evaluate"]
@@ -39,7 +40,8 @@ def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec,
         chosen = CopulaTasks(model, data["validation"], spec, device)
         return chosen.unconditional("mean", CHOSEN_BY) + chosen.conditional("mean", CHOSEN_BY)
     tasks, every = CopulaTasks(model, data["test"], spec, device), tuple(DISTANCES)
-    found = tasks.unconditional("mean", every) + tasks.conditional("mean", every)
+    found = tasks.unconditional("mean", every) + chain_metrics(model, JOINT, len(data["test"]))
+    found += tasks.conditional("mean", every)
     found += reconstruction(model, tasks, every)
     nearest = CopulaTasks(TrainingPoints(data["train"].to(device)), data["test"], spec, device)
     found += renamed(nearest.conditional("mean", every), "test/conditional/mean", "test/neighbour")

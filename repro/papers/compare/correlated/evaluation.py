@@ -28,6 +28,7 @@ from repro.papers.compare.correlated.measures import (
     paired_correlation,
     pairs_of,
 )
+from repro.papers.mrf_mvae.mixing import JOINT, chain_metrics
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
@@ -114,6 +115,7 @@ class _Triples:
         for start in range(0, self.number, CHUNK):
             parts.append(generated(self.model, min(CHUNK, self.number - start), generator=generator)[0])
         images = {m: torch.cat([p[m] for p in parts]) for m in self.names}
+        chains = chain_metrics(self.model, JOINT, min(CHUNK, self.number))
         _, latents = generated(self.model, 1, given=self.true, generator=self.generator(2))
         read = fmean(self.read(images[a], images[b]) for a, b in pairs_of(self.names))
         distance = f"Frechet distance between features of the {FEATURES}, mean over modalities"
@@ -124,6 +126,7 @@ class _Triples:
             found.append(Metric("test/latents/joint", held, "1", self.number, text))
         return [
             *found,
+            *chains,
             Metric("test/images/joint", read, "1", self.number, f"{READ}; joint samples"),
             Metric("test/frechet/joint", self.frechet(images), "1", self.number, f"{distance}; joint samples"),
         ]

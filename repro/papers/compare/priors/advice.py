@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from repro.papers.compare.priors.settings import LABELS, ORACLE
+from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.records import Record
 from repro.report.cells import Cell, agreement
 
@@ -77,7 +78,7 @@ def _values(records: Sequence[Record], metric: str) -> list[float]:
 def _errors(records: Sequence[Record], measure: _Measure) -> Cell:
     """How far each seed is from what is best; lower is better."""
     values = _values(records, measure.metric)
-    if not values:
+    if not values or (measure.cost == JOINT and mixing_caveat(records)):
         return Cell(None, (), "not measured")
     if measure.better == "higher":
         values = [-v for v in values]
@@ -90,8 +91,8 @@ def advice(dataset: str, records: Mapping[str, Sequence[Record]]) -> list[str]:
     """For each task the cheapest structure to draw from, among those that none is shown to be better than.
 
     None is shown to be better than a structure whose mean is within two standard errors of the best one's. The
-    nearest-neighbour oracle takes no part. With one seed, which tells of no spread, the best is named and nothing is
-    recommended.
+    nearest-neighbour oracle and joint samples from chains that do not mix take no part. With one seed, which tells of
+    no spread, the best is named and nothing is recommended.
 
     Arguments:
         dataset: ``"copula"``, ``"mnist_triples"`` or ``"correlated_mnist3"``.

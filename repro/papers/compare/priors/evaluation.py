@@ -28,6 +28,7 @@ from repro.papers.gmrf_mcvae.copula.evaluation import (
     CopulaTasks,
     floor_metrics,
 )
+from repro.papers.mrf_mvae.mixing import JOINT, chain_metrics
 from repro.papers.mrf_mvae.triples.evaluation import evaluate as evaluate_triples
 from repro.records import Metric, RunSpec
 
@@ -68,7 +69,9 @@ def _costs(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: Run
 def _copula(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: RunSpec, device: str) -> list[Metric]:
     """Table I's tasks on decoder means, with its three distances; of reconstructions too, and the noise floor."""
     tasks = CopulaTasks(model, data["test"], spec, device)
-    found = [] if structure_of(spec) == GUIDED else tasks.unconditional("mean", list(DISTANCES))
+    found = []
+    if structure_of(spec) != GUIDED:
+        found = tasks.unconditional("mean", list(DISTANCES)) + chain_metrics(model, JOINT, len(data["test"]))
     found += tasks.conditional("mean", list(DISTANCES))
     text = "test points decoded from draws of their own encodings"
     found += reconstruction(model, tasks, list(DISTANCES), text)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.distributions.block_gaussian import BlockGaussian
+from repro.distributions.mcmc import MCMCDiagnostics
 from repro.model import Loss, MultimodalModel, Stage
 from repro.papers.compare.priors.structures import Structure
 from repro.papers.sbm_vae.autoencoders import Autoencoders
@@ -64,6 +65,11 @@ class StructuredAutoencoders(MultimodalModel):
         number = structure.fit(encodings, seed)
         self.structure, self.fitted = structure, True
         return number
+
+    @property
+    def diagnostics(self) -> MCMCDiagnostics | None:
+        """Of the chains of the structure's last draws; None of a structure without chains."""
+        return None if self.structure is None else self.structure.diagnostics
 
     def _fitted(self) -> Structure:
         if self.structure is None:

@@ -18,6 +18,7 @@ from repro.distributions.asymmetric_laplace import AsymmetricLaplace
 from repro.distributions.block_gaussian import BlockGaussian
 from repro.distributions.diffusion import VPSDE
 from repro.distributions.log_partition import log_partition_batch
+from repro.distributions.mcmc import MCMCDiagnostics
 from repro.model import Loss, Stage, TrainableModel, isolated_rng
 from repro.papers.covae.deep_cca import Alignment, align
 from repro.papers.covae.prior import CorrelatedPrior
@@ -39,7 +40,12 @@ class Structure(ABC):
     Arguments:
         names: The modalities, in order.
         latent_dim: Latents a modality, D.
+
+    Attributes:
+        diagnostics: Of the Markov chains of the last draws; None where draws are independent.
     """
+
+    diagnostics: MCMCDiagnostics | None = None
 
     def __init__(self, names: Sequence[str], latent_dim: int) -> None:
         self.names, self.latent_dim = list(names), latent_dim
@@ -291,7 +297,7 @@ class Neural(Structure):
         chains, c = min(number, self.chains.num_chains), self.chains
         needed = math.ceil(number / chains)
         steps = max(needed, c.num_kept) * c.thinning
-        draws, _ = self.prior().sample(
+        draws, self.diagnostics = self.prior().sample(
             num_chains=chains,
             num_steps=steps,
             sampler=c.sampler,
@@ -303,7 +309,7 @@ class Neural(Structure):
 
     def conditional(self, values: Tensor, observed: Sequence[int], generator: torch.Generator | None) -> Tensor:
         c, field = self.chains, self.prior().condition({self.names[k]: values[:, k] for k in observed})
-        draws, _ = field.sample(
+        draws, self.diagnostics = field.sample(
             num_chains=1,
             num_steps=c.num_kept * c.thinning,
             sampler=c.sampler,

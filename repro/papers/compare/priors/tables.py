@@ -9,6 +9,7 @@ from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.best import best_note
 from repro.papers.compare.priors.advice import advice
 from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, RHOS, priors_spec
+from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.papers.mrf_mvae.triples.readings import ALIKE
 from repro.records import Record, canonical_json, of_profile, provenance
 from repro.report.cells import Cell, Claim
@@ -142,7 +143,12 @@ def _cell(records: Sequence[Record], name: str) -> Cell:
     values = [m.value for r in records for m in r.metrics if m.name == name]
     if not values:
         return Cell(None, (), "guidance acts where something is observed: joint samples are those without it")
-    return Cell(None, values)
+    return Cell(None, values, caveat=mixing_caveat(records) if _joint(name) else "")
+
+
+def _joint(name: str) -> bool:
+    """Whether a metric is of joint samples."""
+    return "/unconditional/" in name or (name.startswith("test/") and name.endswith("/joint"))
 
 
 def _reference(records: Sequence[Record], names: Mapping[str, str], columns: Sequence[str]) -> dict[str, Cell]:

@@ -27,6 +27,7 @@ from repro.metrics.frechet import (
 )
 from repro.metrics.inception import InceptionUnavailableError, load_inception
 from repro.model import MultimodalModel
+from repro.papers.mrf_mvae.mixing import chain_metrics
 from repro.papers.mrf_mvae.triples.readings import reading
 from repro.papers.mrf_mvae.variants import build
 from repro.records import Metric, RunSpec
@@ -143,7 +144,9 @@ def _unconditional(t: _Triples, name: str = "unconditional", how: str = "", **op
             f"different digits that the classifier sees in the first two modalities; {protocol}",
         ),
     ]
-    return metrics + _chains(t.model, prefix, t.number) + _frechet_metrics(prefix, protocol, t.frechet(samples), t)
+    return (
+        metrics + chain_metrics(t.model, prefix, t.number) + _frechet_metrics(prefix, protocol, t.frechet(samples), t)
+    )
 
 
 def _conditional(t: _Triples, name: str, protocol: str, options: Mapping[str, Any]) -> list[Metric]:
@@ -161,7 +164,7 @@ def _conditional(t: _Triples, name: str, protocol: str, options: Mapping[str, An
         predictions[(observed,)] = {m: seen[m] for m in ALIKE if m != observed}
         for k, by_modality in t.frechet({m: x for m, x in images.items() if m != observed}).items():
             distances.setdefault(k, {}).update({f"{observed}-{m}": v for m, v in by_modality.items()})
-        metrics += _chains(t.model, f"{prefix}/{observed}", t.number)
+        metrics += chain_metrics(t.model, f"{prefix}/{observed}", t.number)
     coherence = conditional_coherence(predictions, t.labels)
     text = f"share whose generated modality of the first two shows the observed one's digit; {protocol}"
     for (given, m), value in coherence.values.items():
@@ -170,20 +173,6 @@ def _conditional(t: _Triples, name: str, protocol: str, options: Mapping[str, An
         )
     metrics.append(Metric(f"{prefix}/coherence", coherence.mean, "1", t.number, f"{text}; mean of both directions"))
     return metrics + _frechet_metrics(prefix, protocol, distances, t)
-
-
-def _chains(model: MultimodalModel, prefix: str, number: int) -> list[Metric]:
-    """What the Markov chains of the sampling before say about themselves."""
-    if (found := getattr(model, "diagnostics", None)) is None:
-        return []
-    rate = float(found.acceptance_rate.mean())
-    metrics = [Metric(f"{prefix}/acceptance_rate", rate, "1", number, "accepted share of proposals after burn-in")]
-    if "/unconditional" in prefix:  # a conditioning point has one chain, too few draws for these
-        size, r_hat = float(found.effective_sample_size.min()), float(found.r_hat.max())
-        text = "least effective sample size over latents of the kept draws of all chains"
-        metrics.append(Metric(f"{prefix}/effective_sample_size", size, "1", number, text))
-        metrics.append(Metric(f"{prefix}/r_hat", r_hat, "1", number, "largest split R-hat over latents"))
-    return metrics
 
 
 def _from_posteriors(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:

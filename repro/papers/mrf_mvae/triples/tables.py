@@ -11,6 +11,7 @@ from typing import Any
 from repro.experiment import Results, artifact
 from repro.metrics.inception import unavailable_reason
 from repro.papers import paper
+from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.papers.mrf_mvae.triples.experiment import (
     FIGURE9,
     LABELS,
@@ -48,7 +49,6 @@ SPACES: dict[str, tuple[str, float]] = {
     "Inception, [0, 1] fed as if it were bytes": ("inception-unit-as-bytes", 1.0),
     "Inception, 1008 logits": ("inception-logits", 1.0),
 }
-MOST_R_HAT = 1.1  # of chains that are taken to have mixed
 DEFINITION = (
     "Coherence: without conditions, the share of samples whose first two modalities show the same digit; conditional, "
     "the share of test triples for which the second, given the first, or the first, given the second, shows the "
@@ -94,7 +94,7 @@ def _cells(
     generated: bool = True,
 ) -> dict[str, Cell]:
     metrics = {"coherence": "coherence", "frechet": "frechet/classifier/mean", "fid": "frechet/inception/mean"}
-    cells, caveat = {}, _caveat(records, split) if generated else ""
+    cells, caveat = {}, mixing_caveat(records, f"{split}/unconditional") if generated else ""
     for task, name in tasks.items():
         for column, metric in metrics.items():
             key = f"{task}_{column}"
@@ -109,16 +109,6 @@ def _cells(
             )
             cells[key] = Cell(known, values, caveat=caveat) if values else Cell(known, (), reason)
     return cells
-
-
-def _caveat(records: Sequence[Record], split: str, task: str = "unconditional") -> str:
-    """Says so where the Markov chains of some seed do not mix."""
-    worst = max(_values(records, f"{split}/{task}/r_hat"), default=1.0)
-    if worst <= MOST_R_HAT:
-        return ""
-    return (
-        f"chains that do not mix (largest split R-hat {worst:.2f}, over {MOST_R_HAT:g}): no value of the model's prior"
-    )
 
 
 def _found(specs: Sequence[RunSpec], results: Results) -> list[Record]:
@@ -199,7 +189,7 @@ def _from_posteriors(records: Sequence[Record]) -> Row | None:
     if not _values(records, f"test/{name}/coherence"):
         return None
     cells = _cells(records, {"uncond": name, "cond": None}, generated=False)
-    if caveat := _caveat(records, "test", name):
+    if caveat := mixing_caveat(records, f"test/{name}"):
         cells = {k: replace(c, caveat=caveat) if c.n else c for k, c in cells.items()}
     return Row("NN-MRF MVAE, chains of the prior started at draws of posteriors", cells)
 

@@ -1,0 +1,51 @@
+"""What Markov chains say about themselves: in records, and at the cells of values that come from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from repro.records import Metric, Record
+
+if TYPE_CHECKING:
+    from repro.model import MultimodalModel
+
+__all__ = ["JOINT", "MOST_R_HAT", "chain_metrics", "mixing_caveat"]
+
+MOST_R_HAT = 1.1  # split R-hat of chains that are taken to have mixed
+JOINT = "test/unconditional"  # prefix of what is measured of the prior's samples
+
+
+def chain_metrics(model: MultimodalModel, prefix: str, number: int) -> list[Metric]:
+    """What the Markov chains of the sampling before say about themselves; nothing of a model without chains.
+
+    Arguments:
+        model: Its ``diagnostics`` are those of the chains.
+        prefix: Of the metrics' names.
+        number: How many samples were drawn.
+    """
+    if (found := getattr(model, "diagnostics", None)) is None:
+        return []
+    rate = float(found.acceptance_rate.mean())
+    metrics = [Metric(f"{prefix}/acceptance_rate", rate, "1", number, "accepted share of proposals after burn-in")]
+    if "/unconditional" in prefix:  # a conditioning point has one chain, too few draws for these
+        size, r_hat = float(found.effective_sample_size.min()), float(found.r_hat.max())
+        text = "least effective sample size over latents of the kept draws of all chains"
+        metrics.append(Metric(f"{prefix}/effective_sample_size", size, "1", number, text))
+        metrics.append(Metric(f"{prefix}/r_hat", r_hat, "1", number, "largest split R-hat over latents"))
+    return metrics
+
+
+def mixing_caveat(records: Sequence[Record], prefix: str = JOINT) -> str:
+    """Says so where the Markov chains of some seed do not mix, else nothing.
+
+    Arguments:
+        records: A record a seed.
+        prefix: Of the names of the chains' metrics.
+    """
+    worst = max((m.value for r in records for m in r.metrics if m.name == f"{prefix}/r_hat"), default=1.0)
+    if worst <= MOST_R_HAT:
+        return ""
+    return (
+        f"chains that do not mix (largest split R-hat {worst:.2f}, over {MOST_R_HAT:g}): no value of the model's prior"
+    )

@@ -36,7 +36,7 @@ def gpu() -> ModuleType:
 @pytest.mark.slow
 def test_a_dry_run_measures_runs_packs_and_is_continued(gpu: ModuleType, tmp_path: Path) -> None:
     out, work = tmp_path / "out", tmp_path / "work"
-    arguments = ["--dry-run", "--minutes", "1", "--out", str(out), "--work", str(work)]
+    arguments = ["--dry-run", "--minutes", "60", "--out", str(out), "--work", str(work)]
     assert gpu.main(arguments) == 0
     found = json.loads((out / "measured.json").read_text())
     assert set(found["steps"]) == {f"{name} {stage}" for name, stage in STAGES}
@@ -84,7 +84,7 @@ def test_a_kill_costs_what_was_done_since_the_last_pack(
     gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, asked = tmp_path / "out", []
-    arguments = ["--dry-run", "--minutes", "1", "--out", str(out)]
+    arguments = ["--dry-run", "--minutes", "60", "--out", str(out)]
     monkeypatch.setattr(gpu, "measured", lambda dry: [])
     monkeypatch.setattr(gpu, "queue", lambda dry: [copula_spec("gmrf_mcvae", 0, "smoke", epochs=20)])
     monkeypatch.setattr(gpu, "PACK_SECONDS", 0.0)

@@ -175,13 +175,13 @@ def test_failure_of_a_key_is_noted(planned: list[RunSpec], tmp_path: Path, capsy
 
 @pytest.mark.slow
 def test_sigterm_saves_and_a_key_goes_on(tmp_path: Path, toy_paper: None) -> None:
-    spec, store = toy_spec(3, epochs=400, pause=0.02), RunStore(tmp_path)
+    spec, store = toy_spec(3, epochs=4000, pause=0.02), RunStore(tmp_path)
     check_spec_file(store.directory(spec), spec)
     command = repro_command("run", "--key", spec.key, "--device", "cpu", "--runs", str(tmp_path))
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
     until(lambda: lines_of_log(spec, store) >= 2, "the second epoch")
     child.send_signal(signal.SIGTERM)
-    _, error = child.communicate(timeout=60)
+    _, error = child.communicate(timeout=300)
     assert child.returncode == 75
     assert error == f"repro: stopped by SIGTERM: {spec.label}; the same command continues\n"
     assert states([spec], store)[0].state == "stopped"

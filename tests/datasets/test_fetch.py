@@ -25,7 +25,9 @@ from repro.datasets.fetch import FetchError, fetch, placed_by_hand
 from repro.datasets.places import cache_root, mirror_root, offline
 from tests.support.server import Server
 
-QUICK = Policy(timeout=0.5, attempts=3, backoff=0.01, longest_wait=0.05)
+# Patient with a busy machine's server; only one that stalls, which is to be noticed, is waited for less.
+QUICK = Policy(timeout=60.0, attempts=3, backoff=0.01, longest_wait=0.05)
+STALLED = replace(QUICK, timeout=2.0)
 
 
 def source_of(server: Server, *urls: str, **fields) -> Source:
@@ -66,7 +68,8 @@ def test_plain_download(server: Server, cache: Path) -> None:
 )
 def test_recovers(server: Server, cache: Path, behaviours: list[str], ranges: list[str | None]) -> None:
     source = source_of(server, server.url("a", *behaviours))
-    assert fetch(source, policy=QUICK).read_bytes() == server.content
+    policy = STALLED if any("stall" in b for b in behaviours) else QUICK
+    assert fetch(source, policy=policy).read_bytes() == server.content
     assert [r.range for r in server.requests] == ranges
     assert partials(cache) == []
 
@@ -81,7 +84,7 @@ def test_unknown_size_is_complete_at_the_announced_length(server: Server, cache:
 def test_another_version_is_fetched_from_the_start(server: Server, cache: Path) -> None:
     source = source_of(server, server.url("a", "stall:1000", "ok"))
     with pytest.raises(FetchError):
-        fetch(source, policy=replace(QUICK, attempts=1))
+        fetch(source, policy=replace(STALLED, attempts=1))
     server.etag = '"two"'
     assert fetch(source, policy=QUICK).read_bytes() == server.content
     assert server.requests[-1].if_range == '"one"'
@@ -106,10 +109,11 @@ def test_redirect(server: Server, cache: Path) -> None:
 )
 def test_next_source_is_tried(server: Server, cache: Path, behaviour: str, message: str) -> None:
     bad, good = server.url("a", behaviour), server.url("b", "ok")
-    assert fetch(source_of(server, bad, good), policy=QUICK).read_bytes() == server.content
+    policy = replace(QUICK, timeout=0.5) if "stall" in behaviour else QUICK
+    assert fetch(source_of(server, bad, good), policy=policy).read_bytes() == server.content
     (cache / "downloads" / "set" / "file.bin").unlink()
     with pytest.raises(FetchError, match=message) as caught:
-        fetch(source_of(server, bad), policy=QUICK)
+        fetch(source_of(server, bad), policy=policy)
     assert bad in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not any(p.stat().st_size for p in partials(cache) if p.suffix == ".partial")
@@ -136,7 +140,7 @@ def test_dead_server(cache: Path, server: Server) -> None:
 def test_wrong_partial_is_replaced(server: Server, cache: Path) -> None:
     source = source_of(server, server.url("a", "stall:1000", "ok"))
     with pytest.raises(FetchError):
-        fetch(source, policy=replace(QUICK, attempts=1))
+        fetch(source, policy=replace(STALLED, attempts=1))
     (partial,) = (p for p in partials(cache) if p.suffix == ".partial")
     partial.write_bytes(b"\0" * 2000)
     assert fetch(source, policy=QUICK).read_bytes() == server.content
@@ -204,7 +208,7 @@ import json, sys
 from repro.datasets.card import Source
 from repro.datasets.download import Policy; from repro.datasets.fetch import fetch
 fields = json.loads(sys.argv[1])
-print(fetch(Source(**{**fields, "urls": tuple(fields["urls"])}), policy=Policy(timeout=10.0)))
+print(fetch(Source(**{**fields, "urls": tuple(fields["urls"])}), policy=Policy(timeout=300.0)))
 """
 
 
@@ -219,7 +223,7 @@ def start(source: Source) -> subprocess.Popen:
 def test_killed_process_is_resumed_by_another(server: Server, cache: Path) -> None:
     source = source_of(server, server.url("a", "stall:100000", "ok"))
     process = start(source)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while not any(p.stat().st_size == 100_000 for p in cache.rglob("*.partial")):
         assert time.monotonic() < deadline
         time.sleep(0.05)

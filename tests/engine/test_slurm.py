@@ -40,6 +40,13 @@ def store(tmp_path: Path, toy_paper: None) -> RunStore:
     return RunStore(tmp_path / "runs")
 
 
+@pytest.fixture
+def hurry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that ends the pauses of all toy runs: they last until the faults are done, and no longer."""
+    monkeypatch.setenv("TOY_HURRY", str(tmp_path / "hurry"))
+    return tmp_path / "hurry"
+
+
 def submitted(specs: list[RunSpec], store: RunStore) -> dict[str, str]:
     """Key to task of what was submitted."""
     found, _ = submit(specs, store, HERE)
@@ -94,8 +101,10 @@ def test_two_arrays_of_one_artifact_at_once_run_everything_once(slurm: Slurm, st
     assert same_result(store.record(specs[1]), uninterrupted(specs[1], tmp_path))
 
 
-def test_run_goes_on_after_a_signal_a_requeue_and_a_node_s_crash(slurm: Slurm, store: RunStore, tmp_path: Path) -> None:
-    spec = toy_spec(7, epochs=50, pause=0.02)
+def test_run_goes_on_after_a_signal_a_requeue_and_a_node_s_crash(
+    slurm: Slurm, store: RunStore, tmp_path: Path, hurry: Path
+) -> None:
+    spec = toy_spec(7, epochs=400, pause=0.02)
     task = submitted([spec], store)[spec.key]
     log = store.directory(spec) / "log.jsonl"
 
@@ -117,6 +126,7 @@ def test_run_goes_on_after_a_signal_a_requeue_and_a_node_s_crash(slurm: Slurm, s
     more(5)
     slurm.crash_node()
     at_crash = lines_of_log(spec, store)
+    hurry.touch()
     slurm.start_node()
     until(lambda: recorded([spec], store), "the record")
     assert same_result(store.record(spec), uninterrupted(spec, tmp_path))
@@ -128,8 +138,8 @@ def test_run_goes_on_after_a_signal_a_requeue_and_a_node_s_crash(slurm: Slurm, s
     assert summary(states([spec], store)) == "1 runs: 1 done"
 
 
-def test_killed_task_is_told_and_submitted_again(slurm: Slurm, store: RunStore, tmp_path: Path) -> None:
-    victim, other = toy_spec(1, epochs=150, pause=0.03), toy_spec(2, epochs=2)
+def test_killed_task_is_told_and_submitted_again(slurm: Slurm, store: RunStore, tmp_path: Path, hurry: Path) -> None:
+    victim, other = toy_spec(1, epochs=400, pause=0.03), toy_spec(2, epochs=2)
     submitted([victim, other], store)
     until(lambda: lines_of_log(victim, store) >= 2, "the second epoch")
     os.kill(process_of(victim, store), signal.SIGKILL)
@@ -138,6 +148,7 @@ def test_killed_task_is_told_and_submitted_again(slurm: Slurm, store: RunStore, 
     told = state(victim, store)
     assert told.detail.startswith("its process was killed (SIGKILL), perhaps for want of memory: submit again")
     assert told.log.startswith(f"repro: {victim.key}: its process was killed (SIGKILL)")
+    hurry.touch()
     until(lambda: not queue(), "the queue's end")
     assert set(submitted([victim, other], store)) == {victim.key}
     until(lambda: recorded([victim], store), "the record")
@@ -279,7 +290,7 @@ def test_times_that_are_none(text: str) -> None:
 @pytest.fixture
 def task(store: RunStore) -> tuple[RunSpec, Task]:
     """A task of a run, called in this process."""
-    spec = toy_spec(epochs=200, pause=0.02)
+    spec = toy_spec(epochs=2000, pause=0.02)
     folder = store.directory(spec)
     folder.mkdir(parents=True)
     (folder / "spec.json").write_text(json.dumps(spec.to_dict()))

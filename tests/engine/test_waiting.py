@@ -115,6 +115,7 @@ def test_a_killed_holder_does_not_block(tmp_path: Path) -> None:
     )
     child = subprocess.Popen([sys.executable, "-c", code], env=environment())
     until(lambda: lines_of_log(spec, store) >= 2, "the second epoch")
+    os.kill(child.pid, signal.SIGSTOP)  # it holds its run however long this process takes to ask for it
     killed: list[bool] = []
 
     def kill() -> None:

@@ -408,7 +408,7 @@ class ModelHub:
                     self.wfile.write(body[begin : min(limit, begin + (1 << 20))])
                     hub.sent[path] += min(limit, begin + (1 << 20)) - begin
                 if fault == "stall":
-                    hub.released.wait(60)
+                    hub.released.wait(300)
                 if limit < len(body):
                     self.close_connection = True
 

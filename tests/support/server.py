@@ -107,7 +107,7 @@ class Server:
                 self.wfile.write(body[:limit])
                 self.wfile.flush()
                 if behaviour == "stall":
-                    server.released.wait(30)
+                    server.released.wait(300)
                 deadline = time.monotonic() + 10
                 while behaviour == "endless" and time.monotonic() < deadline:
                     self.wfile.write(b"\0" * 65536)

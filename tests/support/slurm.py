@@ -149,7 +149,7 @@ class Slurm:
 
     def call(self, *arguments: str) -> str:
         """What a command of SLURM prints; empty where it failed."""
-        done = subprocess.run(arguments, capture_output=True, text=True, env=self.environment, timeout=30)
+        done = subprocess.run(arguments, capture_output=True, text=True, env=self.environment, timeout=120)
         return done.stdout if done.returncode == 0 else ""
 
     def stop(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,8 +33,9 @@ def toy_spec(
 ) -> RunSpec:
     """A run of two stages of ``epochs`` epochs of three steps, each of which sleeps for ``pause`` seconds.
 
-    A step takes ``appetite`` bytes of memory for each sample. With the method "gmrf" it is a GMRF MCVAE, of one stage,
-    that does not sleep.
+    Once the file that the environment's ``TOY_HURRY`` names is there, no step sleeps any more. A step takes
+    ``appetite`` bytes of memory for each sample. With the method "gmrf" it is a GMRF MCVAE, of one stage, that does not
+    sleep.
     """
     params = {
         "model": {"width": width, "pause": pause, "appetite": appetite},
@@ -57,7 +60,8 @@ class Toy(MultimodalModel):
         return Stage("encode", ("encoder.",)), Stage("decode", ("decoder.",))
 
     def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
-        time.sleep(self.pause)
+        if self.pause and not Path(os.environ.get("TOY_HURRY", "/no such file")).exists():
+            time.sleep(self.pause)
         torch.empty(len(batch["a"]) * self.appetite, dtype=torch.uint8)
         x = torch.cat([batch["a"], batch["b"]], 1)
         z = self.dropout(self.encoder(x))

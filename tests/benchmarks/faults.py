@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,19 @@ class Campaign:
 
     def store(self) -> RunStore:
         return RunStore(Path(tempfile.mkdtemp(dir=self.folder)))
+
+    @contextlib.contextmanager
+    def slowly(self) -> Iterator[None]:
+        """Within the block runs pause as they say, so that no run is over before its fault comes; elsewhere none does.
+
+        What ends a pause is a file, so that how long a fault takes to come is for no clock to decide.
+        """
+        hurry = self.folder / "hurry"
+        hurry.unlink()
+        try:
+            yield
+        finally:
+            hurry.touch()
 
     def reference(self, spec: RunSpec) -> Record:
         """The record of the run without a fault."""
@@ -193,7 +206,7 @@ def full_disk_at_the_record(c: Campaign, number: int) -> None:
 def read_only_folder(c: Campaign, number: int) -> None:
     """The results' folder cannot be written to, from the start or in the middle of the run."""
     for i in range(number):
-        spec = toy_spec(200 + i, epochs=6, pause=0.01)
+        spec = toy_spec(200 + i, epochs=6, pause=0.1)
         c.reference(spec)
         with small_disk(c.folder / f"ro{i}", 2000) as disk:
             store = RunStore(disk / "runs")
@@ -205,7 +218,7 @@ def read_only_folder(c: Campaign, number: int) -> None:
             ) -> bool:
                 read_only = [*mount[:2], "remount,ro", mount[3]]
                 if late:  # the lock and the log are open for writing, so that the run has to end first
-                    end_of(start(spec, store), spec, store)
+                    killed(c, spec, store)
                 subprocess.run(read_only, check=True)
                 refused = go(spec, store) == CODES[RunError]
                 subprocess.run([*mount[:2], "remount,rw", mount[3]], check=True)
@@ -227,11 +240,15 @@ def reach(spec: RunSpec, store: RunStore, epochs: int) -> None:
         time.sleep(0.002)
 
 
-def end_of(pid: int, spec: RunSpec, store: RunStore, epochs: int = 3) -> None:
-    """Kills a run after some epochs."""
-    reach(spec, store, epochs)
-    os.kill(pid, signal.SIGKILL)
-    end(pid)
+def killed(
+    c: Campaign, spec: RunSpec, store: RunStore, before: Callable[[], Any] | None = None, *, epochs: int = 3
+) -> None:
+    """Begins a run and kills it after some epochs."""
+    with c.slowly():
+        pid = start(spec, store, before)
+        reach(spec, store, epochs)
+        os.kill(pid, signal.SIGKILL)
+        end(pid)
 
 
 def every_epoch() -> None:
@@ -242,9 +259,9 @@ def every_epoch() -> None:
 def damaged_checkpoints(c: Campaign, number: int) -> None:
     """The latest checkpoint is cut off, emptied or has a flipped byte; the one before is taken."""
     for i in range(number):
-        spec, store = toy_spec(300 + i, epochs=8, pause=0.003), c.store()
+        spec, store = toy_spec(300 + i, epochs=8, pause=0.1), c.store()
         reference = c.reference(spec)
-        end_of(start(spec, store, every_epoch), spec, store, epochs=4)
+        killed(c, spec, store, every_epoch, epochs=4)
         path = store.directory(spec) / "checkpoint.safetensors"
         content = bytearray(path.read_bytes())
         if i % 3 == 0:
@@ -253,9 +270,9 @@ def damaged_checkpoints(c: Campaign, number: int) -> None:
             content[-1 - c.random.randrange(len(content) // 4)] ^= 1 << c.random.randrange(8)
         path.write_bytes(content)
         c.trial("damaged checkpoint", lambda s=spec, t=store, r=reference: whole(s, t, r))
-    spec, store = toy_spec(399, epochs=8, pause=0.003), c.store()
+    spec, store = toy_spec(399, epochs=8, pause=0.1), c.store()
     reference = c.reference(spec)
-    end_of(start(spec, store, every_epoch), spec, store, epochs=4)
+    killed(c, spec, store, every_epoch, epochs=4)
     path = store.directory(spec) / "checkpoint.safetensors"
     both = (path, previous_path(path))
     for damaged in both:
@@ -295,7 +312,7 @@ def edited_records(c: Campaign, number: int) -> None:
 def jumping_clocks(c: Campaign, number: int) -> None:
     """The clock jumps by days at every look, forth and back, and files are dated in other years."""
     for i in range(number):
-        spec, store = toy_spec(500 + i, epochs=3), c.store()
+        spec, store = toy_spec(500 + i, epochs=3, pause=0.1), c.store()
         reference, jumps = c.reference(spec), random.Random(i)
 
         def jump(jumps: random.Random = jumps) -> None:
@@ -306,7 +323,7 @@ def jumping_clocks(c: Campaign, number: int) -> None:
         def attempt(
             spec: RunSpec = spec, store: RunStore = store, reference: Record = reference, jump: Any = jump
         ) -> bool:
-            end_of(start(spec, store, jump, on_epoch=lambda entry: time.sleep(0.02)), spec, store, epochs=2)
+            killed(c, spec, store, jump, epochs=2)
             for path in store.directory(spec).iterdir():
                 os.utime(path, (c.random.randrange(4 * 10**9), c.random.randrange(4 * 10**9)))
             done = go(spec, store, jump) == CODES["done"]
@@ -334,7 +351,7 @@ def machine(name: str) -> Callable[[], None]:
     def become() -> None:
         locks.this_machine = lambda: name  # type: ignore[assignment]
         locks.FileLock = NoFlock  # type: ignore[assignment,misc]
-        locks.SECONDS_BETWEEN_BEATS, locks.SECONDS_UNTIL_STALE = 0.05, 0.6
+        locks.SECONDS_BETWEEN_BEATS, locks.SECONDS_UNTIL_STALE = 0.05, 5.0
 
     return become
 
@@ -346,18 +363,20 @@ def second_machines(c: Campaign, number: int) -> None:
         reference = c.reference(spec)
 
         def at_once(spec: RunSpec = spec, store: RunStore = store, reference: Record = reference) -> bool:
-            codes = sorted(map(end, [start(spec, store, machine(name)) for name in ("one", "two")]))
+            with c.slowly():
+                codes = sorted(map(end, [start(spec, store, machine(name)) for name in ("one", "two")]))
             return codes in ([0, CODES[BusyError]], [0, 0]) and same_result(store.record(spec), reference)
 
         c.trial("two machines on one run at once", at_once)
-        spec, store = toy_spec(700 + i, epochs=30, pause=0.004), c.store()
+        spec, store = toy_spec(700 + i, epochs=30, pause=0.1), c.store()
         reference = c.reference(spec)
 
         def lost_and_back(spec: RunSpec = spec, store: RunStore = store, reference: Record = reference) -> bool:
-            first = start(spec, store, machine("one"))
-            reach(spec, store, 3)
-            busy = go(spec, store, machine("two")) == CODES[BusyError]
-            os.kill(first, signal.SIGSTOP)  # cut off: it neither works nor touches its lock
+            with c.slowly():
+                first = start(spec, store, machine("one"))
+                reach(spec, store, 3)
+                busy = go(spec, store, machine("two")) == CODES[BusyError]
+                os.kill(first, signal.SIGSTOP)  # cut off: it neither works nor touches its lock
             done = go(spec, store, machine("two")) == CODES["done"]
             path = store.directory(spec) / "record.json"
             before = path.read_bytes()
@@ -407,8 +426,11 @@ def main() -> int:
     start_time = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="faults"))
     c = Campaign(folder, random.Random(options.seed), told=options.verbose)
+    os.environ["TOY_HURRY"] = str(folder / "hurry")
+    (folder / "hurry").touch()
     try:
-        kills(c, options.kills)
+        with c.slowly():
+            kills(c, options.kills)
         for fault in (
             full_disks,
             full_disk_at_the_record,

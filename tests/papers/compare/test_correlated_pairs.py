@@ -94,6 +94,15 @@ def test_runs_are_told_from_those_of_other_experiments_on_the_same_data() -> Non
     assert not [s for s in triples if isinstance(experiment_of(s), AllOnPairs)]
 
 
+def test_the_quick_profile_is_done_in_an_hour() -> None:
+    runs = unique(plan(find("compare/correlated-pairs"), "quick"))
+    seconds = {s.method: AllOnPairs().cost(s).seconds for s in runs}
+    assert len(runs) == 42
+    assert sum(AllOnPairs().cost(s).seconds for s in runs) < 3600
+    assert {m for m, x in seconds.items() if x > 60} <= {"nnmrf", "sbm_vae"}
+    assert max(seconds.values()) < 90
+
+
 def test_specifications_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="unknown method 'vae'; one of gmrf_mcvae, almrf"):
         pairs_spec("vae", 0, "smoke", 0.6)

@@ -65,7 +65,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     ),
     "quick": _profile(
         "quick",
-        points=100,
+        points=60,
         draws=16,
         intervals=19,
         importance_samples=100,

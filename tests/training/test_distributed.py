@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -194,12 +194,22 @@ def test_one_shard_leaves_the_model_as_it_is() -> None:
 # Several processes
 
 
-SPEC = {"epochs": 6, "pause": 0.02}
+SPEC = {"epochs": 6, "pause": 0.3}
 TERMS = {"autoencoder": ("error",), "gmrf": ("reconstruction", "kl")}
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
+def hurry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """While this file is there, no run pauses."""
+    path = tmp_path_factory.mktemp("hurry") / "hurry"
+    path.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOY_HURRY", str(path))
+        yield path
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, hurry: Path) -> dict[str, Record]:
     """The runs by one process, with two shards."""
     store = RunStore(tmp_path_factory.mktemp("alone"))
     specs = {"toy": toy_spec(**SPEC), "gmrf": toy_spec(method="gmrf", epochs=3)}
@@ -240,13 +250,15 @@ def test_two_processes_train_and_measure_as_one(
 
 
 def test_the_number_of_processes_may_change_on_the_way(
-    alone: dict[str, Record], tmp_path: Path, toy_paper: None
+    alone: dict[str, Record], tmp_path: Path, toy_paper: None, hurry: Path
 ) -> None:
     store, spec, parallel = RunStore(tmp_path), alone["toy"].spec, Parallel(shards=2)
     with pytest.raises(TrainingStopped):
         execute(spec, store, parallel=parallel, stop=lambda: lines_of_log(spec, store) >= 2)
+    hurry.unlink()  # so that it is not over before it is asked to stop
     with pytest.raises(TrainingStopped):
         launch(spec, store, device="cpu", processes=2, shards=2, stop=lambda: lines_of_log(spec, store) >= 5)
+    hurry.touch()
     assert 5 <= lines_of_log(spec, store) < 12
     assert_close(execute(spec, store, parallel=parallel), alone["toy"])
 

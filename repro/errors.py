@@ -29,7 +29,8 @@ def suggestion(word: object, known: Sequence[str], otherwise: str = "") -> str:
         known: What there is.
         otherwise: What to say where nothing is near; ``"one of ..."`` if empty.
     """
-    near = get_close_matches(str(word), known, n=3, cutoff=0.5)
+    names = {name.lower(): name for name in known}  # a slip of the shift key is no other word
+    near = [names[found] for found in get_close_matches(str(word).lower(), list(names), n=3, cutoff=0.5)]
     return f"did you mean {' or '.join(near)}?" if near else otherwise or f"one of {', '.join(known) or 'none'}"
 
 

@@ -41,6 +41,7 @@ __all__ = [
 # Shares of right digits in reconstructions: below this no model can show what a table of samples is about.
 CEILINGS = ("test/reconstruction/coherence", "test/reconstruction/coherence/mean", "test/conditional/reconstructed/m0")
 LEAST_CEILING = 0.9
+MOST_SEEDS = 10_000  # of a plan that can be printed
 TABLES = (Table, PlainTable)
 NO_VERDICT = "No verdict: runs of the smoke profile train for an epoch or two, which only shows that everything works."
 
@@ -108,6 +109,8 @@ def plan(
         raise UsageError(f"{artifact.name} is not built yet; `repro list` shows what is")
     if seeds is not None and seeds < 1:
         raise UsageError(f"--seeds is {seeds}, must be at least 1")
+    if seeds is not None and seeds > MOST_SEEDS:
+        raise UsageError(f"--seeds is {seeds}, must be at most {MOST_SEEDS}")
     source = _source(artifact)
     try:
         rows = paper(source.paper).plan(source.id, check_profile(profile), seeds)

@@ -14,6 +14,7 @@ import torch
 
 from repro.artifacts import render as a
 from repro.artifacts.planning import all_runs, read_measured, render_plan
+from repro.artifacts.results import check_writable
 from repro.engine.devices import available_cores, default_device, device_slots
 from repro.engine.execute import execute
 from repro.engine.local import EXPECTED_ERRORS, FINAL_ERRORS, RunsStopped, describe, note_failure, one_line, run_all
@@ -87,6 +88,7 @@ def run_specs(
         RunError: If runs failed; it names each of them and why.
     """
     device, workers = default_device(options.device), 1 if options.executor == "inline" else options.workers
+    check_writable(store.root, "runs", "--runs or REPRO_RUNS names another folder")
     device_slots(device, workers=workers, runs_per_gpu=options.runs_per_gpu, processes=options.processes)
     for spec in discarded:
         store.discard(spec)

@@ -16,6 +16,7 @@ from repro.report.text import columns
 
 __all__ = ["list_artifacts", "welcome"]
 
+MOST_COLUMNS = 100  # of a terminal
 KINDS = {"T": "table", "S": "settings", "F": "figure", "Q": "samples", "D": "drawing", "X": "none"}
 
 WELCOME = """\
@@ -50,7 +51,7 @@ def list_artifacts(options: argparse.Namespace) -> None:
         return
     head = ("artifact", "kind", "data", "two cores", "state")
     rows = [head, *((x.name, KINDS[x.kind], _data(x), _cost(x), _state(x, _recorded(x, figures))) for x in chosen)]
-    print("\n".join(columns(rows)))
+    print("\n".join(columns(rows, most=MOST_COLUMNS)))
 
 
 def _recorded(artifact: Artifact, figures: Path) -> list[str]:

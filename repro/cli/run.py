@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> None:
         RunError, StoppedError: As :func:`repro.cli.executing.run_specs`.
     """
     _check(options)
+    if options.device is not None:
+        default_device(options.device)
     if (options.set or options.only_methods) and not options.method:
         raise UsageError("--set and --only-methods are for --method")
     if options.method:
@@ -81,8 +83,6 @@ def executing() -> ModuleType:
 
 
 def _run_artifact(options: argparse.Namespace) -> None:
-    if options.device is not None:
-        default_device(options.device)
     artifact = a.find(options.id)
     a.check_profile(options.profile)
     specs = a.unique(a.plan(artifact, options.profile, options.seeds, options.precision or "auto", options.device))

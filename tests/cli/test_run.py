@@ -269,6 +269,8 @@ def test_options_have_defaults_that_change_nothing() -> None:
     [
         (("--device", "gpu"), "device is 'gpu', must be cpu, cuda or cuda:<index>"),
         (("--device", "cuda:99"), "device is cuda:99, "),
+        (("--device", "mps", "--from-weights"), "device is 'mps', must be cpu, cuda or cuda:<index>"),
+        (("--runs", "/proc/none"), "cannot write runs to /proc/none: "),
         (("--executor", "local", "--workers", "0"), "--workers is 0, must be at least 1"),
         (("--runs-per-gpu", "0"), "--runs-per-gpu is 0, must be at least 1"),
         (("--executor", "slurm", "--time", "soon"), ""),
@@ -299,3 +301,20 @@ def test_run_from_python_checks_before_it_discards(planned: list[RunSpec], tmp_p
         with pytest.raises(UsageError, match=f"^{message}$"):
             repro.run("gmrf-table1", force=True, **paths, **options)  # type: ignore[arg-type]
         assert all(RunStore(paths["runs"]).record(s) is not None for s in planned)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("run gmrf-table1 --seeds 99999999 --dry-run", "--seeds is 99999999, must be at most 10000"),
+        ("run --all --dry-run --device gpu", "device is 'gpu', must be cpu, cuda or cuda:<index>"),
+        ("show GMRF-TABLE1", "unknown artifact 'GMRF-TABLE1'; did you mean gmrf_mcvae/table1 or "),
+        ("show gmrf-tabel1", "unknown artifact 'gmrf-tabel1'; did you mean gmrf_mcvae/table1"),
+        ("list GMRF", "unknown paper 'GMRF'; did you mean gmrf or "),
+    ],
+)
+def test_slips_are_told_at_once(command: str, message: str, capsys: Capture) -> None:
+    assert main(command.split()) == 2
+    out, said = capsys.readouterr()
+    assert said.startswith(f"repro: {message}")
+    assert (out, said.count("\n")) == ("", 1)

@@ -195,3 +195,30 @@ def test_keyboard_alone_reaches_everything(browser, site: Path, name: str):
             page.keyboard.press("Tab")
         missed = page.evaluate("() => window.wanted.filter(e => !reached.has(e)).map(e => e.outerHTML.slice(0, 120))")
         assert missed == []
+
+
+def test_without_scripts_nothing_is_shown_that_needs_one(browser, site: Path):
+    """Tables and figures are there; what only a script answers is not, and is said where it is the page's matter."""
+    parts = "article select, article input, article canvas"
+    dead = f"[...document.querySelectorAll('{parts}')].filter(e => e.checkVisibility()).length"
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    for name in (RESULTS, "samples.html", "index.html"):
+        page.goto((site / name).as_uri())
+        assert page.evaluate(dead) == 0, name
+        if name == RESULTS:
+            assert page.locator("td.part-obtained:visible").count() > 50
+        if name == "samples.html":
+            assert page.locator("noscript:visible").count() == 3
+    context.close()
+
+
+def test_no_id_is_given_twice(browser, site: Path, pages: dict[str, Page]):
+    twice = "[...document.querySelectorAll('[id]')].map(e => e.id).filter((x, i, all) => all.indexOf(x) !== i)"
+    found = {}
+    with _open(browser) as (page, _):
+        for name in _looked_at(pages):
+            page.goto((site / name).as_uri())
+            if ids := page.evaluate(twice):
+                found[name] = ids
+    assert found == {}

@@ -155,7 +155,7 @@ def pairs(results: Results) -> list[Table]:
         score=score,
         bound=BOUND,
         shared=shared_notes,
-        origin="are plausible ones, CoVAE's for itself and its baselines",
+        origin="are those that the sweep of the profile quick chose",
         parts=parts,
     )
 

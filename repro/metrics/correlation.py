@@ -21,6 +21,8 @@ __all__ = [
 def _checked(x: Tensor, y: Tensor, what: str, least: int) -> tuple[Tensor, Tensor]:
     """Both as float64 matrices of equally many rows, finite, without constant columns."""
     for name, value in (("x", x), ("y", y)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{what}: {name} is a {type(value).__name__}, must be a tensor")
         if value.ndim != 2 or value.shape[1] < 1:
             raise ValueError(f"{what}: {name} has shape {tuple(value.shape)}, must be (samples, features)")
     if len(x) != len(y):

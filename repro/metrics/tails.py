@@ -160,6 +160,8 @@ def tail_error(true: Samples, generated: Samples, *, level: float = 0.95, margin
     """
     if marginals not in ("true", "own"):
         raise ValueError(f"marginals is {marginals!r}, must be 'true' or 'own'")
+    for side, samples in (("true", true), ("generated", generated)):
+        _check_types(samples, side)
     if list(true) != list(generated):
         raise ValueError(f"generated has modalities {list(generated)}, expected {list(true)}")
     p, q = _stacked(true, "true"), _stacked(generated, "generated")
@@ -189,8 +191,17 @@ def _num_tail(num_samples: int, level: float) -> int:
     return count
 
 
+def _check_types(samples: Samples, side: str) -> None:
+    if not isinstance(samples, Mapping):
+        raise ValueError(f"{side} is a {type(samples).__name__}, must be a mapping from each modality's name")
+    for m, x in samples.items():
+        if not isinstance(x, Tensor):
+            raise ValueError(f"modality {m!r} of {side} is a {type(x).__name__}, must be a tensor")
+
+
 def _stacked(samples: Samples, side: str) -> Tensor:
-    """Returns the sample as (M, D, N) in double precision on the CPU, after checking shapes and values."""
+    """Returns the sample as (M, D, N) in double precision on the CPU, after checking types, shapes and values."""
+    _check_types(samples, side)
     if len(samples) < 2:
         raise ValueError(f"pairs need at least two modalities, {side} has {list(samples)}")
     first, expected = next((m, tuple(x.shape)) for m, x in samples.items())

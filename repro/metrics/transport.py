@@ -215,7 +215,13 @@ def _real(x: Tensor) -> Tensor:
 
 
 def _check(true: Samples, generated: Samples) -> int:
-    """Returns the number of samples, after checking names, shapes and values."""
+    """Returns the number of samples, after checking names, types, shapes and values."""
+    for side, samples in (("true", true), ("generated", generated)):
+        if not isinstance(samples, Mapping):
+            raise ValueError(f"{side} is a {type(samples).__name__}, must be a mapping from each modality's name")
+        for m, x in samples.items():
+            if not isinstance(x, Tensor):
+                raise ValueError(f"modality {m!r} of {side} is a {type(x).__name__}, must be a tensor")
     if list(true) != list(generated):
         raise ValueError(f"generated has modalities {list(generated)}, expected {list(true)}")
     if len(true) < 2:

@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 
+from repro.metrics.tails import tail_error
 from repro.metrics.transport import (
     PairwiseDistance,
     histogram_value_wasserstein,
@@ -202,3 +203,15 @@ def test_options_and_noise_floor_are_checked(true) -> None:
         sliced_wasserstein(true, true, num_projections=0)
     with pytest.raises(ValueError, match="'x1' is the same in both"):
         noise_floor(sliced_wasserstein, true, true)
+
+
+@pytest.mark.parametrize("metric", [histogram_value_wasserstein, optimal_transport, sliced_wasserstein, tail_error])
+def test_samples_are_tensors_by_name(metric, true) -> None:
+    arrays = {m: x.numpy() for m, x in true.items()}
+    for generated, message in (
+        (arrays, r"^modality 'x1' of generated is a ndarray, must be a tensor$"),
+        (true["x1"], r"^generated is a Tensor, must be a mapping from each modality's name$"),
+        (None, r"^generated is a NoneType, must be a mapping from each modality's name$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metric(true, generated)

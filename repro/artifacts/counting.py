@@ -142,7 +142,13 @@ def main() -> int:
     """Writes the table; says what could not be counted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--anew", action="store_true", help="count what the table has already, too")
+    parser.add_argument("--memory", type=int, default=14, metavar="GB", help="most that a count may take (%(default)s)")
     options = parser.parse_args()
+    with suppress(ImportError):  # which Windows has no such limits in
+        import resource
+
+        # An allocation beyond it fails, and its model is named; without, it is the machine that has none left.
+        resource.setrlimit(resource.RLIMIT_AS, (options.memory << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
     table = {} if options.anew else dict(read_table())
     torch.set_num_threads(1)
     kept, last = {}, time.monotonic()
@@ -150,8 +156,9 @@ def main() -> int:
         kind = kind_of(spec)
         try:
             kept[kind] = {"steps": table[kind]["steps"] if kind in table else count_run(spec)}
-        except ValueError as error:
-            print(f"not counted: {error}", file=sys.stderr)
+        except (ValueError, MemoryError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            print(f"not counted: {spec.label}: {reason}", file=sys.stderr)
         if time.monotonic() - last > 20:
             last = time.monotonic()
             write_table({**table, **kept})

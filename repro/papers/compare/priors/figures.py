@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.priors.tables import copula_runs, digits_runs, runs_of, triples_runs
+from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.report.plotting import PALETTE, new_figure, use_style
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 MARKERS = "osD^vPX*"
+UNMIXED = "hollow: chains do not mix"
 # Task to (title, metric, metric of what reconstructions or true images have, axis), by dataset.
 PANELS: Mapping[str, Mapping[str, tuple[str, str, str, str]]] = {
     "copula": {
@@ -56,6 +58,8 @@ CEILING = {"copula": "reconstructions", "mnist_triples": "true images", "correla
 def quality_against_cost(dataset: str, results: Results) -> Figure:
     """A panel a task, a point a structure: the mean over seeds, with a bar from the lowest to the highest seed.
 
+    Joint samples from Markov chains that do not mix have a hollow marker.
+
     Arguments:
         dataset: ``"copula"``, ``"mnist_triples"`` or ``"correlated_mnist3"``.
         results: Of the structures' runs.
@@ -76,8 +80,18 @@ def quality_against_cost(dataset: str, results: Results) -> Figure:
                     continue
                 mean, cost = fmean(values), fmean(seconds)
                 error = [[mean - min(values)], [max(values) - mean]]
+                unmixed = bool(mixing_caveat(records[row]))
                 panel.errorbar(
-                    cost, mean, yerr=error, fmt=marker, color=colour, markersize=5, capsize=2, label=row, linewidth=0.9
+                    cost,
+                    mean,
+                    yerr=error,
+                    fmt=marker,
+                    color=colour,
+                    markerfacecolor="none" if unmixed and task == "joint" else colour,
+                    markersize=5,
+                    capsize=2,
+                    label=f"{row} ({UNMIXED})" if unmixed else row,
+                    linewidth=0.9,
                 )
             reference = [v for row in records for v in results.values(row, ceiling)]
             panel.axhline(fmean(reference), color="0.5", linewidth=0.8, linestyle="--", label=CEILING[dataset])

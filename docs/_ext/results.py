@@ -139,10 +139,11 @@ def _structures_page(own: Sequence[Entry]) -> str:
         own: What is recorded of the comparisons.
     """
     lines = ["# Which structure to take", ""]
-    lines += ["Each structure is fitted to the encodings of the same autoencoders, so that nothing else differs. A"]
-    lines += ["structure is recommended where it is the cheapest to draw from of those that none is shown to be better"]
-    lines += ["than, by two standard errors over the seeds; fits, settings and the nearest-neighbour oracle are in the"]
-    lines += ["tables. Of runs of one seed the best is named, and nothing is recommended.", ""]
+    lines += ["Each structure is fitted to the encodings of the same autoencoders, so that nothing else differs. Among"]
+    lines += ["the structures that no other beats by more than two standard errors over the seeds, the one that draws"]
+    lines += ["fastest is recommended, by the one measure that is named; how good images look, fits, settings and the"]
+    lines += ["nearest-neighbour oracle are in the tables. Of runs of one seed the best is named, and nothing is"]
+    lines += ["recommended.", ""]
     found: dict[str, tuple[int, Entry, Mapping[str, Sequence[Record]]]] = {}
     for entry in (e for e in own if e.artifact.id.startswith("priors-") and e.artifact.kind == "T"):
         known = results(entry.artifact, entry.profile, entry.sources.record, entry.sources.samples, entry.seeds)
@@ -156,10 +157,10 @@ def _structures_page(own: Sequence[Entry]) -> str:
         table = f"[{entry.artifact.command(entry.profile)}](compare.md#{_anchor(entry.artifact)})"
         lines += [f"## {kind}", "", *(f"- {text}" for text in advice(first.spec.dataset, records)), ""]
         lines += [f"From {table}: {PROFILE_WORDS[entry.profile]}.", ""]
-    if missing := [a for a in artifacts().values() if a.paper == "compare" and a.id.startswith("priors-")]:
-        shown = {e.artifact.id for _, e, _ in found.values()}
-        names = [f"`{a.target}`" for a in missing if a.kind == "T" and a.id not in shown]
-        lines += [f"Not run yet: {', '.join(names)}.", ""] if names else []
+    shown = {e.artifact.name for _, e, _ in found.values()}
+    planned = [a for a in artifacts().values() if a.name.startswith("compare/priors-") and a.kind == "T"]
+    if missing := [f"`{a.target}`" for a in planned if a.name not in shown]:
+        lines += [f"Not run yet: {', '.join(missing)}.", ""]
     return "\n".join(lines)
 
 

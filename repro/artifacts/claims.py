@@ -25,7 +25,7 @@ from repro.datasets.card import not_available
 from repro.errors import NotOfferedError, UsageError
 from repro.papers import paper as paper_of
 from repro.papers import papers
-from repro.report.evidence import Comparison, Evidence
+from repro.report.evidence import MOST_R_HAT, Comparison, Evidence
 from repro.report.markdown import escaped
 
 __all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "claims", "counts", "to_markdown"]
@@ -33,7 +33,6 @@ __all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "claims", "
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not run")
 # The best evidence first; smoke runs are none.
 PROFILES = ("paper", "overnight", "quick")
-MOST_R_HAT = 1.1
 RULES = ("best", "worst", "compare", "computed")
 
 
@@ -134,7 +133,7 @@ def _best(evidence: Evidence, rule: Mapping[str, Any]) -> list[Comparison]:
     for metric in rule["metrics"]:
         means = {r: fmean(evidence.values(r, metric)) for r in own}
         champion = (min if better == "<" else max)(means, key=means.__getitem__)
-        rivals = {r: fmean(evidence.values(r, metric)) for r in others}
+        rivals = {r: fmean(evidence.values(r, metric)) for r in others if not evidence.unmixed(r, metric)}
         rival = (min if better == "<" else max)(rivals, key=rivals.__getitem__)
         comparison = evidence.compare((champion, metric), better, (rival, metric))
         found.append(replace(comparison, text=f"{comparison.text} ({evidence.named(champion, metric)})"))

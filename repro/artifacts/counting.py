@@ -148,7 +148,8 @@ def main() -> int:
         import resource
 
         # An allocation beyond it fails, and its model is named; without, it is the machine that has none left.
-        resource.setrlimit(resource.RLIMIT_AS, (options.memory << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        asked, most = options.memory << 30, resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (asked if most == resource.RLIM_INFINITY else min(asked, most), most))
     table = {} if options.anew else dict(read_table())
     torch.set_num_threads(1)
     kept, last = {}, time.monotonic()

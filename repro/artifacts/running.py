@@ -67,12 +67,12 @@ def run(
         RunError: If a run failed; it names each failed run and why.
     """
     artifact, place = find(name), default_device(device)
-    device_slots(place, workers=workers)
     specs = a.unique(a.plan(artifact, profile, seeds, precision, device))
     store = RunStore(_folder("runs", runs, default_runs_root()))
     results = _folder("results", results, default_results_root())
     check_results(artifact, profile, specs, results, precision)
     if todo := specs if force else a.missing_runs(specs, store):
+        device_slots(place, workers=workers)
         check_writable(store.root, "runs", "runs= or REPRO_RUNS names another folder")
         for spec in todo if force else ():
             store.discard(spec)

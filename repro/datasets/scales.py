@@ -74,7 +74,9 @@ class Scales(Mapping[str, tuple[Tensor, Tensor]]):
 
     def restored(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
         """The inverse of :meth:`standardised`: generated values in their own units."""
-        return {m: self._moved(m, as_tensor(m, x), forth=False) for m, x in values.items()}
+        return {
+            m: self._moved(m, x if isinstance(x, Tensor) else as_tensor(m, x), forth=False) for m, x in values.items()
+        }
 
     def _moved(self, modality: str, x: Tensor, *, forth: bool) -> Tensor:
         if modality not in self:

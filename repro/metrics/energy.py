@@ -1,4 +1,4 @@
-"""How near a predictive distribution comes to what came to be: the energy score of samples."""
+"""How near a predictive distribution comes to the observation: the energy score of samples."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def energy_score(samples: Tensor, true: Tensor) -> Tensor:
     .. math:: \frac1K \sum_k \| x_k - y \|_2 - \frac{1}{2 K (K - 1)} \sum_{j \ne k} \| x_j - x_k \|_2
 
     Its expectation is the least for samples of the distribution that the true values are drawn from, and for those
-    alone: neither a right mean without spread nor a spread around a wrong mean reaches it. The factor 1 / K (K − 1)
-    makes it unbiased, so that scores of different K have one expectation.
+    alone: neither a right mean without spread nor a spread around a wrong mean reaches it. The factor
+    1 / (2 K (K − 1)) makes it unbiased, so that scores of different K have one expectation.
 
     Arguments:
         samples: K predictive samples for each point, ``(K, N, *event)``.
-        true: What came to be, ``(N, *event)``.
+        true: The observations, ``(N, *event)``.
 
     Returns:
         ``(N,)``, in the unit of the values.

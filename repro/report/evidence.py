@@ -9,7 +9,10 @@ from statistics import fmean, stdev
 
 from repro.records import Record
 
-__all__ = ["Comparison", "Evidence"]
+__all__ = ["MOST_R_HAT", "Comparison", "Evidence", "of_the_prior"]
+
+MOST_R_HAT = 1.1  # split R-hat of chains that are taken to have mixed
+R_HAT = "test/unconditional/r_hat"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Comparison:
     text: str
     holds: bool | None
     seeds: int = 0
+
+
+def of_the_prior(metric: str) -> bool:
+    """Whether a metric is of joint samples, which chains of the prior draw."""
+    return "/unconditional/" in metric or metric.startswith(("test/images/joint", "test/frechet/joint"))
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,11 @@ class Evidence:
             names = {m.name: m.value for m in record.metrics}
             found.append(names[_last(metric, names)])
         return found
+
+    def unmixed(self, row: str, metric: str) -> bool:
+        """Whether a row's values of a metric are of joint samples from chains that do not mix, as their R-hat says."""
+        found = [m.value for r in self.rows[row] for m in r.metrics if m.name == R_HAT]
+        return of_the_prior(metric) and max(found, default=1.0) > MOST_R_HAT
 
     def named(self, row: str, metric: str) -> str:
         """A metric's name for people, with the number that ``{last}`` stands for."""

@@ -127,6 +127,10 @@ class TrainingSettings:
         if not isinstance(self.stages, Mapping) or not all(isinstance(own, Mapping) for own in self.stages.values()):
             raise ValueError(f"stages are {self.stages!r}, must be a mapping from a stage's name to its settings")
         object.__setattr__(self, "device", str(self.device))
+        plain = {}
+        for stage, own in self.stages.items():
+            plain[stage] = {k: v.item() if isinstance(v, np.generic) else v for k, v in own.items()}
+        object.__setattr__(self, "stages", plain)
         for stage, own in self.stages.items():
             if unknown := sorted(set(own) - set(OWN)):
                 raise ValueError(f"stage {stage!r} has settings {unknown}; of its own it can have {', '.join(OWN)}")
@@ -571,7 +575,7 @@ def training(
             except (ValueError, torch.linalg.LinAlgError) as error:
                 place = f"{where}, step {work.step + 1}"
                 _check_finite(model, place)
-                if (work.step or state.history) and (reason := _refused(error)):
+                if (work.step or epoch) and (reason := _refused(error)):
                     raise NonFiniteLossError(
                         f"{place}: the loss cannot be computed ({reason}); the last good checkpoint is kept"
                     ) from None

@@ -245,8 +245,8 @@ class Stack:
                 raise NotStackableError(" ".join(str(error).split())[:200]) from None
             here = {"loss": terms["loss"], **{f"gradient of {k}": x for k, x in gradients.items()}}
             here |= {f"buffer {k}": self.others[k] for k, _ in self.steps[0].model.named_buffers()}
-            found = _difference(here, expected)
-            if found is not None and found[0].startswith("gradient"):
+            found = _difference(here, expected, gradients=False)
+            if found is None and (found := _difference(here, expected, gradients=True)) is not None:
                 with suppress(Exception):  # a model that does not compute in double precision: what was found stands
                     found = self._difference_in_double(batches, drawn)
         if found is not None:
@@ -270,22 +270,25 @@ class Stack:
             gradients, _ = self._computed(batches, drawn)
         finally:
             self.trained, self.others = trained, others
-        return _difference({f"gradient of {k}": x for k, x in gradients.items()}, expected)
+        return _difference({f"gradient of {k}": x for k, x in gradients.items()}, expected, gradients=True)
 
 
 def _in_double(values: Terms) -> Terms:
     return {k: x.double() if x.is_floating_point() else x for k, x in values.items()}
 
 
-def _difference(here: Terms, expected: Sequence[Terms]) -> tuple[str, int] | None:
+def _difference(here: Terms, expected: Sequence[Terms], *, gradients: bool) -> tuple[str, int] | None:
     """The first value that differs by more than ``ROUNDING``, and of which seed; None if none does.
 
     Arguments:
         here: Name to the values of all seeds.
         expected: Each seed's own.
+        gradients: Whether gradients are compared, or all else.
     """
     for number, values in enumerate(expected):
         for name, value in values.items():
+            if name.startswith("gradient of ") != gradients:
+                continue
             a, b = here[name][number].double(), value.double()
             size = float(b.nan_to_num(0.0, 0.0, 0.0).abs().amax()) if b.numel() else 0.0
             if not torch.allclose(a, b, ROUNDING, ROUNDING * size, equal_nan=True):

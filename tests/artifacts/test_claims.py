@@ -179,6 +179,17 @@ def test_names_with_a_number_that_varies() -> None:
         evidence.values("b", "test/agree/2")
 
 
+def test_a_rival_whose_chains_do_not_mix_is_none() -> None:
+    spec, name = copula_spec("mvae", 0, "paper"), "test/unconditional/x"
+    unmixed = record(spec, {name: 1.0, "test/conditional/x": 1.0, "test/unconditional/r_hat": 1.2})
+    rows = {"a": [record(spec, {name: 2.0, "test/conditional/x": 2.0})], "b": [unmixed]}
+    rows["c"] = [record(spec, {name: 3.0, "test/conditional/x": 3.0})]
+    rule = {"kind": "best", "row": "a", "better": "lower", "metrics": [name, "test/conditional/x"]}
+    joint, given = c._best(Evidence("x", "paper", rows), rule)
+    assert "< c" in joint.text
+    assert "< b" in given.text  # what is given is no matter of the prior's chains
+
+
 # The papers' own claims
 
 

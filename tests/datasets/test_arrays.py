@@ -18,6 +18,7 @@ from safetensors.torch import save
 
 import repro
 from repro.datasets import Dataset, ModalitySpec
+from repro.datasets.scales import Scales
 
 RNG = np.random.default_rng(0)
 OWN = {
@@ -118,6 +119,14 @@ def test_scales_take_any_type_and_are_read_back(kind: type, tmp_path: Path) -> N
         assert torch.equal(ours[m], again[m])
         assert torch.allclose(ours[m].double(), ((1 - mean) / deviation).expand(2, -1), atol=1e-6)
         assert torch.allclose(scales.restored(ours)[m].double(), torch.ones(1).double(), atol=1e-5)
+
+
+def test_values_without_a_scale_are_restored_as_they_are() -> None:
+    scales = Scales({"genes": (torch.zeros(3), 2 * torch.ones(3))})
+    count = torch.tensor([[2**40 + 1]])
+    assert torch.equal(scales.restored({"age": count})["age"], count)
+    assert scales.restored({"genes": torch.ones(1, 3).half()})["genes"].dtype is torch.float16
+    assert torch.equal(scales.restored({"genes": [[1, 2, 3]]})["genes"], torch.tensor([[2.0, 4.0, 6.0]]))
 
 
 def test_digits_beyond_single_precision_are_standardised() -> None:

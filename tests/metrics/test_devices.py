@@ -28,6 +28,7 @@ from repro.metrics import (
     clustering,
     coherence,
     correlation,
+    energy,
     frechet,
     inception,
     likelihood,
@@ -153,6 +154,7 @@ METRICS: dict[str, Callable[[str, str], Any]] = {
     "calibration.interval_coverage": lambda d, _: calibration.interval_coverage(
         drawn(8, 99, 20, 2)[0].to(d), drawn(9, 20, 2)[0].to(d)
     ),
+    "energy.energy_score": lambda d, _: energy.energy_score(drawn(8, 9, 20, 2)[0].to(d), drawn(9, 20, 2)[0].to(d)),
     "clustering.fit_classifier clustering.score_classifier": lambda d, _: fitted(d),
     "coherence.classify": lambda d, _: classified(d),
     "coherence.unconditional_coherence": lambda d, _: coherence.unconditional_coherence(labels(d)),

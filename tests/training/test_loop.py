@@ -583,6 +583,9 @@ def test_numbers_of_numpy_are_numbers_in_keys_and_checkpoints(tmp_path: Path) ->
     own = TrainingSettings(np.int64(1), np.int32(8), np.float64(1e-3), patience=np.int64(3), plateau=np.int8(0))  # type: ignore[arg-type]
     assert own == TrainingSettings(1, 8, 1e-3, patience=3)
     assert {type(getattr(own, n)) for n in ("epochs", "batch_size", "patience", "plateau")} == {int}
+    stages = {"score": {"batch_size": np.int64(8), "learning_rate": np.float64(0.1)}}
+    staged = TrainingSettings(1, 8, 1e-3, stages=stages)
+    assert {type(v) for v in staged.stages["score"].values()} == {int, float}
     settings = TrainingSettings(np.int64(1), 8, 1e-3)  # type: ignore[arg-type]
     history = train(toy(), data(), settings, seed=np.int64(1), checkpoint=path)  # type: ignore[arg-type]
     assert train(toy(), data(), TrainingSettings(1, 8, 1e-3), seed=1, checkpoint=path) == history

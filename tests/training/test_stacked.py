@@ -230,6 +230,23 @@ def test_gradients_that_rounding_alone_tells_apart_are_the_same(
         assert all(torch.equal(x, values[k]) for k, x in model.state_dict().items())
 
 
+def test_a_gradient_that_rounding_tells_apart_hides_no_other_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = Stack._computed
+
+    def off(self: Stack, *arguments: Any) -> Any:
+        gradients, terms = computed(self, *arguments)
+        if gradients["layer.weight"].dtype is torch.float32:
+            gradients["layer.weight"][0] *= 1.1
+            self.others["mean"][2] += 1
+        return gradients, terms
+
+    monkeypatch.setattr(Stack, "_computed", off)
+    models = [Toy(s) for s in SEEDS]
+    steps = [EagerStep(m, m.stages()[0], torch.optim.Adam(m.parameters())) for m in models]
+    with pytest.raises(NotStackableError, match="the buffer mean of seed 2 at once is not what it is alone"):
+        Stack(steps, [data().data] * len(SEEDS))
+
+
 def test_captured_steps_are_not_stacked() -> None:
     class Captured:
         name = "captured"

@@ -19,7 +19,8 @@ def _nearest(evidence: Evidence, metrics: Sequence[str]) -> list[Comparison]:
     found = []
     for level, models in levels.items():
         for metric in metrics:
-            means = {m: fmean(evidence.values(f"{m}, {level}", metric)) for m in models if m != "covae"}
+            rivals = [m for m in models if m != "covae" and not evidence.unmixed(f"{m}, {level}", metric)]
+            means = {m: fmean(evidence.values(f"{m}, {level}", metric)) for m in rivals}
             best = min(means, key=means.__getitem__)
             found.append(evidence.compare((f"covae, {level}", metric), "<", (f"{best}, {level}", metric)))
     return found

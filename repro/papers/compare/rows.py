@@ -17,10 +17,11 @@ from repro.papers.compare.methods import (
     chosen_weights,
     weights,
 )
-from repro.papers.mrf_mvae.mixing import JOINT, mixing_caveat
+from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.papers.sbm_vae.settings import ALPHA
 from repro.records import Record, RunSpec, provenance
 from repro.report.cells import Cell, Claim
+from repro.report.evidence import of_the_prior
 from repro.report.plain_tables import make_command
 from repro.report.tables import Column, Row, Table
 
@@ -68,7 +69,7 @@ def _rows(results: Results, names: Sequence[str], reasons: Mapping[str, str]) ->
         reason = reasons.get(method, "the model does not offer it")
         cells = {k: _cell(records, k, reason) for k in names}
         if caveat := mixing_caveat(records):  # of joint samples, which are the prior's
-            cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if k.startswith(f"{JOINT}/") and c.n}
+            cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if of_the_prior(k) and c.n}
         found.append(Row(LABELS[method], cells))
     return found
 
@@ -124,6 +125,10 @@ def _weight_notes(results: Results, sweep: str, found: Mapping[str, float], orig
     other = {m: w for m, w in found.items() if w != used[m]}
     agree = "agrees" if not other else f"DISAGREES for {', '.join(f'{LABELS[m]} ({w:g})' for m, w in other.items())}"
     rest = [LABELS[m] for m in used if m not in found]
+    dataset = next(iter(results.runs.values()))[0].dataset
+    edges = [LABELS[m] for m, w in found.items() if w in (weights(m, dataset)[0], weights(m, dataset)[-1])]
+    if edges:
+        notes.append(f"At an edge of the weights that were tried: {', '.join(edges)}.")
     text = f"The choice on validation data, seed 0, {agree}" + (f"; not recorded for {', '.join(rest)}" if rest else "")
     return [*notes, Claim(f"{text} ({command}).")]
 
@@ -168,7 +173,8 @@ def compared_tables(
     if not results.all_records():
         raise ValueError(f"no records of {caption!r} in the profile {results.profile!r}")
     parts = {"": results.runs} if parts is None else parts
-    every = replace(results, runs={m: [s for part in parts.values() for s in part.get(m, ())] for m in LABELS})
+    runs = {m: [s for part in parts.values() for s in part.get(m, ())] for m in LABELS}
+    every = replace(results, runs={m: specs for m, specs in runs.items() if specs})
     chosen = chosen_by(results, planned(results.profile, None), score)[1]
     first = results.all_records()[0].spec
     notes = [reading, bound, *shared(first), *_weight_notes(every, sweep, chosen, origin)]

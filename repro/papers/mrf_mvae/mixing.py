@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from repro.records import Metric, Record
+from repro.report.evidence import MOST_R_HAT
 
 if TYPE_CHECKING:
     from repro.model import MultimodalModel
 
-__all__ = ["JOINT", "MOST_R_HAT", "chain_metrics", "mixing_caveat"]
+__all__ = ["JOINT", "chain_metrics", "mixing_caveat"]
 
-MOST_R_HAT = 1.1  # split R-hat of chains that are taken to have mixed
+CHAINED = ("nnmrf", "prior_neural")  # methods that draw joint samples by chains
 JOINT = "test/unconditional"  # prefix of what is measured of the prior's samples
 
 
@@ -37,15 +38,17 @@ def chain_metrics(model: MultimodalModel, prefix: str, number: int) -> list[Metr
 
 
 def mixing_caveat(records: Sequence[Record], prefix: str = JOINT) -> str:
-    """Says so where the Markov chains of some seed do not mix, else nothing.
+    """Says so where the Markov chains of some seed do not mix, or it is not known whether they do; else nothing.
 
     Arguments:
         records: A record a seed.
         prefix: Of the names of the chains' metrics.
     """
-    worst = max((m.value for r in records for m in r.metrics if m.name == f"{prefix}/r_hat"), default=1.0)
-    if worst <= MOST_R_HAT:
-        return ""
-    return (
-        f"chains that do not mix (largest split R-hat {worst:.2f}, over {MOST_R_HAT:g}): no value of the model's prior"
-    )
+    found = [[m.value for m in r.metrics if m.name == f"{prefix}/r_hat"] for r in records]
+    worst = max((v for values in found for v in values), default=1.0)
+    if worst > MOST_R_HAT:
+        most = f"largest split R-hat {worst:.2f}, over {MOST_R_HAT:g}"
+        return f"chains that do not mix ({most}): no value of the model's prior"
+    if any(r.spec.method in CHAINED and not values for r, values in zip(records, found, strict=True)):
+        return "chains of which it was not recorded whether they mix"
+    return ""

@@ -267,6 +267,7 @@ def test_records_have_what_the_table_shows(smoke: dict[str, Record]) -> None:
         assert lacking == ({n for n in HEADINGS if n.startswith("test/nll/")} if method in REGULARISED else set())
         assert {name for floor in FLOORS.values() for name in floor.values()} <= set(values)
         assert values["sampling/joint/seconds"] > 0
+        assert ("test/unconditional/r_hat" in values) == (method == "nnmrf")
         assert 0 < values["test/mae/given-one/neighbour"] < 1  # of intensities in [0, 1], not of bytes
         for each in ("posterior-predictive", "ratio") if "test/nll/joint" in values else ():
             both = [values[f"test/nll/{x}/{each}"] for x in ("m1-given-m0", "m0-given-m1")]

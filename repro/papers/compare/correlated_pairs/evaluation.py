@@ -24,6 +24,8 @@ from repro.papers.compare.measures import TrainingPoints, costs
 from repro.papers.covae.correlated_mnist.evaluation import ImageMeasures
 from repro.papers.covae.evaluation import likelihood_metrics, prior_metrics, whole
 from repro.papers.covae.measures import decoder_inputs, has_decoders
+from repro.papers.mrf_mvae.mixing import JOINT as PRIOR
+from repro.papers.mrf_mvae.mixing import chain_metrics
 from repro.records import Metric, RunSpec
 
 __all__ = ["build", "data_metrics", "evaluate", "image_metrics", "relative_spread", "spread_metrics"]
@@ -130,20 +132,24 @@ def _read(readout: Readout, images: Mapping[str, Tensor]) -> float:
 
 def _crossing(
     model: MultimodalModel, batch: Mapping[str, Tensor], readout: Readout, device: str, seed: int
-) -> tuple[float, float]:
-    """Correlation read from two joint images, and from a true one with the other that is generated given it."""
+) -> tuple[float, float, list[Metric]]:
+    """Correlation read from two joint images, and from a true one with the other that is generated given it.
+
+    The metrics are what the chains of the joint samples say about themselves, of a model that has chains.
+    """
 
     def generator(stream: int) -> torch.Generator:
         return torch.Generator(device).manual_seed(1000 * seed + stream)
 
     size = len(next(iter(batch.values())))
     joint = _read(readout, model.generate(size, generator=generator(JOINT)))
+    chains = chain_metrics(model, PRIOR, size)
     first, second = model.modalities
     each = []
     for i, (o, m) in enumerate(((first, second), (second, first))):
         drawn = model.generate(1, given={o: batch[o]}, generator=generator(ONE + i))[m][0]
         each.append(_read(readout, {o: batch[o], m: drawn}))
-    return joint, fmean(each)
+    return joint, fmean(each), chains
 
 
 def data_metrics(
@@ -169,7 +175,7 @@ def data_metrics(
         Metric("test/readout/determination", determination, "1", size, "R^2 of the ridge regression on test images"),
     ]
     nearest = TrainingPoints(data["train"].to(device).floats())
-    joint, one = _crossing(nearest, test, readout, device, seed)
+    joint, one, _ = _crossing(nearest, test, readout, device, seed)
     found += [
         Metric("test/images/joint/neighbour", joint, "1", min(size, number), f"{READ}; training pairs"),
         Metric("test/images/given-one/neighbour", one, "1", size, f"{READ}; a test image, the other of its nearest"),
@@ -195,7 +201,7 @@ def _error(metrics: list[Metric], name: str, true: str) -> Metric:
 
 
 def _latent_metrics(run: ImageMeasures, spec: RunSpec) -> list[Metric]:
-    """What is read at the decoders' inputs, by CoVAE's measures; of the data alone without decoders."""
+    """What is read at the decoders' inputs, by CoVAE's measures, and what the data have there."""
     settings = spec.params["evaluation"]
     found = run.correlations(settings.get("canonical"))
     found += [_error(found, f"test/correlation/{name}", "test/correlation/true") for name in ("joint", "conditional")]
@@ -235,13 +241,13 @@ def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec,
     truth = whole(data["train_truth"], device)
     readout = fit_readout(torch.cat([truth["m0"], truth["m1"]]), torch.cat([truth["z0"], truth["z1"]]))
     alone = data_metrics(data, readout, draws, run.points, device, seed)
-    joint, one = _crossing(model, run.batch, readout, device, seed)
+    joint, one, chains = _crossing(model, run.batch, readout, device, seed)
     read = [
         Metric("test/images/joint", joint, "1", run.size, f"{READ}; joint samples"),
         Metric("test/images/given-one", one, "1", run.size, f"{READ}; a true image, the other given it"),
     ]
     read += [_error([*read, *alone], m.name, "test/images/data") for m in read]
-    found += read + image_metrics(model, run.few, draws, device, seed)
+    found += read + chains + image_metrics(model, run.few, draws, device, seed)
     if asked := settings.get("likelihood"):
         number, predictive = asked["importance_samples"], asked["predictive_samples"]
         nll = likelihood_metrics(model, run.few, number, device, seed, predictive)

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 MARKERS = "osD^vPX*"
-UNMIXED = "hollow: chains do not mix"
+UNMIXED = "hollow: chains not known to mix"
 # Task to (title, metric, metric of what reconstructions or true images have, axis), by dataset.
 PANELS: Mapping[str, Mapping[str, tuple[str, str, str, str]]] = {
     "copula": {
@@ -58,7 +58,7 @@ CEILING = {"copula": "reconstructions", "mnist_triples": "true images", "correla
 def quality_against_cost(dataset: str, results: Results) -> Figure:
     """A panel a task, a point a structure: the mean over seeds, with a bar from the lowest to the highest seed.
 
-    Joint samples from Markov chains that do not mix have a hollow marker.
+    Joint samples from Markov chains that are not known to mix have a hollow marker.
 
     Arguments:
         dataset: ``"copula"``, ``"mnist_triples"`` or ``"correlated_mnist3"``.

@@ -13,6 +13,7 @@ from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.papers.mrf_mvae.triples.readings import ALIKE
 from repro.records import Record, canonical_json, of_profile, provenance
 from repro.report.cells import Cell, Claim
+from repro.report.evidence import of_the_prior
 from repro.report.tables import Column, Row, Table
 
 __all__ = [
@@ -143,12 +144,7 @@ def _cell(records: Sequence[Record], name: str) -> Cell:
     values = [m.value for r in records for m in r.metrics if m.name == name]
     if not values:
         return Cell(None, (), "guidance acts where something is observed: joint samples are those without it")
-    return Cell(None, values, caveat=mixing_caveat(records) if _joint(name) else "")
-
-
-def _joint(name: str) -> bool:
-    """Whether a metric is of joint samples."""
-    return "/unconditional/" in name or (name.startswith("test/") and name.endswith("/joint"))
+    return Cell(None, values, caveat=mixing_caveat(records) if of_the_prior(name) else "")
 
 
 def _reference(records: Sequence[Record], names: Mapping[str, str], columns: Sequence[str]) -> dict[str, Cell]:

@@ -66,8 +66,10 @@ def _cell(records: Sequence[Record], name: str, reason: str) -> Cell:
 def _rows(results: Results, names: Sequence[str], reasons: Mapping[str, str]) -> list[Row]:
     found = []
     for method, records in results:
-        reason = reasons.get(method, "the model does not offer it")
-        cells = {k: _cell(records, k, reason) for k in names}
+        none = {
+            k: "the model offers none that is finite" if "/nll/" in k else "the model does not offer it" for k in names
+        }
+        cells = {k: _cell(records, k, reasons.get(method, none[k])) for k in names}
         if caveat := mixing_caveat(records):  # of joint samples, which are the prior's
             cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if of_the_prior(k) and c.n}
         found.append(Row(LABELS[method], cells))

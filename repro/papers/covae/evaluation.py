@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -67,6 +68,8 @@ def likelihood_metrics(
     device: str,
     seed: int,
     predictive: int | None = None,
+    *,
+    finite: bool = False,
 ) -> list[Metric]:
     """Joint and conditional negative log-likelihoods of two modalities, each under the name of its definition.
 
@@ -79,31 +82,38 @@ def likelihood_metrics(
         device: Where the model is.
         seed: Seed of the samples.
         predictive: Samples of the predictive likelihoods; as many as importance samples if None.
+        finite: Whether a model of which some estimate is not finite has none at all: its posterior may be so narrow
+            that the density at its own samples is beyond their precision, which makes the finite ones wrong too.
+
+    Raises:
+        RecordError: If an estimate is not finite, and that is not to be left out.
     """
     predictive = predictive or number
 
     def generator(stream: int) -> torch.Generator:
         return torch.Generator(device).manual_seed(1000 * seed + stream)
 
+    def note(name: str, value: float, number: int, protocol: str) -> None:
+        if finite and not isfinite(value):
+            beyond.append(name)
+        else:
+            found.append(Metric(name, value, "nats", number, protocol))
+
+    found: list[Metric] = []
+    beyond: list[str] = []
     size = len(next(iter(batch.values())))
     text = f"importance-weighted, {number} samples a point, mean over points"
     try:
         joint = -model.log_likelihood(batch, num_importance_samples=number, generator=generator(50)).mean()
     except NotImplementedError:
         return []
-    found = [Metric("test/nll/joint", float(joint), "nats", size, f"-ln p(x), {text}")]
+    note("test/nll/joint", float(joint), size, f"-ln p(x), {text}")
     if library := getattr(model, "library_nll", None):  # what a baseline's library computes itself
         few = {m: x[:100] for m, x in batch.items()}
         own = library(few, num_importance_samples=100, generator=torch.Generator().manual_seed(seed))
-        found.append(
-            Metric("test/nll/joint-multivae", own, "nats", len(next(iter(few.values()))), "multivae's own, 100 samples")
-        )
+        note("test/nll/joint-multivae", own, len(next(iter(few.values()))), "multivae's own, 100 samples")
         same = -model.log_likelihood(few, num_importance_samples=100, generator=generator(51)).mean()
-        found.append(
-            Metric(
-                "test/nll/joint-of-those-points", float(same), "nats", len(few[next(iter(few))]), f"-ln p(x), {text}"
-            )
-        )
+        note("test/nll/joint-of-those-points", float(same), len(few[next(iter(few))]), f"-ln p(x), {text}")
     first, second = model.modalities
     for index, (missing, observed) in enumerate(((second, first), (first, second))):
         x, given = {missing: batch[missing]}, {observed: batch[observed]}
@@ -112,12 +122,12 @@ def likelihood_metrics(
         ).mean()
         name = f"test/nll/{missing}-given-{observed}"
         ratio_text = f"-ln p(x, x_o) + ln p(x_o), each {text}"
-        found.append(Metric(f"{name}/ratio", float(ratio), "nats", size, ratio_text))
+        note(f"{name}/ratio", float(ratio), size, ratio_text)
         if not hasattr(model, "likelihood"):
             continue
         density = -posterior_predictive_log_likelihood(
             model, x, given, num_samples=predictive, generator=generator(70 + index)
         ).mean()
         predictive_text = f"-ln of the mean of p(x_m | z) over {predictive} samples of what is inferred from x_o alone"
-        found.append(Metric(f"{name}/posterior-predictive", float(density), "nats", size, predictive_text))
-    return found
+        note(f"{name}/posterior-predictive", float(density), size, predictive_text)
+    return [] if beyond else found

@@ -36,8 +36,9 @@ from repro.papers.compare.correlated_pairs.tables import FLOORS, HEADINGS, SCORE
 from repro.papers.compare.methods import LABELS, PAIRS, REGULARISED, SCORE, VARIANTS, chosen_weights, weights
 from repro.papers.compare.rows import epochs_in_all, weight_of
 from repro.papers.covae.correlated_mnist.experiment import CorrelatedMNIST, image_spec
+from repro.papers.covae.evaluation import likelihood_metrics
 from repro.papers.covae.settings import METHODS
-from repro.records import Metric, Record, RunSpec
+from repro.records import Metric, Record, RecordError, RunSpec
 from tests.support.experiments import build_model, results_of
 
 SPECS = {m: ModalitySpec((1, 28, 28), "image", (0.0, 1.0)) for m in ("m0", "m1")}
@@ -355,6 +356,32 @@ def test_a_table_a_correlation_and_one_of_what_runs_take() -> None:
     assert f"To be read as the table {captions[0]!r}, whose notes are of all." in tables[1].notes
     best = [str(n) for n in tables[2].notes if "CoVAE is the best" in str(n)]
     assert len(best) == sum(better == "lower" for _, _, better, _ in HEADINGS.values())
+
+
+def test_a_likelihood_that_is_not_finite_is_left_out_and_said() -> None:
+    """As of a posterior so narrow that its density at its own samples is beyond their precision."""
+
+    class Narrow(Oracle):
+        def log_likelihood(self, batch: Mapping[str, Tensor], **options: object) -> Tensor:
+            value = torch.nan if options.get("given") is None else 1.0
+            return torch.full((len(next(iter(batch.values()))),), value)
+
+    batch = {m: torch.rand(4, 1, 28, 28) for m in SPECS}
+    assert likelihood_metrics(Narrow(RHO), batch, 2, "cpu", 0, finite=True) == []
+    with pytest.raises(RecordError, match="'test/nll/joint' is nan, not a finite number"):
+        likelihood_metrics(Narrow(RHO), batch, 2, "cpu", 0)
+    lookup = MadeUp("quick", 0.9)
+    whole = results_of("compare/correlated-pairs", "quick", lookup.record)
+
+    def without(spec: RunSpec) -> Record | None:
+        made = lookup.record(spec)
+        if made is None or spec.method != "almrf":
+            return made
+        return dataclasses.replace(made, metrics=[m for m in made.metrics if m.name != "test/nll/joint"])
+
+    first, *_ = pairs(dataclasses.replace(whole, lookup=without))
+    row = next(r for r in first.rows if r.label == LABELS["almrf"])
+    assert row.cells["test/nll/joint"].reason == "the model offers none that is finite"
 
 
 @pytest.mark.parametrize(("covae", "verdict"), [(0.9, "reproduced"), (1.1, "contradicted")])

@@ -250,7 +250,7 @@ def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec,
     found += read + chains + image_metrics(model, run.few, draws, device, seed)
     if asked := settings.get("likelihood"):
         number, predictive = asked["importance_samples"], asked["predictive_samples"]
-        nll = likelihood_metrics(model, run.few, number, device, seed, predictive)
+        nll = likelihood_metrics(model, run.few, number, device, seed, predictive, finite=True)
         found += nll + _conditional(nll)
     found += prior_metrics(model, len(data["train"])) + alone
     return found + costs(model, data["test"], spec, device)

@@ -17,6 +17,7 @@ from repro.networks.construction import rebuildable
 from repro.papers.compare.methods import SCORE, VARIANTS
 from repro.papers.covae.building import build as build_covae
 from repro.papers.covae.building import build_run as build_covae_run
+from repro.papers.covae.building import observed
 from repro.papers.covae.networks import build_networks
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.papers.mrf_mvae.neural_prior import ChainSettings
@@ -200,7 +201,7 @@ def build_alike(spec: RunSpec) -> MultimodalModel:
     """
     if spec.method not in (*VARIANTS, *SCORE):
         return build_covae_run(spec)
-    modalities = {m: s for m, s in specs(load_card(spec.dataset)).items() if m not in ("z0", "z1")}
+    modalities = observed(spec.dataset)
     settings = dict(spec.params["model"])
     kind, options = settings.pop("networks"), {k: settings.pop(k) for k in ("widths", "dropout") if k in settings}
     size = dict.fromkeys(modalities, settings["latent_dim"])

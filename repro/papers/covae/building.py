@@ -15,7 +15,7 @@ from repro.papers.covae.networks import build_networks
 from repro.papers.covae.posterior import num_covariance_entries
 from repro.records import RunSpec
 
-__all__ = ["build", "build_run", "settings_of"]
+__all__ = ["build", "build_run", "observed", "settings_of"]
 
 # Arguments of the networks; those of the models are their own.
 NETWORK_OPTIONS = ("widths", "dropout", "joint_hidden")
@@ -82,7 +82,11 @@ def build(
     )
 
 
+def observed(dataset: str) -> dict[str, ModalitySpec]:
+    """A dataset's modalities without the latents that they were drawn from."""
+    return {m: s for m, s in specs(load_card(dataset)).items() if m not in ("z0", "z1")}
+
+
 def build_run(spec: RunSpec) -> MultimodalModel:
     """The untrained model of a run, of the modalities of its dataset without the latents that they were drawn from."""
-    modalities = {m: s for m, s in specs(load_card(spec.dataset)).items() if m not in ("z0", "z1")}
-    return build(spec.method, modalities, spec.params["model"])
+    return build(spec.method, observed(spec.dataset), spec.params["model"])

@@ -85,6 +85,10 @@ def spread_metrics(run: ImageMeasures, rho: float) -> list[Metric]:
     return found
 
 
+def _generator(device: str, seed: int, stream: int) -> torch.Generator:
+    return torch.Generator(device).manual_seed(1000 * seed + stream)
+
+
 def image_metrics(
     model: MultimodalModel, batch: Mapping[str, Tensor], draws: int, device: str, seed: int, split: str = "test"
 ) -> list[Metric]:
@@ -99,9 +103,6 @@ def image_metrics(
         split: The batch's, with which the metrics' names begin.
     """
 
-    def generator(stream: int) -> torch.Generator:
-        return torch.Generator(device).manual_seed(1000 * seed + stream)
-
     scores: dict[str, list[float]] = {"given-one": [], "given-both": []}
     errors: dict[str, list[float]] = {"given-one": [], "given-both": []}
 
@@ -109,11 +110,15 @@ def image_metrics(
         scores[name].append(float(energy_score(drawn, true).mean()))
         errors[name].append(float((drawn.mean(0) - true).abs().mean()))
 
-    for m, x in model.generate(draws, given=batch, generator=generator(BOTH)).items():
+    for m, x in model.generate(draws, given=batch, generator=_generator(device, seed, BOTH)).items():
         note("given-both", x, batch[m])
     first, second = model.modalities
     for i, (o, m) in enumerate(((first, second), (second, first))):
-        note("given-one", model.generate(draws, given={o: batch[o]}, generator=generator(GIVEN + i))[m], batch[m])
+        note(
+            "given-one",
+            model.generate(draws, given={o: batch[o]}, generator=_generator(device, seed, GIVEN + i))[m],
+            batch[m],
+        )
     size = len(batch[first])
     what = {"given-one": "of the other image given one, mean both ways", "given-both": "of both images given both"}
     found = []
@@ -138,16 +143,13 @@ def _crossing(
     The metrics are what the chains of the joint samples say about themselves, of a model that has chains.
     """
 
-    def generator(stream: int) -> torch.Generator:
-        return torch.Generator(device).manual_seed(1000 * seed + stream)
-
     size = len(next(iter(batch.values())))
-    joint = _read(readout, model.generate(size, generator=generator(JOINT)))
+    joint = _read(readout, model.generate(size, generator=_generator(device, seed, JOINT)))
     chains = chain_metrics(model, PRIOR, size)
     first, second = model.modalities
     each = []
     for i, (o, m) in enumerate(((first, second), (second, first))):
-        drawn = model.generate(1, given={o: batch[o]}, generator=generator(ONE + i))[m][0]
+        drawn = model.generate(1, given={o: batch[o]}, generator=_generator(device, seed, ONE + i))[m][0]
         each.append(_read(readout, {o: batch[o], m: drawn}))
     return joint, fmean(each), chains
 
@@ -181,7 +183,7 @@ def data_metrics(
         Metric("test/images/given-one/neighbour", one, "1", size, f"{READ}; a test image, the other of its nearest"),
     ]
     found += [replace(m, name=f"{m.name}/neighbour") for m in image_metrics(nearest, few, 2, device, seed)]
-    generator = torch.Generator(device).manual_seed(1000 * seed + RANDOM)
+    generator = _generator(device, seed, RANDOM)
     rows = torch.randint(number, (draws, len(few[first])), generator=generator, device=device)
     drawn = {m: (train[m][rows], x) for m, x in few.items()}
     text = f"{draws} training images at random, mean over modalities"

@@ -56,7 +56,8 @@ FLOORS = {
     "Nearest training pairs": {
         f"test/{name}": f"test/{name}/neighbour" for name in (*_NEIGHBOURS, "mae/given-one", "mae/given-both")
     },
-    "Training images at random": {f"test/{name}/given-one": f"test/{name}/random" for name in ("energy", "mae")},
+    "Training images at random": {"test/energy/given-one": "test/energy/random"},
+    "Mean training image": {"test/mae/given-one": "test/mae/random"},
 }
 READING = (
     "Test pairs. Correlation of latents (CoVAE, Figure 5): mean canonical correlation of both decoders' inputs, one "

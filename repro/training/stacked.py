@@ -17,7 +17,6 @@ warning of one line says why and the seeds are trained one after another.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -259,18 +258,34 @@ class Stack:
         batches, drawn = [_in_double(b) for b in batches], [[_in_double({"": x})[""] for x in d] for d in drawn]
         trained, others, expected = self.trained, self.others, []
         for step, batch, own in zip(self.steps, batches, drawn, strict=True):
-            model = copy.deepcopy(step.model).double()
-            model.zero_grad(set_to_none=True)
-            with _Played(own):
-                model.loss(batch, step.stage).total.backward()
-            parameters = dict(model.named_parameters())
-            expected.append({f"gradient of {k}": parameters[k].grad for k in trained})
+            with _doubled(step.model), _Played(own):
+                step.model.loss(batch, step.stage).total.backward()
+                gradients = {k: p.grad for k, p in step.model.named_parameters() if k in trained}
+            expected.append({f"gradient of {k}": x for k, x in gradients.items() if x is not None})
         try:
             self.trained, self.others = _in_double(trained), _in_double(others)
             gradients, _ = self._computed(batches, drawn)
         finally:
             self.trained, self.others = trained, others
         return _difference({f"gradient of {k}": x for k, x in gradients.items()}, expected, gradients=True)
+
+
+@contextmanager
+def _doubled(model: nn.Module) -> Iterator[None]:
+    """Within the block a model's parameters and buffers are of double precision; afterwards they are what they were.
+
+    In place, since a model may hold what cannot be copied.
+    """
+    kept = [(x, x.data) for x in (*model.parameters(), *model.buffers()) if x.is_floating_point()]
+    model.zero_grad(set_to_none=True)
+    try:
+        for x, value in kept:
+            x.data = value.double()
+        yield
+    finally:
+        model.zero_grad(set_to_none=True)
+        for x, value in kept:
+            x.data = value
 
 
 def _in_double(values: Terms) -> Terms:

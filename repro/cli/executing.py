@@ -19,7 +19,7 @@ from repro.engine.devices import available_cores, default_device, device_slots
 from repro.engine.execute import execute
 from repro.engine.local import EXPECTED_ERRORS, FINAL_ERRORS, RunsStopped, describe, note_failure, one_line, run_all
 from repro.engine.processes import joined
-from repro.engine.progress import Progress
+from repro.engine.progress import Progress, duration
 from repro.engine.slurm import Cluster, check_cluster, minutes, submit
 from repro.engine.store import RunStore, default_runs_root, figures_root, read_spec
 from repro.engine.torchrun import launch
@@ -191,17 +191,27 @@ def _spec_of_key(key: str, store: Any, options: argparse.Namespace) -> RunSpec:
 
 
 def run_key(options: argparse.Namespace) -> None:
-    """Executes one run by its key, alone or as one of the processes that torchrun started.
+    """Executes one run by its key, alone or as one of the processes that torchrun started; or says what it would take.
 
     Raises:
         StoppedError: If the minutes were over, or a signal came.
-        UsageError: If there is no such run.
+        UsageError: If there is no such run, or an option is for more than one run.
         RunError: If it failed.
     """
+    for name in ("all", "from_weights"):
+        if getattr(options, name):
+            raise UsageError(f"--key is one run: not with --{name.replace('_', '-')}")
     store = RunStore(options.runs or default_runs_root())
     spec = _spec_of_key(options.key, store, options)
-    if store.record(spec) is not None:
+    todo = options.force or store.record(spec) is None
+    if options.dry_run:
+        left = "to run" if todo else "recorded"
+        print(f"{spec.key}  {spec.label}  {left}  {duration(a.estimate([spec], 1)[0])}")
         return
+    if not todo:
+        return
+    if options.force:
+        store.discard(spec)
     device, reason = default_device(options.device), ""
     with StopRequest(options.max_minutes) as stop:
         try:

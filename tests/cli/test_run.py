@@ -143,6 +143,30 @@ def test_key_of_a_plan_and_key_of_a_folder(planned: list[RunSpec], tmp_path: Pat
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_key_is_planned_and_begun_anew(planned: list[RunSpec], tmp_path: Path, capsys: Capture) -> None:
+    store, spec = RunStore(tmp_path / "runs"), planned[0]
+    command = ["run", "gmrf-table1", "--key", spec.key, "--device", "cpu", "--runs", str(store.root)]
+    assert main([*command, "--dry-run"]) == 0
+    assert store.record(spec) is None
+    assert not store.directory(spec).exists()
+    assert main(command) == 0
+    first = store.directory(spec).stat().st_ino
+    assert main([*command, "--dry-run"]) == main([*command, "--dry-run", "--force"]) == 0
+    assert store.directory(spec).stat().st_ino == first
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[:3] for line in lines] == [
+        [spec.key, spec.label, left] for left in ("to run", "recorded", "to run")
+    ]
+    before = store.record(spec)
+    (store.directory(spec) / "left").touch()
+    assert main([*command, "--force"]) == 0
+    assert not (store.directory(spec) / "left").exists()
+    assert same_result(store.record(spec), before)
+    for other in ("--all", "--from-weights"):
+        assert main([*command, other]) == 2
+        assert capsys.readouterr().err == f"repro: --key is one run: not with {other}\n"
+
+
 def test_folder_of_another_run_is_refused(planned: list[RunSpec], tmp_path: Path, capsys: Capture) -> None:
     store = RunStore(tmp_path / "runs")
     folder = store.directory(planned[0])

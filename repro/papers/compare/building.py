@@ -190,19 +190,21 @@ def build_compared(spec: RunSpec) -> MultimodalModel:
     return build_covae_run(spec)
 
 
-def build_alike(spec: RunSpec) -> MultimodalModel:
-    """The untrained model of a run of a comparison on one of CoVAE's datasets, with the encoders and decoders of CoVAE.
+def build_alike(spec: RunSpec, modalities: Mapping[str, ModalitySpec] | None = None) -> MultimodalModel:
+    """The untrained model of a run of a comparison, with the encoders and decoders of CoVAE's experiments.
 
     They differ in the latents that their heads give and take; a regularised autoencoder's encoder has the head for the
-    mean alone. Modalities are the dataset's without the latents that they were drawn from.
+    mean alone.
 
     Arguments:
         spec: Its ``params["model"]`` has ``networks``, and ``widths`` or ``dropout`` where those take it.
+        modalities: Name to :class:`~repro.model.ModalitySpec`, of any shapes that the networks take; all of the run's
+            dataset, without the latents that they were drawn from, if None.
     """
-    if spec.method not in (*VARIANTS, *SCORE):
-        return build_covae_run(spec)
-    modalities = observed(spec.dataset)
+    modalities = observed(spec.dataset) if modalities is None else modalities
     settings = dict(spec.params["model"])
+    if spec.method not in (*VARIANTS, *SCORE):
+        return build_covae(spec.method, modalities, settings)
     kind, options = settings.pop("networks"), {k: settings.pop(k) for k in ("widths", "dropout") if k in settings}
     size = dict.fromkeys(modalities, settings["latent_dim"])
     made = build_networks(kind, modalities, encoded=size, decoded=size, **options)

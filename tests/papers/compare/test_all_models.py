@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from repro.experiment import Results
 from repro.networks.mlp import HiddenLayers
 from repro.papers import experiment_of
 from repro.papers.compare.all_models import AllModels
+from repro.papers.compare.building import build_alike
 from repro.papers.compare.copula.experiment import copula_spec
 from repro.papers.compare.copula.tables import SCORED, copula, score, weights_runs
+from repro.papers.compare.correlated_pairs.settings import pairs_spec
 from repro.papers.compare.measures import TrainingPoints
 from repro.papers.compare.methods import LABELS, REGULARISED, SHARED, chosen_weights, weights
 from repro.papers.compare.rows import chosen_by, sweep_table, weight_of
@@ -87,6 +90,18 @@ def test_hidden_layers_are_the_same_and_latents_as_many() -> None:
             assert taken == [10] * 4  # 8 shared and 2 of the modality
         else:
             assert taken in ([SHARED // 4] * 4, [SHARED] * 4)
+
+
+@pytest.mark.parametrize("method", LABELS)
+def test_any_modalities_can_be_given_the_networks(method: str) -> None:
+    """Three coloured images and a vector in place of the two grey images of the run's dataset."""
+    image = ModalitySpec((3, 28, 28), "image", (0.0, 1.0))
+    modalities = {"m0": image, "m1": image, "m2": image, "m3": ModalitySpec((5,))}
+    spec = pairs_spec(method, 0, "smoke", 0.6)
+    own = {"latent_dims": dict.fromkeys(modalities, 2)} if "latent_dims" in spec.params["model"] else {}
+    spec = replace(spec, params={**spec.params, "model": {**spec.params["model"], **own}})
+    drawn = build_alike(spec, modalities).eval().generate(2, given={"m0": torch.rand(3, 3, 28, 28)})
+    assert {m: tuple(x.shape) for m, x in drawn.items()} == {m: (2, 3, *s.shape) for m, s in modalities.items()}
 
 
 def test_unknown_methods_are_named() -> None:

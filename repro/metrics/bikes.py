@@ -9,6 +9,8 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from repro.metrics.arguments import check_samples, check_tensors
+
 __all__ = ["CentreDistance", "centre_distance", "centres_of_mass", "joint_centre_distance"]
 
 THRESHOLD = 0.1  # of darkness 1 - x: fainter pixels are the ground, whose sum would outweigh thin strokes
@@ -53,6 +55,7 @@ def centres_of_mass(images: Tensor, *, threshold: float = THRESHOLD) -> Tensor:
     """
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold is {threshold}, must be in [0, 1)")
+    check_tensors(images=images)
     if images.ndim != 4 or images.shape[1] != 1 or 0 in images.shape:
         raise ValueError(f"images have shape {tuple(images.shape)}, expected (N, 1, H, W), all positive")
     if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
@@ -124,6 +127,7 @@ def joint_centre_distance(
 def _clouds(
     true: Mapping[str, Tensor], generated: Mapping[str, Tensor], threshold: float
 ) -> dict[str, tuple[Tensor, Tensor]]:
+    check_samples(true=true, generated=generated)
     if not true or list(true) != list(generated):
         raise ValueError(f"true components are {list(true)}, generated ones {list(generated)}")
     for name in true:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from repro.metrics.arguments import check_tensors
+
 __all__ = ["interval_coverage"]
 
 
@@ -31,6 +33,7 @@ def interval_coverage(samples: Tensor, true: Tensor, level: float = 0.9) -> Tens
     Raises:
         ValueError: If shapes do not fit, ``level`` is not in (0, 1), or there are too few samples for it.
     """
+    check_tensors(samples=samples, true=true)
     if samples.ndim < 2 or samples.shape[1:] != true.shape or not len(true):
         raise ValueError(f"samples {tuple(samples.shape)} must be (K, N, ...) for true values {tuple(true.shape)}")
     if not 0 < level < 1:

@@ -13,6 +13,8 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from repro.metrics.arguments import check_samples
+
 __all__ = [
     "Agreement",
     "Coherence",
@@ -109,6 +111,7 @@ def classify(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+    check_samples(images=images)
     _check_lengths({m: len(x) for m, x in images.items()})
     labels = {}
     for m, x in images.items():
@@ -150,6 +153,7 @@ def unconditional_coherence(predictions: Mapping[str, Tensor], *, modalities: Se
     Source:
         Palumbo et al., "MMVAE+", 2023; GMRF MCVAE, section IV-B; MRF MVAE, appendix D.2.
     """
+    check_samples(predictions=predictions)
     chosen = tuple(predictions) if modalities is None else tuple(modalities)
     stacked = _stack(predictions, chosen)
     same = (stacked == stacked[:1]).all(0)
@@ -170,6 +174,7 @@ def agreement_curve(predictions: Mapping[str, Tensor]) -> Agreement:
     Source:
         SBM-VAE, figure 5, which shows k from 2.
     """
+    check_samples(predictions=predictions)
     stacked = _stack(predictions, tuple(predictions))
     # The count of the most common label is the largest number of modalities that agree with any one of them.
     count = torch.stack([(stacked == row).sum(0) for row in stacked]).amax(0)
@@ -202,6 +207,10 @@ def conditional_coherence(
     Source:
         Palumbo et al., "MMVAE+", 2023; Sutter et al., "Generalized multimodal ELBO", 2021; SBM-VAE, appendix A.4.
     """
+    if not isinstance(predictions, Mapping):
+        raise ValueError(f"predictions are a {type(predictions).__name__}, must be a mapping from what is observed")
+    for observed, generated in predictions.items():
+        check_samples(**{f"what is given {observed}": generated})
     if not predictions or not all(predictions.values()):
         raise ValueError(f"nothing was generated from one of the observed sets {list(predictions)}")
     if not isinstance(labels, Tensor) or labels.ndim != 1 or not len(labels) or not _integers(labels):

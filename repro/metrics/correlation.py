@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repro.metrics.arguments import check_tensors
+
 __all__ = [
     "CanonicalMap",
     "canonical_correlations",
@@ -20,9 +22,8 @@ __all__ = [
 
 def _checked(x: Tensor, y: Tensor, what: str, least: int) -> tuple[Tensor, Tensor]:
     """Both as float64 matrices of equally many rows, finite, without constant columns."""
+    check_tensors(**{f"{what}: x": x, f"{what}: y": y})
     for name, value in (("x", x), ("y", y)):
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{what}: {name} is a {type(value).__name__}, must be a tensor")
         if value.ndim != 2 or value.shape[1] < 1:
             raise ValueError(f"{what}: {name} has shape {tuple(value.shape)}, must be (samples, features)")
     if len(x) != len(y):
@@ -51,6 +52,7 @@ def _whitened(x: Tensor, y: Tensor, ridge: float, what: str) -> tuple[Tensor, Te
     """Cholesky factors of both covariances, and the whitened cross-covariance."""
     if not ridge >= 0:
         raise ValueError(f"{what}: ridge is {ridge}, must not be negative")
+    check_tensors(**{f"{what}: x": x, f"{what}: y": y})
     # With as many samples as features, or fewer, every correlation is 1.
     x, y = _checked(x, y, what, max(x.shape[-1], y.shape[-1]) + 2)
     x, y = x - x.mean(0), y - y.mean(0)
@@ -248,6 +250,7 @@ def participation_ratio(covariance: Tensor) -> Tensor:
 
     Source: CoVAE, appendix C.
     """
+    check_tensors(covariance=covariance)
     if covariance.ndim < 2 or covariance.shape[-1] != covariance.shape[-2]:
         raise ValueError(f"covariance has shape {tuple(covariance.shape)}, must be square")
     # Traces of the matrix and of its square are the sums of eigenvalues and of their squares.

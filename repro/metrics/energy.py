@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from repro.metrics.arguments import check_tensors
+
 __all__ = ["energy_score"]
 
 
@@ -29,6 +31,7 @@ def energy_score(samples: Tensor, true: Tensor) -> Tensor:
 
     Source: Gneiting and Raftery, "Strictly proper scoring rules, prediction, and estimation", section 4.3.
     """
+    check_tensors(samples=samples, true=true)
     if samples.ndim < 3 or samples.shape[1:] != true.shape:
         raise ValueError(f"samples {tuple(samples.shape)} must be (K, N, ...) for true values {tuple(true.shape)}")
     number = len(samples)

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repro.metrics.arguments import check_tensors
+
 __all__ = [
     "FID_FEATURE",
     "PIXEL_SCALES",
@@ -153,6 +155,7 @@ def feature_statistics(features: Tensor, feature: str) -> FeatureStatistics:
     """
     if not feature:
         raise ValueError("features need a name")
+    check_tensors(**{f"features {feature!r}": features})
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"features {feature!r} have shape {tuple(features.shape)}, expected (N, d), both positive")
     x = features.detach().to(torch.float64)
@@ -216,6 +219,7 @@ def pixel_features(images: Tensor, scale: str = "unit") -> Tensor:
         ValueError: If the scale is unknown, or a value is not finite or outside [0, 1].
     """
     name = pixel_feature_name(scale)
+    check_tensors(**{f"{name}: images": images})
     if images.ndim < 2 or 0 in images.shape:
         raise ValueError(f"{name}: images have shape {tuple(images.shape)}, expected (N, ...), all positive")
     if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
@@ -282,7 +286,10 @@ def noise_floor(
 
 
 def _check_same(a: FeatureStatistics, b: FeatureStatistics) -> None:
-    """Refuses statistics of different features."""
+    """Refuses what is no statistics, and statistics of different features."""
+    for side in (a, b):
+        if not isinstance(side, FeatureStatistics):
+            raise ValueError(f"a Frechet distance takes FeatureStatistics, got a {type(side).__name__}")
     if (a.feature, a.dim) != (b.feature, b.dim):
         raise ValueError(f"features differ: {a.feature!r} of {a.dim} dimensions, {b.feature!r} of {b.dim}")
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Laplace, Normal
 
+from repro.metrics.arguments import check_tensors
+
 __all__ = [
     "gaussian_log_prob",
     "importance_weighted",
@@ -35,7 +37,11 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, scale: Tensor | float, *, event_d
 
     Returns:
         Nats, of shape ``(*batch,)``.
+
+    Raises:
+        ValueError: If values or means are no tensor.
     """
+    check_tensors(x=x, mean=mean)
     return _sum_last(Normal(mean, scale, validate_args=False).log_prob(x), event_dims)
 
 
@@ -52,7 +58,11 @@ def laplace_log_prob(x: Tensor, mean: Tensor, scale: Tensor | float, *, event_di
 
     Returns:
         Nats, of shape ``(*batch,)``.
+
+    Raises:
+        ValueError: If values or means are no tensor.
     """
+    check_tensors(x=x, mean=mean)
     return _sum_last(Laplace(mean, scale, validate_args=False).log_prob(x), event_dims)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from repro.metrics.arguments import check_tensors
+
 __all__ = ["median_bandwidth", "mmd_squared", "rbf_kernel"]
 
 
@@ -32,6 +34,7 @@ def rbf_kernel(x: Tensor, y: Tensor, bandwidth: float | Tensor) -> Tensor:
 
     Source: MRF MVAE, appendix B.3.
     """
+    check_tensors(x=x, y=y)
     h = torch.as_tensor(bandwidth, dtype=x.dtype, device=x.device)
     return (-_squared_distances(x, y) / (2 * h.square())[..., None, None]).exp()
 
@@ -51,6 +54,7 @@ def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
 
     Source: Gretton et al. (2012), section 8; the paper names no bandwidth.
     """
+    check_tensors(x=x, y=y)
     pooled = torch.cat([x, y], -2)
     rows, columns = torch.triu_indices(pooled.shape[-2], pooled.shape[-2], 1, device=pooled.device)
     distances = _squared_distances(pooled, pooled)[..., rows, columns]
@@ -84,6 +88,7 @@ def mmd_squared(x: Tensor, y: Tensor, *, bandwidth: float | str | Tensor = "medi
 
     Source: MRF MVAE, eq. 35; Gretton et al. (2012), eq. 3 and 5.
     """
+    check_tensors(x=x, y=y)
     if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-1] or x.shape[:-2] != y.shape[:-2]:
         raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}, (*batch, N, D) and (*batch, M, D) fit")
     n, m = x.shape[-2], y.shape[-2]

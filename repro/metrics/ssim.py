@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repro.metrics.arguments import check_tensors
+
 __all__ = ["BORDERS", "DATA_RANGES", "Similarity", "structural_similarity"]
 
 WINDOW = 11  # pixels: Gaussian weights of standard deviation SIGMA, cut at 3.5 of them
@@ -97,6 +99,7 @@ def structural_similarity(
         raise ValueError(f"unknown SSIM border {border!r}; one of {', '.join(BORDERS)}")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+    check_tensors(generated=generated, true=true)
     if generated.shape != true.shape:
         raise ValueError(f"generated images have shape {tuple(generated.shape)}, true ones {tuple(true.shape)}")
     if true.ndim != 4 or 0 in true.shape or min(true.shape[2:]) < WINDOW:

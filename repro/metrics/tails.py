@@ -28,6 +28,8 @@ from math import ceil, floor, isfinite
 import torch
 from torch import Tensor
 
+from repro.metrics.arguments import check_samples, check_tensors
+
 __all__ = ["CORNERS", "MIN_TAIL", "PairwiseTails", "pairwise_tail_dependence", "tail_dependence", "tail_error"]
 
 CORNERS = ("upper", "lower", "upper_lower", "lower_upper")
@@ -107,6 +109,7 @@ def tail_dependence(x: Tensor, y: Tensor, level: float = 0.95) -> dict[str, floa
         ValueError: If shapes differ, a value is not finite, the level is outside (0.5, 1), or fewer than ``MIN_TAIL``
             samples lie beyond it.
     """
+    check_tensors(x=x, y=y)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}, expected (N,) of both")
     return dict(pairwise_tail_dependence({"x": x[:, None], "y": y[:, None]}, level=level).values["x", "y", 0])
@@ -160,8 +163,7 @@ def tail_error(true: Samples, generated: Samples, *, level: float = 0.95, margin
     """
     if marginals not in ("true", "own"):
         raise ValueError(f"marginals is {marginals!r}, must be 'true' or 'own'")
-    for side, samples in (("true", true), ("generated", generated)):
-        _check_types(samples, side)
+    check_samples(true=true, generated=generated)
     if list(true) != list(generated):
         raise ValueError(f"generated has modalities {list(generated)}, expected {list(true)}")
     p, q = _stacked(true, "true"), _stacked(generated, "generated")
@@ -191,17 +193,9 @@ def _num_tail(num_samples: int, level: float) -> int:
     return count
 
 
-def _check_types(samples: Samples, side: str) -> None:
-    if not isinstance(samples, Mapping):
-        raise ValueError(f"{side} is a {type(samples).__name__}, must be a mapping from each modality's name")
-    for m, x in samples.items():
-        if not isinstance(x, Tensor):
-            raise ValueError(f"modality {m!r} of {side} is a {type(x).__name__}, must be a tensor")
-
-
 def _stacked(samples: Samples, side: str) -> Tensor:
     """Returns the sample as (M, D, N) in double precision on the CPU, after checking types, shapes and values."""
-    _check_types(samples, side)
+    check_samples(**{side: samples})
     if len(samples) < 2:
         raise ValueError(f"pairs need at least two modalities, {side} has {list(samples)}")
     first, expected = next((m, tuple(x.shape)) for m, x in samples.items())

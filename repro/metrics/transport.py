@@ -19,6 +19,8 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from repro.metrics.arguments import check_samples
+
 __all__ = [
     "SCALE",
     "PairwiseDistance",
@@ -196,6 +198,7 @@ def noise_floor(
     Raises:
         ValueError: If the two are the same tensors, and as ``metric`` does.
     """
+    check_samples(true_a=true_a, true_b=true_b)
     shared = [m for m in true_a if m in true_b and torch.equal(true_a[m], true_b[m])]
     if shared:
         raise ValueError(f"noise floor needs two independent samples; modality {shared[0]!r} is the same in both")
@@ -216,12 +219,7 @@ def _real(x: Tensor) -> Tensor:
 
 def _check(true: Samples, generated: Samples) -> int:
     """Returns the number of samples, after checking names, types, shapes and values."""
-    for side, samples in (("true", true), ("generated", generated)):
-        if not isinstance(samples, Mapping):
-            raise ValueError(f"{side} is a {type(samples).__name__}, must be a mapping from each modality's name")
-        for m, x in samples.items():
-            if not isinstance(x, Tensor):
-                raise ValueError(f"modality {m!r} of {side} is a {type(x).__name__}, must be a tensor")
+    check_samples(true=true, generated=generated)
     if list(true) != list(generated):
         raise ValueError(f"generated has modalities {list(generated)}, expected {list(true)}")
     if len(true) < 2:

@@ -194,6 +194,7 @@ METRICS: dict[str, Callable[[str, str], Any]] = {
 # Functions without tensors, or that read files.
 OTHERS = {"clustering.class_scores", "frechet.pixel_feature_name", "inception.inception_features"}
 OTHERS |= {f"inception.{n}" for n in ("load_inception", "optional_inception", "unavailable_reason", "weights_path")}
+OTHERS |= {"arguments.check_samples", "arguments.check_tensors"}  # which look at types alone
 
 
 @pytest.fixture(params=[pytest.param(d, marks=pytest.mark.cuda) if d == "cuda" else d for d in devices()])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from repro.artifacts.inventory import nearest
 from repro.engine.store import RunStore, default_runs_root
-from repro.errors import UsageError
+from repro.errors import UsageError, suggestion
 from repro.hub.package import renew_cards, ship_all
 from repro.hub.push import collect, push
 from repro.hub.registry import models
@@ -18,7 +17,8 @@ __all__ = ["push_weights", "ship"]
 def _known(names: list[str]) -> None:
     for name in names:
         if name not in models():
-            raise UsageError(f"unknown weights {name!r}{nearest(name, list(models()))}")
+            hint = suggestion(name, list(models()), "`repro weights list` and `repro weights missing` show all")
+            raise UsageError(f"unknown weights {name!r}; {hint}")
 
 
 def ship(options: argparse.Namespace) -> None:

@@ -325,6 +325,8 @@ def test_the_server_refuses(
 def test_wrong_calls(shelf: Shelf, capsys: Capture) -> None:
     assert "the repository is 'name', must be such as user/name" in failed(capsys, "name", code=2)
     assert "unknown weights 'copula'" in failed(capsys, REPO, "copula", code=2)
+    said = failed(capsys, REPO, "zzz", code=2)
+    assert "unknown weights 'zzz'; `repro weights list` and `repro weights missing` show all" in said
     assert "nothing to push" in failed(capsys, REPO)
     assert "has no record" in failed(capsys, REPO, NAME)
     assert "does not lie in the package" in failed(capsys, REPO, "classifier-mnist")

@@ -176,7 +176,7 @@ def test_a_cut_connection_resumes(model_hub: ModelHub, cache: Path) -> None:
 def test_a_passing_fault_is_survived(model_hub: ModelHub, cache: Path, fault: list[str]) -> None:
     entry = published(model_hub, {WEIGHTS: content()})
     model_hub.faults = {"GET .*safetensors": list(fault)}
-    pull(entry, policy=replace(QUICK, timeout=2.0) if "stall:1000" in fault else QUICK)
+    pull(entry, policy=replace(QUICK, timeout=5.0) if "stall:1000" in fault else QUICK)
     sound(entry)
 
 

@@ -122,7 +122,11 @@ def read_measured(store: RunStore, figures: Path) -> Measured:
 
 
 def all_runs(profile: str, seeds: int | None = None) -> dict[str, list[RunSpec]]:
-    """Artifact to the runs that it needs, for all that are computed here; a run of several stands under the first."""
+    """Artifact to the runs that it needs, for all that are computed here; a run of several stands under the first.
+
+    Raises:
+        UsageError: If no artifact has runs of the profile.
+    """
     seen: set[RunSpec] = set()
     found: dict[str, list[RunSpec]] = {}
     for artifact in artifacts().values():

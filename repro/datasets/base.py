@@ -617,7 +617,7 @@ def from_arrays(
     test: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Dataset]:
-    """See :meth:`repro.datasets.Dataset.from_arrays`."""
+    """See :meth:`repro.datasets.Dataset.from_arrays`, also for what it raises."""
     shares = {"validation": validation, "test": test}
     for split, share in shares.items():
         if not isinstance(share, Real) or not 0 <= share < 1:

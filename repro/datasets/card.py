@@ -141,7 +141,11 @@ class Card:
 
 
 def cards_directory() -> Path:
-    """Folder of the cards: beside the package in a checkout, inside it when installed from a wheel."""
+    """Folder of the cards: beside the package in a checkout, inside it when installed from a wheel.
+
+    Raises:
+        FileNotFoundError: If it is in neither place.
+    """
     package = Path(str(files("repro")))
     for folder in (package / "data_cards", package.parent / "data_cards"):
         if folder.is_dir():

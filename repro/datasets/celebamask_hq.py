@@ -99,7 +99,11 @@ def read_attributes(path: Path, wanted: Sequence[str]) -> dict[int, list[float]]
 
 
 def read_mapping(path: Path) -> dict[int, int]:
-    """Reads the number in CelebA of every image of CelebA-HQ: the second column of a table, below a line of names."""
+    """Reads the number in CelebA of every image of CelebA-HQ: the second column of a table, below a line of names.
+
+    Raises:
+        ValueError: If a line does not open with two numbers, or an image occurs twice.
+    """
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
     for row in rows:
         if len(row) < 2 or not (row[0].isdigit() and row[1].isdigit()):

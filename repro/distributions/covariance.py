@@ -97,6 +97,9 @@ def off_diagonal_mask(
 
     Returns:
         A boolean tensor of shape ``(D (D - 1) / 2,)`` in the order of :func:`tril_indices`.
+
+    Raises:
+        ValueError: If ``entries`` is unknown, and as :func:`random_mask`.
     """
     sizes = as_block_sizes(block_sizes)
     rows, columns = tril_indices(sum(sizes.values()))

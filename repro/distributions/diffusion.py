@@ -103,7 +103,11 @@ def draw_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def draw_times(number: int, eps: float, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Times ``(number,)`` from the uniform distribution on (eps, 1)."""
+    """Times ``(number,)`` from the uniform distribution on (eps, 1).
+
+    Raises:
+        ValueError: If ``eps`` is not between 0 and 1.
+    """
     if not 0 < eps < 1:
         raise ValueError(f"eps is {eps}, must be between 0 and 1")
     device = like.device if generator is None else generator.device

@@ -55,7 +55,11 @@ Capture = Callable[[Callable[[], Terms]], tuple[Callable[[], object], Terms]]
 
 
 def backward_pass(model: TrainableModel, loss: Loss) -> None:
-    """Gradients of the total; or, where there are parts, of each part by the parameters of its group alone."""
+    """Gradients of the total; or, where there are parts, of each part by the parameters of its group alone.
+
+    Raises:
+        ValueError: If the model has no parameter of a part.
+    """
     if not loss.parts:
         loss.total.backward()
         return

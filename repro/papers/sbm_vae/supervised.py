@@ -149,7 +149,11 @@ class ModalityClassifiers(TrainableModel):
         return data.labelled(LABEL)
 
     def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
-        """Mean cross-entropy in nats over the modalities, and the share of right digits in the batch."""
+        """Mean cross-entropy in nats over the modalities, and the share of right digits in the batch.
+
+        Raises:
+            ValueError: If the batch has no labels, and as :meth:`check_batch`.
+        """
         if LABEL not in batch:
             raise ValueError(f"the batch has {list(batch)}, evaluation classifiers are trained with {LABEL!r} too")
         self.check_batch({m: x for m, x in batch.items() if m != LABEL})

@@ -427,7 +427,7 @@ def test_committed_records_are_sound(committed: dict[Path, Record]) -> None:
 def test_committed_samples_belong_to_records_of_pictures(committed: dict[Path, Record]) -> None:
     # Some are drawn from metrics alone: of time and memory, or beside the samples of a figure that is here as well.
     costs = ["gmrf_mcvae/scaling", "sbm_vae/fig27"]
-    costs += [f"compare/priors-{data}-cost" for data in ("copula", "triples", "digits", "correlated")]
+    costs += [f"compare/priors-{data}-cost" for data in ("copula", "triples", "digits", "correlated", "polymnist")]
     shown = {s for a in BUILT if a.kind in "FQ" and a.name not in (*costs, "gmrf_mcvae/overview") for s in every_run(a)}
     expected = {p for p, r in committed.items() if r.spec in shown}
     found = set(FIGURES.glob("*/records/*.safetensors"))

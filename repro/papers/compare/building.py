@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
@@ -30,8 +30,9 @@ from repro.papers.sbm_vae.sampling import SamplingSettings
 from repro.papers.sbm_vae.score import LatentScore
 from repro.records import RunSpec
 
-__all__ = ["build", "build_alike", "build_compared", "decoders", "fully_connected_autoencoders"]
+__all__ = ["build", "build_alike", "build_compared", "decoders", "unimodal_autoencoders"]
 
+NETWORKS = ("widths", "dropout", "hidden_dtype")  # settings of the networks alone
 SCORE_MODEL = {"beta": 0.1, "sde": (0.1, 5.0), "score": {"multipliers": (1, 2)}, "latents": "sample"}
 
 
@@ -103,19 +104,20 @@ def _autoencoders(
     return Autoencoders(modalities, kind=kind, latent_dim=latent_dim, encoders=heads, decoders=parts, **options)
 
 
-def fully_connected_autoencoders(
-    modalities: Mapping[str, ModalitySpec], *, widths: Sequence[int], latent_dim: int, beta: float
+def unimodal_autoencoders(
+    modalities: Mapping[str, ModalitySpec], *, latent_dim: int, beta: float, networks: str = "mlp", **options: Any
 ) -> Autoencoders:
-    """Unimodal VAEs of CoVAE's fully connected networks, for modalities of any shape.
+    """Unimodal VAEs of one kind of networks.
 
     Arguments:
         modalities: Name to :class:`~repro.model.ModalitySpec`.
-        widths: Hidden layers of an encoder; a decoder has them reversed.
         latent_dim: Latents a modality.
         beta: Weight of the KL term.
+        networks: The kind, see :func:`~repro.papers.covae.networks.build_networks`.
+        options: What else that takes of the kind, such as ``widths``.
     """
     size = dict.fromkeys(modalities, latent_dim)
-    made = build_networks("mlp", modalities, encoded=size, decoded=size, widths=widths)
+    made = build_networks(networks, modalities, encoded=size, decoded=size, **options)
     rows = {m: _Rows(d) for m, d in made.decoders.items()}
     return _autoencoders(modalities, made.encoders, rows, latent_dim, beta=beta)
 
@@ -197,7 +199,8 @@ def build_alike(spec: RunSpec, modalities: Mapping[str, ModalitySpec] | None = N
     mean alone.
 
     Arguments:
-        spec: Its ``params["model"]`` has ``networks``, and ``widths`` or ``dropout`` where those take it.
+        spec: Its ``params["model"]`` has ``networks``, and ``widths``, ``dropout`` or ``hidden_dtype`` where those take
+            it.
         modalities: Name to :class:`~repro.model.ModalitySpec`, of any shapes that the networks take; all of the run's
             dataset, without the latents that they were drawn from, if None.
     """
@@ -205,7 +208,7 @@ def build_alike(spec: RunSpec, modalities: Mapping[str, ModalitySpec] | None = N
     settings = dict(spec.params["model"])
     if spec.method not in (*VARIANTS, *SCORE):
         return build_covae(spec.method, modalities, settings)
-    kind, options = settings.pop("networks"), {k: settings.pop(k) for k in ("widths", "dropout") if k in settings}
+    kind, options = settings.pop("networks"), {k: settings.pop(k) for k in NETWORKS if k in settings}
     size = dict.fromkeys(modalities, settings["latent_dim"])
     made = build_networks(kind, modalities, encoded=size, decoded=size, **options)
     rows = {m: _Rows(d) for m, d in made.decoders.items()}

@@ -18,7 +18,7 @@ from repro.records import RunSpec
 __all__ = ["build", "build_run", "observed", "settings_of"]
 
 # Arguments of the networks; those of the models are their own.
-NETWORK_OPTIONS = ("widths", "dropout", "joint_hidden")
+NETWORK_OPTIONS = ("widths", "dropout", "joint_hidden", "hidden_dtype")
 PARTS = ("self", "modalities", "method", "encoders", "decoders", "joint_encoder")
 LATENTS = 4
 PRIVATE = ("mmvae_plus", "dmvae")  # the methods that need private latents

@@ -21,7 +21,7 @@ from repro.papers import experiment_of
 from repro.papers.compare.best import best_note
 from repro.papers.compare.priors.advice import advice, dependence
 from repro.papers.compare.priors.experiment import Priors
-from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, RHOS, priors_spec, structure_of
+from repro.papers.compare.priors.settings import LABELS, ORACLE, POLYMNIST, PROFILES, RHOS, priors_spec, structure_of
 from repro.papers.compare.priors.structures import Structure, build_structure
 from repro.papers.compare.priors.tables import (
     GUIDED,
@@ -29,7 +29,9 @@ from repro.papers.compare.priors.tables import (
     copula_runs,
     correlated_runs,
     digits_runs,
+    polymnist_runs,
     priors_correlated,
+    priors_polymnist,
     triples_runs,
 )
 from repro.records import Metric, Record
@@ -54,7 +56,7 @@ SETTINGS = {
         "training": FIT,
     },
 }
-RUNS = (copula_runs, triples_runs, digits_runs, correlated_runs)
+RUNS = (copula_runs, triples_runs, digits_runs, correlated_runs, polymnist_runs)
 SETTINGS["score_guided"] = {**SETTINGS["score"], "energy": [32, 32], "gamma": 1.0}
 
 
@@ -153,6 +155,8 @@ def test_unknown_structures_methods_and_datasets_are_named() -> None:
         priors_spec("prior_score", 0, "smoke", "correlated_mnist3", rho=1)
     with pytest.raises(ValueError, match="copula takes seed, not rho"):
         priors_spec("prior_score", 0, "smoke", rho=0.5)
+    with pytest.raises(ValueError, match="extended_polymnist takes nothing, not modalities"):
+        priors_spec("prior_score", 0, "smoke", POLYMNIST, modalities=5)
     with pytest.raises(ValueError, match="no structure is fitted to the encodings yet"):
         Priors().build(priors_spec("prior_gaussian", 0, "smoke")).generate(2)
 
@@ -296,6 +300,35 @@ def test_correlated_images_are_measured_at_every_correlation(tmp_path: Path) -> 
     assert cells[LABELS[GUIDED]]["test/images/joint"].reason.startswith("guidance acts where something is observed")
     assert cells["Score model"]["test/images/joint"].reason == "not run"
     assert table.floors[1].cells["test/images/given-two"].mean > 0.3  # true images are correlated
+
+
+def test_digits_of_three_modalities_are_measured(tmp_path: Path) -> None:
+    """From the command to the table, which has what images of digits are judged by, and its ceilings."""
+    methods = ("prior_neighbour", "prior_score_guided")
+    runs, rows = tmp_path / "runs", plan(find("compare/priors-polymnist"), "smoke")
+    specs = [s for found in rows.values() for s in found if s.seed == 0 and s.method in methods]
+    command = ["run", "compare-priors-polymnist", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
+    for spec in specs:
+        assert main([*command, "--key", spec.key, "--runs", str(runs)]) == 0
+    store = RunStore(runs)
+    found = {s.method: {m.name: m for m in store.record(s).metrics} for s in specs}
+    for method, names in found.items():
+        assert ("test/unconditional/coherence" in names) == (method != GUIDED)
+        # Two modalities are drawn given one, one given two; a mean over what is observed beside them.
+        assert sum(n.startswith("test/given-one/coherence/") for n in names) == 6
+        assert sum(n.startswith("test/given-rest/coherence/") for n in names) == 3
+        assert names["test/given-rest/coherence"].num_samples == 60
+        assert names["test/true/accuracy"].value > 0.9
+    for name in REFERENCES[POLYMNIST]["Reconstructions"].values():
+        assert len({names[name].value for names in found.values()}) == 1
+    table = priors_polymnist(Results("priors-polymnist", "smoke", None, rows, store.record, lambda spec: {}))
+    assert table.caption.endswith("the first three modalities of Extended PolyMNIST")
+    assert any("residual networks of 2 and 4 and 4 channels" in note for note in table.notes)
+    floors = {row.label: row.cells for row in table.floors}
+    own = found["prior_neighbour"]
+    assert floors["True images"]["test/given-one/coherence"].mean == own["test/true/accuracy"].value
+    assert floors["True images"]["test/unconditional/coherence"].mean == own["test/true/coherence"].value
+    assert floors[LABELS[ORACLE]]["test/given-rest/coherence"].mean == own["test/given-rest/coherence"].value
 
 
 # Which structure to take

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from repro.papers.compare.priors.settings import LABELS, ORACLE
+from repro.papers.compare.priors.settings import LABELS, ORACLE, POLYMNIST
 from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.records import Record
 from repro.report.cells import Cell, agreement
@@ -57,6 +57,10 @@ MEASURES: Mapping[str, Sequence[_Measure]] = {
             3,
         ),
     ),
+    POLYMNIST: (
+        _Measure("Joint samples", "test/unconditional/coherence", JOINT, "coherence", "higher", 3),
+        _Measure("Given one modality", "test/given-one/coherence", GIVEN, "coherence", "higher", 3),
+    ),
 }
 
 
@@ -66,6 +70,8 @@ def dependence(data: Mapping[str, Any]) -> str:
         return "Two modalities show the same image, a third has nothing of them"
     if data.get("alike") == "digit":
         return "Two modalities share their class alone, a third has nothing of them"
+    if "modalities" in data:
+        return "All modalities share their class alone, each over a background of its own"
     if "rho" in data:
         return f"Images drawn from latents with a correlation of {data['rho']:g} between every two modalities"
     return "Modalities of two values each, joined by a Gaussian of correlations of both signs (a Gaussian copula)"
@@ -100,7 +106,7 @@ def advice(dataset: str, records: Mapping[str, Sequence[Record]]) -> list[str]:
     spread, the best is named and nothing is recommended.
 
     Arguments:
-        dataset: ``"copula"``, ``"mnist_triples"`` or ``"correlated_mnist3"``.
+        dataset: One of ``MEASURES``.
         records: Label of a structure to its records, a record a seed, of the same data.
 
     Returns:

@@ -15,13 +15,14 @@ from repro.datasets import Dataset
 from repro.datasets.base import specs
 from repro.datasets.card import load_card
 from repro.networks.cost import timed
-from repro.papers.compare.building import fully_connected_autoencoders
+from repro.papers.compare.building import unimodal_autoencoders
+from repro.papers.compare.coherence import digit_metrics
 from repro.papers.compare.correlated.evaluation import evaluate_triples as evaluate_correlated
 from repro.papers.compare.correlated.evaluation import images_of
 from repro.papers.compare.correlated.settings import DATASET as CORRELATED
 from repro.papers.compare.measures import reconstruction
 from repro.papers.compare.priors.model import StructuredAutoencoders
-from repro.papers.compare.priors.settings import structure_of
+from repro.papers.compare.priors.settings import POLYMNIST, structure_of
 from repro.papers.compare.priors.structures import build_structure
 from repro.papers.gmrf_mcvae.copula.evaluation import (
     DISTANCES,
@@ -78,7 +79,12 @@ def _copula(model: StructuredAutoencoders, data: Mapping[str, Dataset], spec: Ru
     return found + floor_metrics(tasks, data["reference"])
 
 
-EVALUATIONS = {"copula": _copula, "mnist_triples": evaluate_triples, CORRELATED: evaluate_correlated}
+EVALUATIONS = {
+    "copula": _copula,
+    "mnist_triples": evaluate_triples,
+    CORRELATED: evaluate_correlated,
+    POLYMNIST: digit_metrics,
+}
 
 
 def evaluate(
@@ -104,4 +110,5 @@ def build(spec: RunSpec) -> StructuredAutoencoders:
     """The autoencoders alone: the structure has no part in their initialisation, training or weights."""
     every = specs(load_card(spec.dataset))
     modalities = images_of(every) if spec.dataset == CORRELATED else every
-    return StructuredAutoencoders(modalities, fully_connected_autoencoders(modalities, **spec.params["model"]))
+    modalities = dict(list(modalities.items())[: spec.params["data"].get("modalities")])
+    return StructuredAutoencoders(modalities, unimodal_autoencoders(modalities, **spec.params["model"]))

@@ -8,7 +8,8 @@ from statistics import fmean
 from matplotlib.figure import Figure
 
 from repro.experiment import Results, Rows, artifact
-from repro.papers.compare.priors.tables import copula_runs, digits_runs, runs_of, triples_runs
+from repro.papers.compare.priors.settings import POLYMNIST
+from repro.papers.compare.priors.tables import copula_runs, digits_runs, polymnist_runs, runs_of, triples_runs
 from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.report.plotting import PALETTE, new_figure, use_style
 
@@ -16,6 +17,7 @@ __all__ = [
     "priors_copula_cost",
     "priors_correlated_cost",
     "priors_digits_cost",
+    "priors_polymnist_cost",
     "priors_triples_cost",
     "quality_against_cost",
 ]
@@ -51,8 +53,22 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str, str, str]]] = {
             "correlation read from images",
         ),
     },
+    POLYMNIST: {
+        "joint": ("joint samples", "test/unconditional/coherence", "test/reconstruction/coherence", "coherence"),
+        "conditional": (
+            "given one modality",
+            "test/given-one/coherence",
+            "test/reconstruction/accuracy",
+            "coherence",
+        ),
+    },
 }
-CEILING = {"copula": "reconstructions", "mnist_triples": "true images", "correlated_mnist3": "true images"}
+CEILING = {
+    "copula": "reconstructions",
+    "mnist_triples": "true images",
+    "correlated_mnist3": "true images",
+    POLYMNIST: "reconstructions",
+}
 
 
 def quality_against_cost(dataset: str, results: Results) -> Figure:
@@ -61,7 +77,7 @@ def quality_against_cost(dataset: str, results: Results) -> Figure:
     Joint samples from Markov chains that are not known to mix have a hollow marker.
 
     Arguments:
-        dataset: ``"copula"``, ``"mnist_triples"`` or ``"correlated_mnist3"``.
+        dataset: One of ``PANELS``.
         results: Of the structures' runs.
 
     Raises:
@@ -131,3 +147,9 @@ def most_correlated_runs(profile: str, seeds: int | None) -> Rows:
 def priors_correlated_cost(results: Results) -> Figure:
     """The structures on correlated MNIST at the largest correlation."""
     return quality_against_cost("correlated_mnist3", results)
+
+
+@artifact("priors-polymnist-cost", runs=polymnist_runs)
+def priors_polymnist_cost(results: Results) -> Figure:
+    """The structures on three modalities of Extended PolyMNIST."""
+    return quality_against_cost(POLYMNIST, results)

@@ -8,7 +8,7 @@ from typing import Any
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.best import best_note
 from repro.papers.compare.priors.advice import advice
-from repro.papers.compare.priors.settings import LABELS, ORACLE, PROFILES, RHOS, priors_spec
+from repro.papers.compare.priors.settings import LABELS, ORACLE, POLYMNIST, PROFILES, RHOS, priors_spec
 from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.papers.mrf_mvae.triples.readings import ALIKE
 from repro.records import Record, canonical_json, of_profile, provenance
@@ -21,6 +21,7 @@ __all__ = [
     "priors_copula",
     "priors_correlated",
     "priors_digits",
+    "priors_polymnist",
     "priors_table",
     "priors_triples",
     "runs_of",
@@ -60,7 +61,26 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, str, str | None, int]]] = {
         "test/mae/given-two": ("MAE", "given two", "lower", 4),
         **SECONDS,
     },
+    POLYMNIST: {
+        "test/unconditional/coherence": ("Joint", "coherence", "higher", 3),
+        "test/unconditional/frechet/classifier/mean": ("Joint", "Fréchet distance", "lower", 1),
+        "test/given-one/coherence": ("Given one modality", "coherence", "higher", 3),
+        "test/given-one/frechet/classifier/mean": ("Given one modality", "Fréchet distance", "lower", 1),
+        "test/given-rest/coherence": ("Given the rest", "coherence", "higher", 3),
+        "test/given-rest/frechet/classifier/mean": ("Given the rest", "Fréchet distance", "lower", 1),
+        **SECONDS,
+    },
 }
+
+
+def _shown(name: str) -> dict[str, str]:
+    """Which metric of reconstructions or true images stands under which one of generated images of digits."""
+    found = {"test/unconditional/coherence": f"test/{name}/coherence"}
+    found |= {f"test/{task}/coherence": f"test/{name}/accuracy" for task in ("given-one", "given-rest")}
+    tasks = ("unconditional", "given-one", "given-rest")
+    return found | {f"test/{t}/frechet/classifier/mean": f"test/{name}/frechet/classifier/mean" for t in tasks}
+
+
 # Rows that are no structure, of one set of metrics in every task: label, and the metric in a column's place.
 REFERENCES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "copula": {
@@ -85,6 +105,9 @@ REFERENCES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         },
         "Mean training image": {k: "test/mae/data" for k in COLUMNS["correlated_mnist3"] if k.startswith("test/mae/")},
     },
+    POLYMNIST: {
+        label: _shown(name) for label, name in (("Reconstructions", "reconstruction"), ("True images", "true"))
+    },
 }
 READING = {
     "copula": "Distances are Table I's: decoder means clipped to [0, 1], mean over pairs of modalities and coordinates "
@@ -96,6 +119,11 @@ READING = {
     "observed and a generated one. Its own error lowers it for true images too: near theirs is good, above it no "
     "better. Fréchet distance: features of the digit classifier of MNIST, against true test images. MAE: absolute "
     "error of the mean of several samples, intensities in [0, 1].",
+    POLYMNIST: "The first three modalities of Extended PolyMNIST. Coherence: all modalities of a joint sample show the "
+    "same digit, or what is generated shows the observed one's digit, as the classifier of Extended PolyMNIST sees "
+    "them; reconstructions and true images likewise, in the place of conditional samples the share that shows its own "
+    "digit. Fréchet distance: features of that classifier, mean over what is generated, against the true test images; "
+    "of true images, of the validation split.",
 }
 
 
@@ -105,6 +133,8 @@ def _title(data: Mapping[str, Any]) -> str:
         return f"MNIST triples, the first two modalities {ALIKE[data['alike']]}"
     if "rho" in data:
         return f"correlated MNIST of three modalities, ρ = {data['rho']:g} between every two"
+    if "modalities" in data:
+        return "the first three modalities of Extended PolyMNIST"
     return "the Gaussian copula; distances x 1000"
 
 
@@ -127,6 +157,11 @@ def triples_runs(profile: str, seeds: int | None) -> Rows:
 def digits_runs(profile: str, seeds: int | None) -> Rows:
     """Each structure on MNIST triples by the other reading."""
     return runs_of("mnist_triples", profile, seeds, alike="digit")
+
+
+def polymnist_runs(profile: str, seeds: int | None) -> Rows:
+    """Each structure on three modalities of Extended PolyMNIST."""
+    return runs_of(POLYMNIST, profile, seeds)
 
 
 def correlated_runs(profile: str, seeds: int | None) -> Rows:
@@ -162,9 +197,10 @@ def _notes(dataset: str, records: Mapping[str, Sequence[Record]], columns: Seque
     widths = " and ".join(map(str, model["widths"]))
     numbers = [f"{label} {found[0].metric('fit/numbers').value:,.0f}" for label, found in records.items() if found]
     most = "at most " if training.get("patience") else ""
+    widths = f"residual networks of {widths} channels" if "networks" in model else f"fully connected layers of {widths}"
     notes = [
-        f"The same for all rows of a seed: unimodal VAEs of {model['latent_dim']} latents a modality, fully connected "
-        f"layers of {widths}, beta {model['beta']:g}, {most}{training['epochs']} epochs on {data['train_samples']:,} "
+        f"The same for all rows of a seed: unimodal VAEs of {model['latent_dim']} latents a modality, {widths}, "
+        f"beta {model['beta']:g}, {most}{training['epochs']} epochs on {data['train_samples']:,} "
         f"samples, batch {training['batch_size']}, Adam at {training['learning_rate']:g}. Each structure is then "
         "fitted to their encodings, draws of q(z | x) standardised by coordinate. No paper shows this, so nothing is "
         "published.",
@@ -200,7 +236,7 @@ def priors_table(dataset: str, results: Results, records: Mapping[str, Sequence[
     """The table of a dataset.
 
     Arguments:
-        dataset: ``"copula"``, ``"mnist_triples"`` or ``"correlated_mnist3"``.
+        dataset: One of ``COLUMNS``.
         results: Of the structures' runs.
         records: Label to the records that the table is of; all of the results if None.
 
@@ -254,3 +290,9 @@ def priors_correlated(results: Results) -> list[Table]:
     if not found:
         raise ValueError(f"no records of structures on correlated images in the profile {results.profile!r}")
     return [priors_table("correlated_mnist3", results, records) for records in found]
+
+
+@artifact("priors-polymnist", runs=polymnist_runs)
+def priors_polymnist(results: Results) -> Table:
+    """The structures on three modalities of Extended PolyMNIST, by coherence and Fréchet distance."""
+    return priors_table(POLYMNIST, results)

@@ -25,7 +25,7 @@ from repro.papers.sbm_vae.sampling import SamplingSettings, guidance_options, ha
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
-__all__ = ["SHOWN", "build", "draw_samples", "evaluate_polymnist", "load"]
+__all__ = ["SHOWN", "Evaluation", "build", "draw_samples", "evaluate_polymnist", "load"]
 
 Images = dict[str, Tensor]
 CHUNK = 1000

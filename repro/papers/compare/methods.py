@@ -16,10 +16,12 @@ from repro.papers.sbm_vae.settings import ALPHA, METHODS
 from repro.records import RunSpec, changed, of_profile
 
 __all__ = [
+    "DIGITS",
     "LABELS",
     "PAIRS",
     "PROFILES",
     "REGULARISED",
+    "TRIPLES",
     "TUMOURS",
     "chosen_weights",
     "compared_runs",
@@ -75,10 +77,15 @@ OWN_PAIR_WEIGHTS = {
     "almrf": (300.0, 30.0, 3.0, 0.3),
     **dict.fromkeys(REGULARISED, (1.0, 0.1, 0.01, 0.001)),
 }
+# Of triples of images it is of 2,352 pixels, a half more. Both readings of what the first two show have one list, and a
+# chosen weight each.
+TRIPLES, DIGITS = "mnist_triples", "mnist_triples_digit"
 # Dataset to what is tried of all methods, and of those that have others; the generated data of eight values else.
 TRIED: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]] = {
     TUMOURS: (TUMOUR_WEIGHTS, OWN_TUMOUR_WEIGHTS),
     PAIRS: (PAIR_WEIGHTS, OWN_PAIR_WEIGHTS),
+    TRIPLES: (PAIR_WEIGHTS, OWN_PAIR_WEIGHTS),
+    DIGITS: (PAIR_WEIGHTS, OWN_PAIR_WEIGHTS),
 }
 
 _PAPER = {

@@ -25,9 +25,19 @@ from repro.report.evidence import of_the_prior
 from repro.report.plain_tables import make_command
 from repro.report.tables import Column, Row, Table
 
-__all__ = ["Heading", "chosen_by", "compared_tables", "epochs_in_all", "shared_notes", "sweep_table", "weight_of"]
+__all__ = [
+    "Caveats",
+    "Heading",
+    "chosen_by",
+    "compared_tables",
+    "epochs_in_all",
+    "shared_notes",
+    "sweep_table",
+    "weight_of",
+]
 
 Heading = tuple[str, str, str | None, int]  # group, label, what is better, decimals
+Caveats = Callable[[Sequence[Record]], Mapping[str, str]]  # a row's records to metric to why its values rank with none
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
 BOUND = (
     "Log-likelihood: at the scale at which the loss is a negative ELBO, by importance samples (1,000 in the paper "
@@ -63,7 +73,9 @@ def _cell(records: Sequence[Record], name: str, reason: str) -> Cell:
     return Cell(None, values) if values else Cell(None, (), reason if records else "not run")
 
 
-def _rows(results: Results, names: Sequence[str], reasons: Mapping[str, str]) -> list[Row]:
+def _rows(
+    results: Results, names: Sequence[str], reasons: Mapping[str, str], caveats: Caveats | None = None
+) -> list[Row]:
     found = []
     for method, records in results:
         none = {
@@ -72,6 +84,9 @@ def _rows(results: Results, names: Sequence[str], reasons: Mapping[str, str]) ->
         cells = {k: _cell(records, k, reasons.get(method, none[k])) for k in names}
         if caveat := mixing_caveat(records):  # of joint samples, which are the prior's
             cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if of_the_prior(k) and c.n}
+        for k, own in (caveats(records) if caveats else {}).items():
+            if cells[k].n and not cells[k].caveat:
+                cells[k] = replace(cells[k], caveat=own)
         found.append(Row(LABELS[method], cells))
     return found
 
@@ -149,6 +164,7 @@ def compared_tables(
     shared: Callable[[RunSpec], list[str]] = shared_notes,
     origin: str = "are taken from papers, or lie in the middle of what is tried where none has one",
     parts: Mapping[str, Rows] | None = None,
+    caveats: Caveats | None = None,
 ) -> list[Table]:
     """All models on one dataset, with how their weights were chosen; and what their runs take.
 
@@ -168,6 +184,8 @@ def compared_tables(
         origin: Where weights come from that no record of the sweep tells of.
         parts: What a variant's caption has after the dataset's, to method to its runs on that variant; the rows of the
             results, which are then methods, if None.
+        caveats: From a row's records to metric to why its values are not set against others; those of chains that do
+            not mix are there anyway.
 
     Raises:
         ValueError: If there is no record at all.
@@ -183,7 +201,7 @@ def compared_tables(
     found = []
     for variant, runs in parts.items():
         if (own := replace(results, runs=runs)).all_records():
-            found.append(_compared_table(own, caption + variant, headings, floors, notes))
+            found.append(_compared_table(own, caption + variant, headings, floors, notes, caveats))
             notes = [f"To be read as the table {found[0].caption!r}, whose notes are of all."]
     return [*found, _cost_table(every, f"{caption}: what they take")]
 
@@ -194,6 +212,7 @@ def _compared_table(
     headings: Mapping[str, Heading],
     floors: Mapping[str, Mapping[str, str]],
     notes: Sequence[str],
+    caveats: Caveats | None = None,
 ) -> Table:
     """One row a model; under each column with a direction, whether its best differs from its second.
 
@@ -203,9 +222,10 @@ def _compared_table(
         headings: Metric to its column.
         floors: Label of a row of the data alone to the metric that it has in a column's place.
         notes: Under those on the best.
+        caveats: As :func:`compared_tables` takes them.
     """
     records = results.all_records()
-    columns, rows = _columns(headings), _rows(results, list(headings), NO_LIKELIHOOD)
+    columns, rows = _columns(headings), _rows(results, list(headings), NO_LIKELIHOOD, caveats)
     best = [note for c in columns if c.better and (note := best_note(c, rows)) is not None]
     alone = [
         Row(n, {k: _cell(records[:1], own.get(k, ""), "no such thing") for k in headings}) for n, own in floors.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import permutations
 from math import isfinite
 
 import torch
@@ -69,19 +70,21 @@ def likelihood_metrics(
     seed: int,
     predictive: int | None = None,
     *,
+    conditional: bool = True,
     finite: bool = False,
 ) -> list[Metric]:
-    """Joint and conditional negative log-likelihoods of two modalities, each under the name of its definition.
+    """Joint and conditional negative log-likelihoods, each under the name of its definition.
 
     Nothing of a model without a likelihood, and no predictive one where p(x | z) is not known.
 
     Arguments:
         model: A CoVAE or a baseline.
-        batch: Both modalities.
+        batch: All modalities.
         number: Importance samples.
         device: Where the model is.
         seed: Seed of the samples.
         predictive: Samples of the predictive likelihoods; as many as importance samples if None.
+        conditional: Whether those of each modality given each other one are estimated beside the joint one.
         finite: Whether a model of which some estimate is not finite has none at all: its posterior may be so narrow
             that the density at its own samples is beyond their precision, which makes the finite ones wrong too.
 
@@ -114,8 +117,7 @@ def likelihood_metrics(
         note("test/nll/joint-multivae", own, len(next(iter(few.values()))), "multivae's own, 100 samples")
         same = -model.log_likelihood(few, num_importance_samples=100, generator=generator(51)).mean()
         note("test/nll/joint-of-those-points", float(same), len(few[next(iter(few))]), f"-ln p(x), {text}")
-    first, second = model.modalities
-    for index, (missing, observed) in enumerate(((second, first), (first, second))):
+    for index, (observed, missing) in enumerate(permutations(model.modalities, 2) if conditional else ()):
         x, given = {missing: batch[missing]}, {observed: batch[observed]}
         ratio = -model.log_likelihood(
             x, given=given, num_importance_samples=number, generator=generator(60 + index)

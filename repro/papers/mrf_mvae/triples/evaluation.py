@@ -7,7 +7,8 @@ third counts for Frechet distances alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from statistics import fmean
 from typing import Any
 
@@ -33,12 +34,26 @@ from repro.papers.mrf_mvae.variants import build
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
-__all__ = ["ALIKE", "FEATURES", "INCEPTION", "build", "evaluate", "figure_samples"]
+__all__ = [
+    "ALIKE",
+    "FEATURES",
+    "INCEPTION",
+    "TripleTasks",
+    "build",
+    "conditional",
+    "evaluate",
+    "figure_samples",
+    "protocols",
+    "reconstruction",
+    "truth",
+    "unconditional",
+]
 
 ALIKE = ("m0", "m1")
 CHUNK = 1000
 SHOWN = 10
 NEIGHBOURS = 10_000
+RECONSTRUCTION_STREAM = 20  # of the evaluation's seed
 
 # Name in a metric to what the features are called.
 FEATURES = {
@@ -56,13 +71,15 @@ INCEPTION = {
 Extract = Callable[[Tensor], Tensor]
 
 
-def _extractors(classifier: nn.Module) -> dict[str, tuple[Extract, str]]:
+def _extractors(classifier: nn.Module, features: Sequence[str] | None) -> dict[str, tuple[Extract, str]]:
     """Name in a metric to function and name of its features; Inception's where its weights are on this machine."""
     found: dict[str, tuple[Extract, str]] = {
         "classifier": (classifier.features, FEATURES["classifier"]),
         "logits": (classifier, FEATURES["logits"]),
         "pixels": (pixel_features, FEATURES["pixels"]),
     }
+    if features is not None:
+        return {k: found[k] for k in features}
     for name, (layer, input_range) in INCEPTION.items():
         try:
             network = load_inception(layer=layer, input_range=input_range)
@@ -72,10 +89,26 @@ def _extractors(classifier: nn.Module) -> dict[str, tuple[Extract, str]]:
     return found
 
 
-class _Triples:
-    """The true images of a split and what samples are compared with them by."""
+class TripleTasks:
+    """The true images of a split, what samples are compared with them by, and the model that draws the samples.
 
-    def __init__(self, model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str) -> None:
+    Arguments:
+        model: In evaluation mode, on the device.
+        data: The split that the run's evaluation names, among others.
+        spec: The run; its evaluation has ``num_samples``, ``seed`` and ``split``.
+        device: Where to compute.
+        features: Keys of :data:`FEATURES` that Fréchet distances are taken in; those and Inception's where its weights
+            are on this machine if None.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalModel,
+        data: Mapping[str, Dataset],
+        spec: RunSpec,
+        device: str,
+        features: Sequence[str] | None = None,
+    ) -> None:
         settings = spec.params["evaluation"]
         self.model, self.device, self.seed, self.split = model, device, settings["seed"], settings["split"]
         whole = data[self.split]
@@ -84,13 +117,21 @@ class _Triples:
         self.true, self.labels = dict(chosen.data), chosen.labels
         self.classifier = load_classifier(whole.name).to(device)
         self.networks = dict.fromkeys(self.true, self.classifier)
-        self.extractors = _extractors(self.classifier)
-        self.reference = {m: self._statistics(x) for m, x in self.true.items()}
+        self.extractors = _extractors(self.classifier, features)
+        self.reference = {m: self.statistics(x) for m, x in self.true.items()}
+
+    def of(self, model: MultimodalModel) -> TripleTasks:
+        """The same true images and measures, of samples of another model."""
+        other = copy(self)
+        other.model = model
+        return other
 
     def generator(self, stream: int) -> torch.Generator:
+        """One of the evaluation seed's streams."""
         return torch.Generator(self.device).manual_seed(1000 * self.seed + stream)
 
-    def _statistics(self, images: Tensor) -> dict[str, FeatureStatistics]:
+    def statistics(self, images: Tensor) -> dict[str, FeatureStatistics]:
+        """Features to their mean and covariance over images ``(N, 1, 28, 28)`` in [0, 1]."""
         parts = images.split(CHUNK)
         return {k: batch_statistics(f, parts, feature) for k, (f, feature) in self.extractors.items()}
 
@@ -98,11 +139,12 @@ class _Triples:
         """Features to modality to Frechet distance."""
         found: dict[str, dict[str, float]] = {k: {} for k in self.extractors}
         for m, x in images.items():
-            for k, statistics in self._statistics(x).items():
+            for k, statistics in self.statistics(x).items():
                 found[k][m] = frechet_distance(self.reference[m][k], statistics, allow_low_rank=True).value
         return found
 
     def labels_of(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Modality to the digits that the classifier sees, ``(N,)``."""
         return classify(self.networks, images)
 
 
@@ -111,7 +153,9 @@ def _clamped(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {m: x.clamp(0.0, 1.0) for m, x in samples.items()}
 
 
-def _frechet_metrics(prefix: str, protocol: str, found: Mapping[str, Mapping[str, float]], t: _Triples) -> list[Metric]:
+def _frechet_metrics(
+    prefix: str, protocol: str, found: Mapping[str, Mapping[str, float]], t: TripleTasks
+) -> list[Metric]:
     metrics = []
     for k, by_modality in found.items():
         text = f"Frechet distance between {t.extractors[k][1]}; {protocol}"
@@ -122,7 +166,15 @@ def _frechet_metrics(prefix: str, protocol: str, found: Mapping[str, Mapping[str
     return metrics
 
 
-def _unconditional(t: _Triples, name: str = "unconditional", how: str = "", **options: Any) -> list[Metric]:
+def unconditional(t: TripleTasks, name: str = "unconditional", how: str = "", **options: Any) -> list[Metric]:
+    """Joint samples: whether the first two show one digit, how many digits there are, chains, and distances of all.
+
+    Arguments:
+        t: The model, and what its samples are compared with by.
+        name: Of the task in metrics.
+        how: What the protocol says of the samples beside their number.
+        options: Of the model's generation.
+    """
     samples = _clamped(t.model.generate(t.number, generator=t.generator(1), **options))
     protocol = f"{t.number:,} samples of the prior{how}, decoder means clipped to [0, 1]"
     predicted = t.labels_of(samples)
@@ -149,8 +201,13 @@ def _unconditional(t: _Triples, name: str = "unconditional", how: str = "", **op
     )
 
 
-def _conditional(t: _Triples, name: str, protocol: str, options: Mapping[str, Any]) -> list[Metric]:
-    """Given each of the first two modalities in turn: the accuracy of the other, and distances of both generated."""
+def conditional(t: TripleTasks, name: str, protocol: str, options: Mapping[str, Any]) -> list[Metric]:
+    """Given each of the first two modalities in turn: the accuracy of the other, and distances of both generated.
+
+    Arguments:
+        t: The model, and what its samples are compared with by.
+        name, protocol, options: One of :func:`protocols`.
+    """
     prefix, metrics = f"{t.split}/{name}", []
     predictions, distances = {}, {}
     for index, observed in enumerate(ALIKE):
@@ -175,7 +232,7 @@ def _conditional(t: _Triples, name: str, protocol: str, options: Mapping[str, An
     return metrics + _frechet_metrics(prefix, protocol, distances, t)
 
 
-def _from_posteriors(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
+def _from_posteriors(t: TripleTasks, data: Mapping[str, Dataset]) -> list[Metric]:
     """Samples of the prior by chains that start at draws of training triples' posteriors, where the digits are.
 
     Chains from either start have one law once they have mixed. Where they have not, these show what the prior holds
@@ -186,11 +243,33 @@ def _from_posteriors(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
     train = data["train"].first(min(t.number, len(data["train"]))).to(t.device).floats().data
     start = t.model.posterior(train).rsample(generator=t.generator(7))
     how = f", chains started at draws of the posteriors of {len(start):,} training triples"
-    return _unconditional(t, "unconditional-from-posteriors", how, start=start)
+    return unconditional(t, "unconditional-from-posteriors", how, start=start)
 
 
-def _truth(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
-    """The same measures of true images: the classifier's share of agreement, and distances to training images."""
+def reconstruction(t: TripleTasks) -> list[Metric]:
+    """The ceiling of a model's own encoders and decoders: true triples decoded given all three modalities.
+
+    ``<split>/reconstruction/coherence`` is the share of the first two whose digit is seen, and beside it are distances.
+    """
+    drawn = t.model.generate(1, given=t.true, generator=t.generator(RECONSTRUCTION_STREAM))
+    images = _clamped({m: x[0] for m, x in drawn.items()})
+    prefix, protocol = f"{t.split}/reconstruction", "every true triple decoded given all three, clipped to [0, 1]"
+    seen, true = t.labels_of({m: images[m] for m in ALIKE}), t.labels.cpu()
+    share = fmean(float((seen[m] == true).double().mean()) for m in ALIKE)
+    text = f"share of the first two modalities that show their digit; {protocol}"
+    return [
+        Metric(f"{prefix}/coherence", share, "1", t.number, text),
+        *_frechet_metrics(prefix, protocol, t.frechet(images), t),
+    ]
+
+
+def truth(t: TripleTasks, data: Mapping[str, Dataset]) -> list[Metric]:
+    """The same measures of true images: the classifier's share of agreement, and distances to training images.
+
+    Arguments:
+        t: What images are compared with, and by; its model takes no part.
+        data: Its split ``"train"`` among others.
+    """
     predicted = t.labels_of(t.true)
     agreeing = unconditional_coherence(predicted, modalities=ALIKE).value
     right = fmean(float((predicted[m] == t.labels.cpu()).double().mean()) for m in ALIKE)
@@ -202,12 +281,12 @@ def _truth(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
     other = data["train"].first(min(t.number, len(data["train"]))).to(t.device).floats().data
     distances: dict[str, dict[str, float]] = {k: {} for k in t.extractors}
     for m, x in other.items():
-        for k, statistics in t._statistics(x).items():
+        for k, statistics in t.statistics(x).items():
             distances[k][m] = noise_floor(t.reference[m][k], statistics, allow_low_rank=True).value
     return metrics + _frechet_metrics(prefix, f"{name} and as many of training", distances, t)
 
 
-def _neighbours(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
+def _neighbours(t: TripleTasks, data: Mapping[str, Dataset]) -> list[Metric]:
     """Conditional coherence without a prior: the other latents are those of the training triple that is nearest.
 
     It is what the encoders' latents allow. Where a prior's conditional falls short of it, the prior does not hold the
@@ -230,8 +309,8 @@ def _neighbours(t: _Triples, data: Mapping[str, Dataset]) -> list[Metric]:
     return [Metric(f"{t.split}/neighbour/coherence", value, "1", t.number, text)]
 
 
-def _variants(model: MultimodalModel) -> list[tuple[str, str, dict[str, Any]]]:
-    """Protocols of conditional generation of a variant: name in a metric, words, options; the paper's first."""
+def protocols(model: MultimodalModel) -> list[tuple[str, str, dict[str, Any]]]:
+    """Protocols of a model's conditional generation: name in a metric, words, options; the paper's first."""
     text = "given each of the first two modalities of every true triple, one sample, decoder means clipped to [0, 1]"
     if "conditional" in model.generation_options:
         return [
@@ -257,11 +336,11 @@ def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec,
     that is available: the classifier's, pixels in [0, 1], and Inception's where its weights are there.
     """
     model.to(device).eval()
-    t = _Triples(model, data, spec, device)
-    metrics = _unconditional(t) + _from_posteriors(t, data)
-    for name, protocol, options in _variants(model):
-        metrics += _conditional(t, name, protocol, options)
-    return metrics + _truth(t, data) + (_neighbours(t, data) if t.split == "test" else [])
+    t = TripleTasks(model, data, spec, device)
+    metrics = unconditional(t) + _from_posteriors(t, data)
+    for name, protocol, options in protocols(model):
+        metrics += conditional(t, name, protocol, options)
+    return metrics + truth(t, data) + (_neighbours(t, data) if t.split == "test" else [])
 
 
 @torch.no_grad()
@@ -283,7 +362,7 @@ def figure_samples(model: MultimodalModel, spec: RunSpec, device: str = "cpu") -
     def as_bytes(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {m: (x.clamp(0.0, 1.0) * 255).round().to(torch.uint8).reshape(-1, 28, 28) for m, x in samples.items()}
 
-    _, _, options = _variants(model)[0]
+    _, _, options = protocols(model)[0]
     found = {f"true.{m}": x.reshape(-1, 28, 28) for m, x in true.items()}
     found |= {f"prior.{m}": x for m, x in as_bytes(model.generate(SHOWN, generator=generator(11))).items()}
     for index, observed in enumerate(ALIKE):

@@ -11,7 +11,7 @@ from typing import Any
 
 from repro.artifacts.inventory import find
 from repro.artifacts.planning import Measured
-from repro.artifacts.render import check_profile, missing_runs, plan, unique
+from repro.artifacts.render import Sources, check_profile, missing_runs, plan, unique
 from repro.engine.progress import makespan
 from repro.engine.store import RunStore
 from repro.errors import NotOfferedError, UsageError
@@ -99,12 +99,16 @@ def read_steps(path: Path | None = None) -> list[Step]:
     return steps
 
 
-def plan_steps(steps: Sequence[Step], store: RunStore) -> list[Planned]:
+def plan_steps(steps: Sequence[Step], store: RunStore, figures: Path | None = None) -> list[Planned]:
     """What there is to do of each step; a run of several steps is of the first of them.
+
+    A run whose building blocks have yet to ship needs its own directory, from which they are shipped, and is to do
+    even where its record lies in ``figures``.
 
     Arguments:
         steps: The steps, in order.
         store: Where run directories live.
+        figures: Recorded material, whose runs are not done again; None to do them again.
 
     Raises:
         RecordError: If a record is not sound.
@@ -123,6 +127,9 @@ def plan_steps(steps: Sequence[Step], store: RunStore) -> list[Planned]:
             continue
         specs = [s for s in every if s not in seen]
         todo = missing_runs(specs, store)
+        if figures is not None and all(shipped.get(name) == every[0].key for name in step.ships):
+            recorded = Sources(None, figures)
+            todo = [s for s in todo if recorded.record(s) is None]
         waits = _waits(step, sources, shipped) if todo else ""
         if not waits:
             seen.update(specs)

@@ -192,7 +192,10 @@ def _overnight(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--schedule", type=Path, metavar="FILE", help="other steps than those of repro/artifacts/overnight.toml"
     )
-    sub.add_argument("--figures", type=Path, metavar="DIR", help="whose records times are taken from (figures)")
+    sub.add_argument("--again", action="store_true", help="run what is on record in figures too")
+    sub.add_argument(
+        "--figures", type=Path, metavar="DIR", help="whose records count, and times are taken from (figures)"
+    )
     _folders(sub, "runs")
 
 

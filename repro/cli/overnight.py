@@ -65,8 +65,9 @@ def _alone(root: Path) -> Iterator[None]:
 def run_overnight(options: argparse.Namespace) -> None:
     """Runs a schedule's steps in their order: the command ``repro overnight``.
 
-    What has a record is not run again, what was interrupted continues from its last checkpoint. A run that fails stops
-    no other; a full disk stops all.
+    What has a record, among the runs or in ``figures/``, is not run again, unless ``--again`` asks for what the latter
+    has; what was interrupted continues from its last checkpoint. A run that fails stops no other; a full disk stops
+    all.
 
     Raises:
         UsageError: If an option is out of its range, the schedule is none, or another queue is at work on these runs.
@@ -79,12 +80,14 @@ def run_overnight(options: argparse.Namespace) -> None:
     if options.max_minutes is not None and not options.max_minutes > 0:
         raise UsageError(f"--max-minutes is {options.max_minutes}, must be positive")
     steps, store = read_steps(options.schedule), RunStore(options.runs or default_runs_root())
+    figures = options.figures or figures_root()
+    recorded = None if options.again else figures
     if options.dry_run:
-        measured = read_measured(store, options.figures or figures_root())
-        print(render_steps(plan_steps(steps, store), measured, options.workers or available_cores()))
+        measured = read_measured(store, figures)
+        print(render_steps(plan_steps(steps, store, recorded), measured, options.workers or available_cores()))
         return
     with _alone(store.root):
-        planned = plan_steps(steps, store)
+        planned = plan_steps(steps, store, recorded)
         todo = [spec for p in planned if not p.waits for spec in p.todo]
         total = sum(len(p.specs) for p in planned if not p.waits)
         if todo:

@@ -213,6 +213,33 @@ def test_a_step_waits_until_what_its_data_need_has_shipped(
     assert unoffered.waits == f"{TABLE} has no profile 'overnight'; it has paper, quick, smoke"
 
 
+def test_what_is_on_record_is_left_out_unless_it_has_yet_to_ship(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = RunStore(tmp_path / "runs")
+    step = Step("mrf_mvae/table4")
+    (again,), (rest,) = plan_steps([step], store), plan_steps([step], store, FIGURES)
+    done = {s for s in again.specs if (FIGURES / "mrf_mvae/records" / f"{s.key}.json").exists()}
+    assert done
+    assert set(again.todo) - set(rest.todo) == done
+    assert again.specs == rest.specs
+    path = tmp_path / "steps.toml"
+    path.write_text('[[step]]\nartifact = "mrf_mvae/table4"\n')
+    for more, recorded in (([], len(done)), (["--again"], 0)):
+        call = ["overnight", "--schedule", str(path), "--runs", str(store.root), "--figures", str(FIGURES), "--dry-run"]
+        assert main([*call, *more]) == 0
+        (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("mrf_mvae/table4"))
+        assert line.split()[2:4] == [str(len(again.specs)), str(recorded)]
+    # A building block is shipped from its run's own directory.
+    step = Step("pretrained/vaegan", profile="quick", ships=["decoder"])
+    (vaegan,) = unique(plan(find(step.artifact), step.profile))
+    monkeypatch.setattr(schedule, "package_folder", lambda: tmp_path)
+    for key, todo in (("0" * 16, [vaegan]), (vaegan.key, [])):
+        (tmp_path / "manifest.toml").write_text(f'[decoder]\nrecord = "{key}"\n')
+        (planned,) = plan_steps([step], store, FIGURES)
+        assert planned.todo == todo
+
+
 @pytest.mark.slow
 def test_waiting_steps_are_told_after_the_others_have_run(tmp_path: Path) -> None:
     path = tmp_path / "steps.toml"

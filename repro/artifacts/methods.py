@@ -13,8 +13,9 @@ from typing import Any
 
 from repro.artifacts import render as a
 from repro.artifacts.inventory import Artifact
+from repro.artifacts.results import check_writable
 from repro.engine.environment import environment
-from repro.engine.store import RunStore, write_atomically
+from repro.engine.store import RunStore, read_record, write_atomically
 from repro.errors import RunError, UsageError
 from repro.methods.experiment import derived, differences, measured_as, protocol, protocol_rows
 from repro.methods.source import Source
@@ -24,7 +25,7 @@ from repro.report.cells import Cell, Claim, Shown
 from repro.report.plain_tables import PlainTable
 from repro.report.tables import Column, Row, RowGroup, Table, join_tables
 
-__all__ = ["Chosen", "check_shown", "method_runs", "method_tables", "own_folder", "write_methods"]
+__all__ = ["Chosen", "check_folders", "check_shown", "method_runs", "method_tables", "own_folder", "write_methods"]
 
 Lookup = Callable[[RunSpec], Record | None]
 Chosen = Mapping[str, Sequence[RunSpec]]  # method's name to its runs
@@ -148,7 +149,8 @@ def method_tables(
             records[s.key] = record
         theirs = _exchanged(lookup, runs, records, everywhere=not whole)
         nudged = {
-            k: replace(r, metrics=[replace(m, value=m.value * NUDGE) for m in r.metrics]) for k, r in records.items()
+            k: replace(r, metrics=[replace(m, value=m.value * NUDGE or NUDGE - 1.0) for m in r.metrics])
+            for k, r in records.items()
         }
         beside = _exchanged(theirs, runs, nudged, everywhere=False)
         try:
@@ -305,6 +307,27 @@ def _with_plain_row(table: PlainTable, changed: Sequence[Any], name: str, notes:
 
 def _shown(row: Sequence[str]) -> list[object]:
     return [(x.cell.obtained, x.cell.reason) if isinstance(x, Shown) else x for x in row]
+
+
+def check_folders(artifact: Artifact, profile: str, chosen: Chosen, results: Path) -> None:
+    """Makes sure, before anything is trained, that methods' results can be written.
+
+    Arguments:
+        artifact: The table.
+        profile: Its profile.
+        chosen: Method's name to its runs.
+        results: The reader's folder of results.
+
+    Raises:
+        ResultsError: If a folder cannot be written to.
+        RecordError: If the record of one of the runs is damaged there.
+    """
+    for name, runs in chosen.items():
+        folder = own_folder(results, name)
+        check_writable(a.output_folder(artifact, profile, folder))
+        for spec in runs:
+            check_writable(a.record_path(spec, folder).parent)
+            read_record(a.record_path(spec, folder), spec)
 
 
 def write_methods(

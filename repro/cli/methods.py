@@ -22,19 +22,22 @@ from repro.methods.models import check_method
 from repro.methods.source import source_of
 from repro.model import isolated_rng
 from repro.papers import experiment_of
+from repro.records import canonical_json
 
 __all__ = ["run_methods"]
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{,63}")  # names a folder too
 
 
 def _settings(words: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
-    """Method's name to its settings.
+    """Method's name to its settings; one of a method by name goes before one of all.
 
     Raises:
-        UsageError: If a word has no ``=``, or names no method of these.
+        UsageError: If a word has no ``=``, names no method of these or is a number that is not finite, or two words set
+            the same.
     """
 
+    everybody: dict[str, Any] = {}
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     for word in words:
         key, equals, text = word.partition("=")
@@ -47,9 +50,15 @@ def _settings(words: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
             value = json.loads(text)
         except ValueError:
             value = text
-        for name in [method] if dot else names:
-            found[name][setting] = value
-    return found
+        try:
+            canonical_json(value)
+        except ValueError:
+            raise UsageError(f"--set {word!r}: not a finite number") from None
+        chosen = found[method] if dot else everybody
+        if setting in chosen:
+            raise UsageError(f"--set {word!r}: {key} is set twice")
+        chosen[setting] = value
+    return {name: everybody | own for name, own in found.items()}
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:
@@ -61,24 +70,20 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
         default, source = source_of(text if equals else word)
         name = given if equals else default
         if not NAME.fullmatch(name):
-            raise UsageError(f"--method {word!r}: {name!r} is no name; letters, digits, '_', '+' and '-'")
-        if name in found:
+            raise UsageError(f"--method {word!r}: {name!r} is no name; up to 64 letters, digits, '_', '+' and '-'")
+        if name.lower() in map(str.lower, found):  # which are folders, to some systems the same
             raise UsageError(f"two methods have the name {name!r}; --method NAME=... tells them apart")
         found[name] = source
     return found
 
 
 def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dict[str, Any]) -> None:
-    """Says what is wrong with a method before it is trained: its settings, its model, and what its table asks of it.
+    """Says what is wrong with a method before it is trained: its model, and what its table asks of it.
 
     Untrained, it is measured as a smoke run of the table is, where there are such runs.
     """
 
     experiment = experiment_of(runs[0])
-    try:
-        experiment.training(runs[0])
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"method {name}: {' '.join(str(error).split())}") from None
     with isolated_rng(runs[0].seed):
         model = experiment.build(runs[0])
     if missing := check_method(name, model):
@@ -95,7 +100,7 @@ def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dic
             found = experiment.evaluate(model.eval(), data, small, "cpu")
         except RecordError:  # a number that is not finite, as an untrained model may have
             return
-        except (AttributeError, TypeError, KeyError, AssertionError, NotImplementedError, ValueError) as error:
+        except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise UsageError(f"method {name} cannot be measured as {artifact.name} is: {reason}") from None
     m.check_shown(artifact, name, smaller, found)
@@ -125,6 +130,11 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
         name: m.method_runs(artifact, profile, options.seeds, name, source, settings[name], **choices)
         for name, source in sources.items()
     }
+    for name, runs in chosen.items():
+        try:
+            experiment_of(runs[0]).training(runs[0])
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"method {name}: {' '.join(str(error).split())}") from None
     store = RunStore(options.runs or default_runs_root())
     results = options.results or default_results_root()
     yours, recorded = a.Sources(store, results, "auto"), a.Sources(None, figures_root(), "auto")
@@ -152,6 +162,8 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
     for name, runs in chosen.items():
         if any(s in todo for s in runs):
             _check(artifact, name, runs, sources[name], settings[name])
+    with refusing_damaged_records():
+        m.check_folders(artifact, profile, chosen, results)
     if todo and options.executor == "slurm":
         submit_array(todo, store, options)
         return

@@ -68,9 +68,11 @@ class Adapted(MultimodalModel):
         sample_likelihood: bool,
     ) -> dict[str, Tensor]:
         options = {"given": given, "generator": generator, "sample_likelihood": sample_likelihood}
-        if sample_likelihood and "sample_likelihood" not in _taken(self.inner.generate, options):
-            raise NotImplementedError(f"{type(self.inner).__name__}.generate takes no sample_likelihood")
-        return _call(self.inner.generate, num_samples, options, generator)
+        self._check_takes("generate", options)
+        found = _call(self.inner.generate, num_samples, options, generator)
+        if not isinstance(found, Mapping) or set(found) != set(self.modalities):
+            return found
+        return {m: self._as_own(found[m]) for m in self.modalities}
 
     def _log_likelihood(
         self,
@@ -81,7 +83,20 @@ class Adapted(MultimodalModel):
         generator: torch.Generator | None,
     ) -> Tensor:
         options = {"given": given, "num_importance_samples": num_importance_samples, "generator": generator}
-        return _call(self.inner.log_likelihood, dict(batch), options, generator)
+        self._check_takes("log_likelihood", options)
+        return self._as_own(_call(self.inner.log_likelihood, dict(batch), options, generator))
+
+    def _check_takes(self, name: str, options: Mapping[str, Any]) -> None:
+        """Refuses what would be answered as if it had not been asked for."""
+        taken = _taken(getattr(self.inner, name), options)
+        for option in ("given", "sample_likelihood"):
+            asked = options.get(option)
+            if asked is not None and asked is not False and option not in taken:
+                raise NotImplementedError(f"{type(self.inner).__name__}.{name} takes no {option}")
+
+    def _as_own(self, x: Any) -> Any:
+        """A tensor of another real type in that of the parameters, which classifiers and distances expect."""
+        return x.to(self.dtype) if isinstance(x, Tensor) and not x.is_complex() else x
 
 
 def _taken(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,12 +136,14 @@ def built(
     """
     try:
         made = function(dict(modalities), **settings)
+        if isinstance(made, type):
+            raise TypeError(f"it returns the class {made.__name__}, not a model of that class")
         if not isinstance(made, MultimodalModel):
             lacks = [m for m in METHODS if not callable(getattr(made, m, None))]
             if lacks:
                 raise TypeError(f"it returns {type(made).__name__}, which has no {', '.join(lacks)}")
             made = Adapted(modalities, made)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"method {name} cannot be built: {_reason(error)}") from None
     if dict(made.modalities) != dict(modalities):
         raise UsageError(f"method {name} has modalities {list(made.modalities)}, the table's are {list(modalities)}")
@@ -148,17 +165,41 @@ def _points(spec: ModalitySpec, generator: torch.Generator, dtype: torch.dtype) 
     return low + (high - low) * (values.round() if spec.kind == "binary" else values)
 
 
-def _check_samples(found: Any, modalities: Mapping[str, ModalitySpec], leading: tuple[int, ...], what: str) -> None:
-    if not isinstance(found, Mapping) or set(found) != set(modalities):
-        names = list(found) if isinstance(found, Mapping) else type(found).__name__
-        raise ValueError(f"{what} returns {names}, must be a tensor for each of {list(modalities)}")
-    for m, spec in modalities.items():
+def _check_samples(found: Any, model: MultimodalModel, leading: tuple[int, ...], what: str) -> None:
+    names = list(model.modalities)
+    if not isinstance(found, Mapping) or list(found) != names:
+        got = list(found) if isinstance(found, Mapping) else type(found).__name__
+        raise ValueError(f"{what} returns {got}, must be a tensor for each of {names}")
+    for m, spec in model.modalities.items():
         x, expected = found[m], (*leading, *spec.shape)
-        if not isinstance(x, Tensor) or tuple(x.shape) != expected:
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"{what} returns {m!r} of shape {got}, must be {expected}")
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{what} returns {m!r} of type {type(x).__name__}, must be a tensor")
+        if tuple(x.shape) != expected:
+            raise ValueError(f"{what} returns {m!r} of shape {tuple(x.shape)}, must be {expected}")
+        if x.dtype != model.dtype:
+            raise ValueError(f"{what} returns {m!r} of type {x.dtype}, must be {model.dtype}")
         if not torch.isfinite(x).all():
             raise ValueError(f"{what} returns {m!r} with values that are not finite")
+
+
+def _check_loss(model: MultimodalModel, data: Mapping[str, Tensor]) -> None:
+    total = model.loss(data, model.stages()[0]).total
+    if not isinstance(total, Tensor) or total.dim() != 0 or total.is_complex() or not total.requires_grad:
+        raise ValueError("loss must be a scalar with a gradient")
+    if not math.isfinite(total.item()):
+        raise ValueError(f"loss is {total.item()} at the start")
+    total.backward()
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    if not found:
+        raise ValueError("loss has no gradient in any parameter of the model")
+    if not all(torch.isfinite(g).all() for g in found):
+        raise ValueError("loss has a gradient that is not finite at the start")
+    model.zero_grad()
+
+
+def _check_likelihood(found: Any, what: str) -> None:
+    if not isinstance(found, Tensor) or tuple(found.shape) != (POINTS,) or not torch.isfinite(found).all():
+        raise ValueError(f"{what} must give {POINTS} finite values for {POINTS} points, in a tensor")
 
 
 def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> list[str]:
@@ -178,36 +219,34 @@ def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> l
     """
     missing = []
     draws = torch.Generator(device).manual_seed(0)
-    model.to(device)
-    data = {
-        m: _points(s, torch.Generator().manual_seed(i), model.dtype).to(device)
-        for i, (m, s) in enumerate(model.modalities.items())
-    }
-    first = next(iter(model.modalities))
-    one = {first: data[first]}
+    names = list(model.modalities)
     with isolated_rng(0):
         try:
+            model.to(device)
+            data = {
+                m: _points(s, torch.Generator().manual_seed(i), model.dtype).to(device)
+                for i, (m, s) in enumerate(model.modalities.items())
+            }
+            one, others = {names[0]: data[names[0]]}, {m: data[m] for m in names[1:]}
             kept = {k: v.clone() for k, v in model.state_dict().items()}
             model.train()
-            total = model.loss(data, model.stages()[0]).total
-            if not isinstance(total, Tensor) or total.dim() != 0 or not total.requires_grad:
-                raise ValueError("loss must be a scalar with a gradient")
-            if not math.isfinite(total.item()):
-                raise ValueError(f"loss is {total.item()} at the start")
+            _check_loss(model, data)
             model.load_state_dict(kept)  # batch normalisation has counted a batch
             model.eval()
-            _check_samples(model.generate(SAMPLES, generator=draws), model.modalities, (SAMPLES,), "generate")
+            _check_samples(model.generate(SAMPLES, generator=draws), model, (SAMPLES,), "generate")
             drawn = model.generate(SAMPLES, given=one, generator=draws)
-            _check_samples(drawn, model.modalities, (SAMPLES, POINTS), f"generate given {first!r}")
+            _check_samples(drawn, model, (SAMPLES, POINTS), f"generate given {names[0]!r}")
             try:
                 drawn = model.generate(SAMPLES, generator=draws, sample_likelihood=True)
-                _check_samples(drawn, model.modalities, (SAMPLES,), "generate with sample_likelihood")
+                _check_samples(drawn, model, (SAMPLES,), "generate with sample_likelihood")
             except NotImplementedError:
                 missing.append("samples of its likelihood")
+            options = {"num_importance_samples": 20, "generator": draws}
             try:
-                found = model.log_likelihood(data, num_importance_samples=20, generator=draws)
-                if tuple(found.shape) != (POINTS,) or not torch.isfinite(found).all():
-                    raise ValueError(f"log_likelihood must give {POINTS} finite values for {POINTS} points")
+                _check_likelihood(model.log_likelihood(data, **options), "log_likelihood")
+                if others:
+                    found = model.log_likelihood(others, given=one, **options)
+                    _check_likelihood(found, f"log_likelihood given {names[0]!r}")
             except NotImplementedError:
                 missing.append("a likelihood")
         except Exception as error:

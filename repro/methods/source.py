@@ -10,12 +10,12 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module, invalidate_caches
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pkgutil import iter_modules
+from pathlib import Path
 from typing import Any
 
 from repro.errors import UsageError
@@ -55,13 +55,22 @@ class Source:
 def _python_files(spec: ModuleSpec) -> Iterator[tuple[str, bytes]]:
     """Name and text of a module, and of all modules below it where it is a package; nothing is imported."""
     loader, origin = spec.loader, spec.origin
-    if isinstance(loader, SourceFileLoader) and origin is not None:
+    if spec.submodule_search_locations is not None:
+        for location in spec.submodule_search_locations:
+            yield from _below(spec.name, partial(Path, location))
+    elif isinstance(loader, SourceFileLoader) and origin is not None:
         yield spec.name, loader.get_data(origin)
-    for finder, name, _ in iter_modules(spec.submodule_search_locations or ()):
-        inner = finder.find_spec(name)  # type: ignore[call-arg]
-        if inner is not None:
-            for below, text in _python_files(inner):
-                yield f"{spec.name}.{below}", text
+
+
+def _below(name: str, files: Callable[[], Path]) -> Iterator[tuple[str, bytes]]:
+    """The same of a package's folder; from folders without ``__init__.py`` modules are imported too."""
+    for inner in [item.name for item in files().iterdir()]:
+        if inner == "__init__.py":
+            yield name, files().joinpath(inner).read_bytes()
+        elif inner.endswith(".py"):
+            yield f"{name}.{inner.removesuffix('.py')}", files().joinpath(inner).read_bytes()
+        elif inner.isidentifier() and files().joinpath(inner).is_dir():
+            yield from _below(f"{name}.{inner}", partial(files().joinpath, inner))
 
 
 def _spec_of(module: str) -> ModuleSpec:
@@ -70,13 +79,13 @@ def _spec_of(module: str) -> ModuleSpec:
     Raises:
         UsageError: If there is none.
     """
+    if "" not in sys.path:
+        sys.path.append("")  # the working directory, last: nothing there hides an installed module
+    invalidate_caches()
     if module.endswith(".py"):
         name = "repro_method_" + hashlib.sha256(module.encode()).hexdigest()[:12]
         found = spec_from_file_location(name, module)
     else:
-        if "" not in sys.path:
-            sys.path.append("")  # the working directory, last: nothing there hides an installed module
-        invalidate_caches()
         try:
             found = find_spec(module.partition(".")[0])
         except ValueError:  # a module that was made by hand
@@ -89,7 +98,7 @@ def _spec_of(module: str) -> ModuleSpec:
 def _sha256(module: str) -> str:
     digest = hashlib.sha256()
     try:
-        for name, text in sorted(_python_files(_spec_of(module))):
+        for name, text in sorted({*_python_files(_spec_of(module))}):  # a folder may be on the path twice
             digest.update(f"{'' if module.endswith('.py') else name} {len(text)}\n".encode())
             digest.update(text)
     except OSError as error:
@@ -121,6 +130,8 @@ def source_of(text: str) -> tuple[str, Source]:
     """
     name = ""
     if ":" not in text:
+        if text.endswith(".py"):
+            raise UsageError(f"which function of {text}? Such as {text}:build")
         offered = {entry.name: entry.value for entry in entry_points(group=GROUP)}
         if text not in offered:
             have = f"; installed packages offer {', '.join(sorted(offered))}" if offered else ""
@@ -130,10 +141,20 @@ def source_of(text: str) -> tuple[str, Source]:
             )
         name, text = text, offered[text]
     module, _, function = text.rpartition(":")
+    if module.endswith(".py"):
+        module = _path(module)
     if not module or not function.isidentifier():
         raise UsageError(f"{text!r} names no function; such as my_package.my_model:build or my_model.py:build")
     default = function if module == MULTIVAE else module.removesuffix(".py").replace("\\", "/").split("/")[-1]
     return name or default.split(".")[-1], Source(module, function, _sha256(module), _version(module))
+
+
+def _path(text: str) -> str:
+    """A file's path in one spelling; shells leave the ``~`` of ``NAME=~/model.py`` as it is."""
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:  # no such user
+        return text
 
 
 @cache
@@ -162,7 +183,7 @@ def load(source: Source) -> Callable[..., Any]:
         )
     try:
         made = _module(source.module, source.sha256)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard parses our command line, and exits
         raise UsageError(f"{source.module} cannot be imported: {type(error).__name__}: {error}") from None
     function = getattr(made, source.function, None)
     if not callable(function):

@@ -17,12 +17,14 @@ from repro.artifacts import methods as rows
 from repro.artifacts.inventory import artifacts, find
 from repro.artifacts.render import NotOfferedError, plan, unique
 from repro.cli.main import main
+from repro.cli.methods import _settings
 from repro.datasets import ModalitySpec
 from repro.engine.execute import execute
 from repro.engine.store import RunStore, check_spec_file
 from repro.errors import UsageError
 from repro.methods import template
 from repro.methods.experiment import MethodExperiment, is_method, measured_as
+from repro.methods.models import check_method
 from repro.methods.source import Source, source_of
 from repro.papers import experiment_of
 from repro.records import Metric, Record, RunSpec
@@ -113,6 +115,65 @@ def test_a_package_is_hashed_with_all_its_modules(folder: Path) -> None:
     assert spec_of("mypack.sub.model:build", start=3.0).key != spec.key
 
 
+def test_folders_without_init_are_hashed_too_and_a_folder_that_is_on_the_path_twice_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder / "plain" / "__init__.py", "")
+    write(folder / "plain" / "inner" / "model.py", THREE_METHODS)
+    write(folder / "bare" / "model.py", THREE_METHODS)
+    before = [spec_of(f"{module}:build") for module in ("plain.inner.model", "bare.model")]
+    assert isinstance(experiment_of(before[1]).build(before[1]).inner.shift, torch.nn.Parameter)
+    monkeypatch.syspath_prepend(str(folder))
+    assert [spec_of(f"{module}:build") for module in ("plain.inner.model", "bare.model")] == before
+    for place in ("plain/inner", "bare"):
+        write(folder / place / "model.py", THREE_METHODS + "\n# edited\n")
+    after = [spec_of(f"{module}:build") for module in ("plain.inner.model", "bare.model")]
+    assert not {s.key for s in before} & {s.key for s in after}
+
+
+def test_a_file_has_one_path_and_may_import_from_the_working_directory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder / "start_of_it.py", "START = 2.0\n")
+    write(folder / "bias.py", "from start_of_it import START\n" + THREE_METHODS.replace("=0.0", "=START"))
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(folder))])
+    spec = spec_of("bias.py:build")
+    assert experiment_of(spec).build(spec).inner.shift == 2.0
+    assert spec_of("./bias.py:build") == spec
+    monkeypatch.setenv("HOME", str(folder))
+    assert source_of("~/bias.py:build")[1] == source_of(f"{folder}/bias.py:build")[1]
+
+
+def test_what_is_set_of_one_method_goes_before_what_is_set_of_all() -> None:
+    for words in (["a.start=1", "start=2"], ["start=2", "a.start=1"]):
+        assert _settings(words, ["a", "b"]) == {"a": {"start": 1}, "b": {"start": 2}}
+
+
+def test_samples_of_any_real_type_and_order_are_taken(folder: Path) -> None:
+    """Integers, doubles and modalities in another order: tables get floats in the table's order."""
+    text = THREE_METHODS.replace("self.shapes.items()}", "reversed(self.shapes.items())}")
+    for kind in ("round().long()", "double()"):
+        write(folder / "bias.py", text.replace("*leading, *s) for", f"*leading, *s).{kind} for"))
+        spec = spec_of("bias.py:build")
+        model = experiment_of(spec).build(spec)
+        assert check_method("mine", model) == []
+        drawn = model.generate(2)
+        assert list(drawn) == list(model.modalities)
+        assert {x.dtype for x in drawn.values()} == {torch.float32}
+
+
+def test_a_likelihood_that_takes_no_conditions_is_none(folder: Path) -> None:
+    """It would be taken for one given them."""
+    write(folder / "bias.py", THREE_METHODS.replace("batch, given=None", "batch"))
+    spec = spec_of("bias.py:build")
+    model = experiment_of(spec).build(spec)
+    assert check_method("mine", model) == ["a likelihood"]
+    x = {m: torch.zeros(3, *s.shape) for m, s in model.modalities.items()}
+    assert model.log_likelihood(x).shape == (3,)
+    with pytest.raises(NotImplementedError, match=r"Bias\.log_likelihood takes no given"):
+        model.log_likelihood({"m0": x["m0"]}, given={"m1": x["m1"]})
+
+
 def test_installed_packages_offer_methods(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = folder / "site"
     write(site / "offered.py", THREE_METHODS)
@@ -152,6 +213,29 @@ def test_installed_packages_offer_methods(folder: Path, monkeypatch: pytest.Monk
             r"cannot be measured as gmrf_mcvae/table1 is: AssertionError: only m0",
         ),
         (THREE_METHODS.replace("torch.nn.Parameter", ""), "Bias has no parameter to train"),
+        (THREE_METHODS.replace("return Bias(modalities, start)", "return Bias"), "returns the class Bias"),
+        (THREE_METHODS + "\nraise SystemExit(2)", "cannot be imported: SystemExit: 2"),
+        (THREE_METHODS.replace("    return Bias(", "    raise SystemExit\n    return Bias("), "built: SystemExit"),
+        (THREE_METHODS.replace("{m: self.shift", "{m: 3.0 or self.shift"), "of type float"),
+        (
+            THREE_METHODS.replace("(x - self.shift).square().mean()", "(0 * self.shift).sqrt()"),
+            "gradient .* not finite",
+        ),
+        (
+            THREE_METHODS.replace("x - self.shift).square().mean", "x - START).square().mean")
+            + "\nSTART = torch.zeros((), requires_grad=True)",
+            "no gradient in any parameter",
+        ),
+        (THREE_METHODS.replace("given=None, sample", "sample").replace("given is None", "True"), "takes no given"),
+        (THREE_METHODS.replace("return -sum(", "return 3.0 or sum("), "must give 8 finite values for 8 points, in a"),
+        (
+            THREE_METHODS.replace("return -sum(", "return (1.0 if given is None else float('nan')) * sum("),
+            "log_likelihood given 'm0' must give 8",
+        ),
+        (  # an error of torch's own in the table's protocol
+            THREE_METHODS.replace("leading =", "torch.zeros(2 if num_samples > 30 else 3) + torch.zeros(3); leading ="),
+            "cannot be measured as gmrf_mcvae/table1 is: RuntimeError",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Capture, text: str, said: str) -> None:
@@ -178,6 +262,17 @@ def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Cap
         (["--method", "mvae=bias.py:build"], "has a method 'mvae'"),
         (["--method", "../x=bias.py:build"], "is no name"),
         (["--method", "bias.py:build", "--method", "bias.py:build"], "two methods have the name 'bias'"),
+        (["--method", "a=bias.py:build", "--method", "A=bias.py:build"], "two methods have the name 'A'"),
+        (["--method", "x" * 65 + "=bias.py:build"], "is no name; up to 64 letters"),
+        (["--method", "bias.py"], "which function of bias.py? Such as bias.py:build"),
+        (["--method", "x=~nobody-of-that-name/bias.py:build"], "cannot read ~nobody-of-that-name/bias.py"),
+        (["--method", "bias.py:build", "--set", "epochs="], "epochs is '', must be a whole number"),
+        (["--method", "bias.py:build", "--set", "epochs=null"], "epochs is None, must be a whole number"),
+        (["--method", "bias.py:build", "--set", "epochs=[1]", "--dry-run"], "epochs is [1], must be a whole number"),
+        (["--method", "bias.py:build", "--set", "learning_rate=Infinity"], "not a finite number"),
+        (["--method", "bias.py:build", "--set", "start=1e400"], "not a finite number"),
+        (["--method", "bias.py:build", "--set", "start=1", "--set", "start=2"], "start is set twice"),
+        (["--method", "bias.py:build", "--results", "/proc/none"], "cannot write results to /proc/none/own/bias"),
         (["--method", "bias.py:build", "--from-weights"], "do not go together"),
         (["--method", "bias.py:build", "--key", "0" * 16], "do not go together"),
         (["--set", "epochs=3"], "are for --method"),
@@ -227,6 +322,24 @@ def test_rows_that_differ_in_their_own_model_alone_are_one_row_of_a_method(smoke
     record = replace(smoke.record("mvae"), spec=spec, metrics=[Metric(n, 0.5, "1", 1, "none") for n in names])
     (table,) = rows.method_tables(sweep, "smoke", {"mine": [spec]}, {spec: record}.get, 1)
     assert [row.label for row in table.rows] == ["mine"]
+
+
+def test_a_method_whose_every_value_is_zero_has_a_row() -> None:
+    """Rows are told by values that are changed a little, by a factor that leaves 0 as it is."""
+    table3, source = find("covae-table3-tcga"), Source("nowhere.py", "build", "0" * 64, "")
+    (spec,) = rows.method_runs(table3, "smoke", 1, "mine", source, {})
+    names = [f"test/spearman/{n}" for n in ("mrna-to-mirna", "mirna-to-mrna", "joint/mrna", "joint/mirna")]
+    place = {
+        "commit": "0" * 40,
+        "dirty": False,
+        "device": "cpu",
+        "device_name": "a machine",
+        "versions": {"torch": "2"},
+    }
+    record = Record(spec, [Metric(n, 0.0, "1", 1, "none") for n in names], place, {}, "0" * 64, 1.0, 1.0)
+    table = rows.method_tables(table3, "smoke", {"mine": [spec]}, {spec: record}.get, 1)[0]
+    assert [row.label for row in table.rows] == ["mine"]
+    assert {c.mean for c in table.rows[0].cells.values()} == {0.0}
 
 
 def test_a_table_has_to_be_named(capsys: Capture) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from repro.artifacts.inventory import find, nearest
 from repro.artifacts.render import LEAST_CEILING, Sources, plan
 from repro.datasets.card import not_available
-from repro.errors import NotOfferedError, UsageError
+from repro.errors import NotOfferedError, RecordError, UsageError
 from repro.papers import paper as paper_of
 from repro.papers import papers
 from repro.report.evidence import MOST_R_HAT, Comparison, Evidence
@@ -113,6 +113,8 @@ def claims(paper: str = "") -> tuple[Claim, ...]:
     """
     stated = {p.name: p for p in papers().values() if "claim" in p.stated}
     chosen = [p for p in stated.values() if paper in ("", p.name, p.prefix)]
+    if not chosen and paper in {x for p in papers().values() for x in (p.name, p.prefix)}:
+        raise UsageError(f"{paper} states no claims; {', '.join(stated)} do")
     if not chosen:
         names = [*stated, *(p.prefix for p in stated.values())]
         raise UsageError(f"unknown paper {paper!r}{nearest(paper, names)}")
@@ -134,6 +136,9 @@ def _best(evidence: Evidence, rule: Mapping[str, Any]) -> list[Comparison]:
         means = {r: fmean(evidence.values(r, metric)) for r in own}
         champion = (min if better == "<" else max)(means, key=means.__getitem__)
         rivals = {r: fmean(evidence.values(r, metric)) for r in others if not evidence.unmixed(r, metric)}
+        if not rivals:
+            found.append(Comparison(f"{champion} {better} no other row whose chains mix", None))
+            continue
         rival = (min if better == "<" else max)(rivals, key=rivals.__getitem__)
         comparison = evidence.compare((champion, metric), better, (rival, metric))
         found.append(replace(comparison, text=f"{comparison.text} ({evidence.named(champion, metric)})"))
@@ -196,6 +201,8 @@ def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) 
         open_ends = sum(r.converged is False for r in records)
         if open_ends:
             reasons.append(f"not converged ({open_ends} of {len(records)} runs)")
+        if fixed := sum(r.converged is None for r in records):
+            reasons.append(f"no rule says whether they converged ({fixed} of {len(records)} runs)")
     if any(c.seeds == 1 for c in comparisons):
         reasons.append("one seed")
     if claim.ceiling:
@@ -253,8 +260,17 @@ def assess(claim: Claim, sources: Sources) -> Verdict:
         sources: Where records are.
 
     Raises:
-        KeyError: If a rule names a row or a metric that its records lack.
+        RecordError: If a rule names a row or a metric that its records lack.
     """
+    try:
+        return _assessed(claim, sources)
+    except KeyError as error:
+        raise RecordError(
+            f"the records of {claim.artifact} do not have what claim {claim.name} needs: {error}"
+        ) from None
+
+
+def _assessed(claim: Claim, sources: Sources) -> Verdict:
     published = _published(claim)
     if claim.rule["kind"] == "computed" and not claim.rule.get("evidence", True):
         comparisons = _computed(None, claim.rule, claim.paper)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from repro.artifacts.inventory import KINDS, Artifact, artifacts, find, nearest
@@ -398,8 +399,15 @@ def unsettled(profile: str, records: Sequence[Record]) -> str:
         return f"the profile {profile} trains for minutes"
     open_ends = sum(r.converged is False for r in records)
     reasons = [f"{open_ends} of {len(records)} runs have not converged"] if open_ends else []
-    ceilings = {r.spec.method: m.value for r in records for m in r.metrics if m.name in CEILINGS}
+    if fixed := sum(r.converged is None for r in records):
+        reasons.append(f"{fixed} of {len(records)} runs have no rule that says whether they converged")
+    found: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        for m in record.metrics:
+            if m.name in CEILINGS:
+                found.setdefault((record.spec.method, m.name), []).append(m.value)
+    ceilings = {key: fmean(values) for key, values in found.items()}
     if ceilings and min(ceilings.values()) < LEAST_CEILING:
         lowest = min(ceilings, key=ceilings.__getitem__)
-        reasons.append(f"only {ceilings[lowest]:.2f} of {lowest}'s reconstructions show the right digit")
+        reasons.append(f"only {ceilings[lowest]:.2f} of {lowest[0]}'s reconstructions show the right digit")
     return " and ".join(reasons)

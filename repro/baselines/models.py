@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
+from numbers import Real
 from typing import Any
 
 import torch
@@ -560,6 +561,9 @@ def build_baseline(
     """
     if alpha is None:
         alpha = METHODS[method].alpha if method in METHODS else 0.0
+    for name, value in (("beta", beta), ("alpha", alpha)):
+        if not isinstance(value, Real):
+            raise ValueError(f"{name} is {value!r}, must be a number")
     common = (method, modalities, latent_dim, specific_dim, float(beta), likelihood)
     settings = BaselineSettings(*common, subsampling=subsampling, alpha=float(alpha))
     size, options = latent_dim + specific_dim, {"hidden_dtype": hidden_dtype}

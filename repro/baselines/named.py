@@ -15,6 +15,7 @@ import multivae.models
 import torch
 from multivae.data.datasets.base import MultimodalBaseDataset
 from multivae.models.base import BaseMultiVAE, ModelOutput
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from repro.baselines.inference import DECODED_ROWS, DecoderDensity
@@ -171,7 +172,7 @@ def build_named(
         settings: Fields of the configuration, such as ``beta``.
 
     Raises:
-        ValueError: If there is no such model, it is not offered, or a field is unknown or a size.
+        ValueError: If there is no such model, it is not offered, or a field is unknown, a size or out of its range.
     """
     models = named_models()
     name = next((n for n in models if n.lower() == name.lower()), name)
@@ -209,8 +210,17 @@ def build_named(
     if name in WARM_UP:
         own["warmup"] = WARM_UP[name]
     sizes = _Sizes(total - specific, specific)
+    try:
+        chosen = config(**own, **settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}") from None
+    if not 0 < getattr(chosen, "beta", 1.0) < math.inf:
+        raise ValueError(f"beta is {chosen.beta}, must be positive and finite")
+    if name == "MVTCAE" and not 0 <= chosen.alpha <= 1:
+        raise ValueError(f"alpha is {chosen.alpha}, must be in [0, 1]")
     model = models[name](
-        config(**own, **settings),
+        chosen,
         {m: _Encoder(m, like.multivae.encoders[m].network, sizes) for m in modalities},  # type: ignore[arg-type]
         {m: BaselineDecoder(like.multivae.decoders[m].network, s.shape) for m, s in modalities.items()},
     )

@@ -175,7 +175,8 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
                 "rows, or use --profile quick, a GPU, or --long"
             )
         discarded = own if options.force else ()
-        run_specs(todo, store, options, total=len(own) + len(table), discarded=discarded)
+        total = len(own) + (0 if options.only_methods else len(table))
+        run_specs(todo, store, options, total=total, discarded=discarded)
     with refusing_damaged_records():
         paths = m.write_methods(artifact, profile, chosen, lookup, results, store=store, seeds=options.seeds)
         for shown in m.method_tables(artifact, profile, chosen, lookup, options.seeds):

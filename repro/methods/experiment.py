@@ -147,9 +147,10 @@ class MethodExperiment(Experiment):
         settings = model.pop("settings")
         source = Source(**model)
         if source.module == MULTIVAE:
-            return built(
-                spec.method, baselines.build_named, own.modalities, {"name": source.function, "like": own, **settings}
-            )
+            options = {**settings, "name": source.function, "like": own}
+            if taken := sorted(settings.keys() & {"name", "like"}):
+                raise UsageError(f"{source.label} has no setting {taken}")
+            return built(spec.method, baselines.build_named, own.modalities, options)
         function = load(source)
         known = signature(function).parameters.values()
         if not any(p.kind is Parameter.VAR_KEYWORD for p in known):

@@ -13,9 +13,9 @@ from repro.artifacts import claims as c
 from repro.artifacts import gallery
 from repro.artifacts.claims import VERDICTS, Claim, assess, claims, counts, to_markdown
 from repro.artifacts.inventory import artifacts
-from repro.artifacts.render import Sources, plan
+from repro.artifacts.render import Sources, plan, unsettled
 from repro.cli.main import main
-from repro.errors import UsageError
+from repro.errors import RecordError, UsageError
 from repro.papers import papers
 from repro.papers.gmrf_mcvae.copula.experiment import copula_spec
 from repro.records import Metric, Record, RunSpec
@@ -91,14 +91,20 @@ def test_minutes_of_training_settle_nothing(values: Any) -> None:
     assert "trained for minutes (profile quick)" in found.reasons
 
 
-def overnight(own: tuple[float, ...], other: tuple[float, ...], converged: bool, r_hat: float = 1.0) -> Lookup:
+def overnight(
+    own: tuple[float, ...],
+    other: tuple[float, ...],
+    converged: bool | None,
+    r_hat: float = 1.0,
+    ceiling: float = 0.95,
+) -> Lookup:
     """Table 4 of MRF MVAE in the profile overnight."""
 
     def make(spec: RunSpec) -> Record | None:
         if spec.profile != "overnight" or spec.dataset != "mnist_triples":
             return None
         values = {"test/conditional/coherence": (own if spec.method == "gmrf" else other)[spec.seed]}
-        values |= {"test/conditional/reconstructed/m0": 0.95, "test/unconditional/r_hat": r_hat}
+        values |= {"test/conditional/reconstructed/m0": ceiling, "test/unconditional/r_hat": r_hat}
         return record(spec, values, converged)
 
     return Lookup(make)
@@ -131,6 +137,28 @@ def test_what_keeps_a_night_from_settling_is_named() -> None:
     rows = {"ceiling": "test/conditional/coherence", "ceiling_rows": ("nnmrf",)}
     (why,) = assess(triples(**rows), overnight(HIGH, LOW, True)).reasons
     assert why == "reconstruction ceiling of nnmrf 0.41, under 0.9"
+
+
+def test_bounds_belong_to_what_is_good_enough() -> None:
+    assert assess(triples(), overnight(HIGH, LOW, True, r_hat=1.1, ceiling=0.9)).verdict == "reproduced"
+    assert len(assess(triples(), overnight(HIGH, LOW, True, r_hat=1.101, ceiling=0.899)).reasons) == 2
+
+
+def test_nights_of_a_fixed_length_settle_nothing() -> None:
+    """Nothing says that they have converged, of a claim or of a table's best row."""
+    (why,) = assess(triples(), overnight(HIGH, LOW, None)).reasons
+    assert why.startswith("no rule says whether they converged (")
+    spec = copula_spec("mvae", 0, "paper")
+    runs = [record(spec, {"test/reconstruction/coherence": x}, True) for x in (0.8, 0.95, 0.98)]
+    assert unsettled("overnight", runs) == ""  # their mean is over 0.9
+    assert unsettled("overnight", runs[:2]) == "only 0.88 of mvae's reconstructions show the right digit"
+    assert unsettled("overnight", [record(spec, {METRIC: 1.0})]).startswith("1 of 1 runs have no rule")
+
+
+def test_records_without_what_a_rule_needs_are_refused_in_one_line() -> None:
+    rule = {"kind": "best", "row": "gmrf_mcvae", "better": "lower", "metrics": ["test/nothing"]}
+    with pytest.raises(RecordError, match=r"gmrf_mcvae/table1 do not have what claim .*/made-up needs: 'test/nothing'"):
+        assess(claim(rule=rule), table1((1.0,), (2.0,), "paper"))
 
 
 def test_other_data_than_the_paper_s_settle_nothing() -> None:
@@ -188,6 +216,8 @@ def test_a_rival_whose_chains_do_not_mix_is_none() -> None:
     joint, given = c._best(Evidence("x", "paper", rows), rule)
     assert "< c" in joint.text
     assert "< b" in given.text  # what is given is no matter of the prior's chains
+    (alone,) = c._best(Evidence("x", "paper", rows), {**rule, "metrics": [name], "among": ["b"]})
+    assert (alone.text, alone.holds) == ("a < no other row whose chains mix", None)
 
 
 # The papers' own claims
@@ -259,6 +289,10 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert [e["claim"] for e in entries] == [x.name for x in claims("mrf")]
     assert main(["claims", "gmrff"]) == 2
     assert "did you mean" in capsys.readouterr().err
+    assert main(["claims", "pretrained"]) == 2
+    assert capsys.readouterr().err.startswith("repro: pretrained states no claims; gmrf_mcvae, ")
+    assert main(["claims", "--figures", "no/such/folder"]) == 2
+    assert capsys.readouterr().err == "repro: there is no folder no/such/folder\n"
     assert isinstance(Sources(None, FIGURES), Sources)
 
 

@@ -74,6 +74,15 @@ def test_unknown_names_and_settings_are_refused() -> None:
         make("NEXT")
     with pytest.raises(UsageError, match=r"no setting \['latent_dim'\]"):
         make("CRMVAE", latent_dim=3)
+    for name, changes, said in (
+        ("CRMVAE", {"beta": -1}, "beta is -1.0, must be positive and finite"),
+        ("JMVAE", {"beta": 0}, "beta is 0.0, must be positive and finite"),
+        ("MVTCAE", {"alpha": 1.5}, r"alpha is 1.5, must be in \[0, 1\]"),
+        ("MVTCAE", {"alpha": "x"}, "alpha is 'x': Input should be a valid number"),
+    ):
+        with pytest.raises(UsageError, match=said) as refused:
+            make(name, **changes)
+        assert "\n" not in str(refused.value)
     assert type(make("NEXUS").multivae).__name__ == "Nexus"
     assert make("CRMVAE", beta=0.5).noise_scale("m1") == pytest.approx(0.5**0.5)
     assert make("MMVAEPlus", modalities_specific_dim=2).multivae.model_config.latent_dim == 4

@@ -272,6 +272,8 @@ def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Cap
         (["--method", "bias.py:build", "--set", "learning_rate=Infinity"], "not a finite number"),
         (["--method", "bias.py:build", "--set", "start=1e400"], "not a finite number"),
         (["--method", "bias.py:build", "--set", "start=1", "--set", "start=2"], "start is set twice"),
+        (["--method", "multivae:MVAE", "--set", "name=JMVAE"], "multivae:MVAE has no setting ['name']"),
+        (["--method", "multivae:MVAE", "--set", "like=3"], "multivae:MVAE has no setting ['like']"),
         (["--method", "bias.py:build", "--results", "/proc/none"], "cannot write results to /proc/none/own/bias"),
         (["--method", "bias.py:build", "--from-weights"], "do not go together"),
         (["--method", "bias.py:build", "--key", "0" * 16], "do not go together"),
@@ -291,6 +293,7 @@ def test_wrong_calls_are_refused(folder: Path, capsys: Capture, words: list[str]
         ("pretrained/flow", "trains no multimodal models"),
         ("pretrained/classifiers", "trains no multimodal models"),
         ("compare/priors-copula", "fits latent structures to the same autoencoders"),
+        ("sbm_vae/table8", "trains digit classifiers beside its models"),
     ],
 )
 def test_tables_of_other_models_take_none(folder: Path, capsys: Capture, table: str, reason: str) -> None:

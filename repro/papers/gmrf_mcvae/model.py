@@ -302,12 +302,13 @@ class GMRFMCVAE(MultimodalModel):
                 mean, positive; 1 for the distribution itself.
 
         Raises:
-            ValueError: If the protocol is unknown, or the temperature is not positive.
+            ValueError: If the protocol is unknown, or the temperature is no positive number.
         """
         if protocol not in CONDITIONAL_PROTOCOLS:
             raise ValueError(f"protocol is {protocol!r}, must be one of {CONDITIONAL_PROTOCOLS}")
-        if not isinstance(temperature, Real) or not 0 < temperature < math.inf:
-            raise ValueError(f"temperature is {temperature!r}, must be positive")
+        number = isinstance(temperature, Real) and not isinstance(temperature, bool)
+        if not number or not 0 < temperature < torch.finfo(self.dtype).max:
+            raise ValueError(f"temperature is {temperature!r}, must be a positive number")
         prior = self.prior()
         if given is None:
             z = prior.split(_tempered(prior, (num_samples,), temperature, generator))

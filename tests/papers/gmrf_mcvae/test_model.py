@@ -206,6 +206,12 @@ def test_capacity_of_the_copula_model() -> None:
     assert GMRFMCVAE(modalities, posterior="block_dominant").capacity() == 8 + 8 + 24
 
 
+@pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf, 1e39, True, "1", torch.tensor(0.5), None], ids=str)
+def test_a_temperature_is_a_positive_number(temperature: object) -> None:
+    with pytest.raises(ValueError, match=r"temperature is .*, must be a positive number"):
+        build().generate(1, temperature=temperature)
+
+
 def test_capacity_of_the_masked_image_model() -> None:
     """Erratum E10: of 3,160 entries a quarter is 790; with 80 means and 80 diagonal entries that is 950, not 660."""
     modalities = {f"m{i}": ModalitySpec((2,)) for i in range(5)}

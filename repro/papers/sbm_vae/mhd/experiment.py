@@ -77,7 +77,7 @@ def mhd_spec(method: str, seed: int, profile: str) -> RunSpec:
 class MHD(Experiment):
     """SBM-VAE and two baselines on images of digits and their spoken names."""
 
-    datasets = ("mhd",)
+    datasets, no_methods = ("mhd",), "trains digit classifiers beside its models"
 
     def spec(self, method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         """As :func:`mhd_spec`, which takes no changes."""

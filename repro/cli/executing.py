@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -209,10 +211,12 @@ def run_key(options: argparse.Namespace) -> None:
         print(f"{spec.key}  {spec.label}  {left}  {duration(a.estimate([spec], 1)[0])}")
         return
     if not todo:
+        print(f"{spec.label}: recorded already", file=sys.stderr)
         return
     if options.force:
         store.discard(spec)
     device, reason = default_device(options.device), ""
+    progress = Progress([spec], lambda spec: a.estimate([spec], 1)[0])
     with StopRequest(options.max_minutes) as stop:
         try:
             if options.processes > 1:
@@ -222,7 +226,13 @@ def run_key(options: argparse.Namespace) -> None:
             with joined(device, options.shards) as (own, parallel):
                 if device == "cpu":
                     torch.set_num_threads(1)
-                execute(spec, store, device=own, stop=stop, parallel=parallel)
+                first = parallel.rank == 0  # of several processes one tells
+                on_epoch = partial(progress.epoch, spec) if first else None
+                if first:
+                    progress.began(spec)
+                execute(spec, store, device=own, stop=stop, parallel=parallel, on_epoch=on_epoch)
+                if first:
+                    progress.finished(spec, None)
         except TrainingStopped:
             raise StoppedError(f"stopped {stop.reason}: {spec.label}; the same command continues") from None
         except EXPECTED_ERRORS as error:
@@ -231,5 +241,7 @@ def run_key(options: argparse.Namespace) -> None:
                 note_failure(spec, store, reason)
             if isinstance(error, FINAL_ERRORS):
                 raise
+        finally:
+            progress.close()
     if reason:
         raise RunError(f"{spec.label}: {reason}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ import pytest
 import repro
 from repro.artifacts import render as artifacts
 from repro.artifacts.inventory import find
+from repro.cli import executing
 from repro.cli.executing import StopRequest
 from repro.cli.main import main, parser
 from repro.engine.execute import execute
 from repro.engine.local import note_failure
 from repro.engine.locks import RunLock
+from repro.engine.progress import Progress
 from repro.engine.status import states, summary
 from repro.engine.store import RunStore, check_spec_file, read_spec, write_atomically
 from repro.errors import UsageError
@@ -140,7 +144,21 @@ def test_key_of_a_plan_and_key_of_a_folder(planned: list[RunSpec], tmp_path: Pat
     assert main(["run", "--key", planned[0].key, *options]) == 0
     assert store.record(planned[0]) is not None
     assert main(["run", "--key", planned[0].key, *options]) == 0  # again, nothing happens
-    assert capsys.readouterr() == ("", "")
+    out, error = capsys.readouterr()
+    assert out == ""
+    ended = [line.split(" s  ")[-1] for line in error.splitlines()]
+    first, other = (f"[1/1] {s.label}: recorded" for s in (planned[1], planned[0]))
+    assert ended == [first, other, f"{planned[0].label}: recorded already"]
+
+
+def test_a_key_tells_its_epochs_and_the_time_left(
+    planned: list[RunSpec], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executing, "Progress", partial(Progress, every=0.0))
+    assert main(["run", "gmrf-table1", "--key", planned[0].key, "--device", "cpu", "--runs", str(tmp_path)]) == 0
+    error = capsys.readouterr().err
+    assert re.search(r"\d+% of the work, .* elapsed, .* left, 0 of 1 runs done\n", error)
+    assert re.search(rf"  {re.escape(planned[0].label)}: .*epoch 1 of \d+, loss ", error)
 
 
 def test_a_key_is_planned_and_begun_anew(planned: list[RunSpec], tmp_path: Path, capsys: Capture) -> None:
@@ -162,6 +180,7 @@ def test_a_key_is_planned_and_begun_anew(planned: list[RunSpec], tmp_path: Path,
     assert main([*command, "--force"]) == 0
     assert not (store.directory(spec) / "left").exists()
     assert same_result(store.record(spec), before)
+    capsys.readouterr()
     for other in ("--all", "--from-weights"):
         assert main([*command, other]) == 2
         assert capsys.readouterr().err == f"repro: --key is one run: not with {other}\n"

@@ -154,11 +154,10 @@ def method_tables(
         }
         beside = _exchanged(theirs, runs, nudged, everywhere=False)
         try:
-            ours, before = (_drawn(artifact, profile, x, seeds) for x in (theirs, lookup if whole else beside))
-            changed = [_changed(*pair) for pair in zip(before, ours, strict=True)]
-            if whole and not all(changed):  # a method of the very values of the row that it is measured as
-                other = _drawn(artifact, profile, beside, seeds)
-                changed = [c or _changed(x, o) for c, x, o in zip(changed, other, ours, strict=True)]
+            ours, other = (_drawn(artifact, profile, x, seeds) for x in (theirs, beside))
+            before = _drawn(artifact, profile, lookup, seeds) if whole else other
+            # Of its values and no others: ranks of the other rows change too where it stands for one of them.
+            changed = [_changed(*pair) for pair in zip(other, ours, strict=True)]
         except (KeyError, ValueError) as error:  # statistics of no values are errors of value
             reason = str(error.args[0] if error.args else error).split("; it has")[0]
             raise RunError(f"{artifact.name} cannot show {name}: {reason}") from None
@@ -249,9 +248,14 @@ def _with_row(
     if missing:
         known = [] if missing in table.notes else [missing]
         return replace(table, rows=[*(() if first else table.rows), *rows], notes=[*table.notes, note, *known])
-    best = [Row(f"{r.label} − best of the table's rows", _differences(r, table.columns, before)) for r in rows]
-    lines = [line for pair in zip(rows, best, strict=True) for line in pair]
-    ranks = [Claim(_ranks(r, before)) for r in rows if not before.no_verdict]
+    lines, ranks = [], []
+    for row in rows:
+        differences = _differences(row, table.columns, before)
+        lines.append(row)
+        if any(cell.obtained for cell in differences.values()):
+            lines.append(Row(f"{row.label} − best of the table's rows", differences))
+            if not before.no_verdict:
+                ranks.append(Claim(_ranks(row, before)))
     return replace(
         table, groups=[*table.groups, RowGroup(f"Your method {name}", lines)], notes=[*table.notes, note, *ranks]
     )
@@ -288,8 +292,9 @@ def _ranks(row: Row, table: Table) -> str:
     """Its place among the table's rows in each column, by means over seeds; 1 is the best."""
     places = []
     for column in table.columns:
-        mean, others = row.cells[column.key].mean, _others(column, table)
-        if mean is not None and others and column.better:
+        cell, others = row.cells[column.key], _others(column, table)
+        mean = cell.mean
+        if mean is not None and not cell.caveat and others and column.better:
             ahead = sum(x < mean if column.better == "lower" else x > mean for x in others)
             places.append(f"{f'{column.group} {column.label}'.strip()} {1 + ahead} of {1 + len(others)}")
     return f"Rank of {row.label} by its mean, with the table's rows: {'; '.join(places) or 'none'}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from typing import Any
 
@@ -19,14 +18,12 @@ from repro.engine.progress import duration
 from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
 from repro.errors import NotOfferedError, RecordError, UsageError
 from repro.methods.models import check_method
-from repro.methods.source import source_of
+from repro.methods.source import NAME, source_of
 from repro.model import isolated_rng
 from repro.papers import experiment_of
 from repro.records import canonical_json
 
 __all__ = ["run_methods"]
-
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{,63}")  # names a folder too
 
 
 def _settings(words: list[str], names: list[str]) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ and no record stands for a source that was edited since.
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,10 +21,11 @@ from typing import Any
 
 from repro.errors import UsageError
 
-__all__ = ["GROUP", "MULTIVAE", "Source", "load", "source_of"]
+__all__ = ["GROUP", "MULTIVAE", "NAME", "Source", "load", "source_of"]
 
 GROUP = "repro.methods"  # of the entry points that offer methods
 MULTIVAE = "multivae"
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{,63}")  # of a method, and of its folder
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,12 @@ def source_of(text: str) -> tuple[str, Source]:
     if ":" not in text:
         if text.endswith(".py"):
             raise UsageError(f"which function of {text}? Such as {text}:build")
-        offered = {entry.name: entry.value for entry in entry_points(group=GROUP)}
+        entries = entry_points(group=GROUP)
+        offered = {entry.name: entry.value for entry in entries}
+        if len(values := {entry.value for entry in entries if entry.name == text}) > 1:
+            raise UsageError(
+                f"several installed packages offer a method {text!r}: {', '.join(sorted(values))}; name one"
+            )
         if text not in offered:
             have = f"; installed packages offer {', '.join(sorted(offered))}" if offered else ""
             raise UsageError(
@@ -144,7 +151,8 @@ def source_of(text: str) -> tuple[str, Source]:
     if module.endswith(".py"):
         module = _path(module)
     if not module or not function.isidentifier():
-        raise UsageError(f"{text!r} names no function; such as my_package.my_model:build or my_model.py:build")
+        entry = f"the entry point {name!r}, " if name else ""
+        raise UsageError(f"{entry}{text!r} names no function; such as my_package.my_model:build or my_model.py:build")
     default = function if module == MULTIVAE else module.removesuffix(".py").replace("\\", "/").split("/")[-1]
     return name or default.split(".")[-1], Source(module, function, _sha256(module), _version(module))
 

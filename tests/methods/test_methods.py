@@ -15,7 +15,7 @@ import torch
 
 from repro.artifacts import methods as rows
 from repro.artifacts.inventory import artifacts, find
-from repro.artifacts.render import NotOfferedError, plan, unique
+from repro.artifacts.render import NotOfferedError, Sources, plan, unique
 from repro.cli.main import main
 from repro.cli.methods import _settings
 from repro.datasets import ModalitySpec
@@ -33,6 +33,7 @@ from tests.support.runs import Smoke
 
 pytest_plugins = ["tests.support.runs"]
 
+FIGURES = Path(__file__).parents[2] / "figures"
 Capture = pytest.CaptureFixture[str]
 
 THREE_METHODS = """
@@ -185,6 +186,13 @@ def test_installed_packages_offer_methods(folder: Path, monkeypatch: pytest.Monk
     assert (name, source.label, source.version) == ("bias", "offered:build", "2.5")
     with pytest.raises(UsageError, match=r"no installed package offers a method 'bais'; installed .* bias"):
         source_of("bais")
+    write(site / "other-1.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    entries = "[repro.methods]\nbias = offered:other\nhalf = offered\n"
+    write(site / "other-1.0.dist-info" / "entry_points.txt", entries)
+    with pytest.raises(UsageError, match=r"several .* offer a method 'bias': offered:build, offered:other; name one"):
+        source_of("bias")
+    with pytest.raises(UsageError, match=r"the entry point 'half', 'offered' names no function"):
+        source_of("half")
 
 
 @pytest.mark.parametrize(
@@ -476,6 +484,34 @@ def test_a_method_of_the_values_of_the_row_that_it_is_measured_as_has_a_row_too(
         assert table.rows == was.rows
 
 
+def test_ranks_of_the_other_rows_are_not_a_methods() -> None:
+    """Where it stands for one row, ranks in the table of ranks change in the others: none of these is its row."""
+    table1, source = find("covae-table1-tcga"), Source("nowhere.py", "build", "0" * 64, "")
+    recorded = Sources(None, FIGURES)
+    made = {}
+    for spec in rows.method_runs(table1, "paper", None, "mine", source, {}):
+        record = recorded.record(measured_as(spec))
+        assert record is not None
+        made[spec] = replace(record, spec=spec, metrics=[replace(m, value=m.value / 2) for m in record.metrics])
+    values, ranks, likelihoods = rows.method_tables(
+        table1, "paper", {"mine": list(made)}, lambda s: made.get(s) or recorded.record(s)
+    )
+    before = rows._drawn(table1, "paper", recorded.record, None)
+    assert [row.label for row in values.groups[-1].rows] == ["mine", "mine − best of the table's rows"]
+    assert ranks.rows == before[1].rows
+    assert "mine" not in ranks.to_markdown()
+    assert [row.label for row in likelihoods.groups[-1].rows] == ["mine"]  # neither direction is better
+    assert sum("Rank of mine" in table.to_markdown() for table in (values, ranks, likelihoods)) == 1
+
+
+def test_a_value_with_a_caveat_has_no_rank(smoke: Smoke) -> None:
+    table = rows._drawn(find("gmrf-table1"), "smoke", smoke.store.record, 1)[0]
+    row = table.rows[0]
+    assert "Unconditional Mean" in rows._ranks(row, table)
+    unmixed = replace(row, cells={k: replace(c, caveat="chains do not mix") for k, c in row.cells.items()})
+    assert rows._ranks(unmixed, table).endswith(": none.")
+
+
 def test_every_table_of_trained_models_has_a_row_to_add_one_to() -> None:
     """Runs of a method exist for each of them, are told from the table's own, and lead back to its experiment."""
     source, found = Source("nowhere.py", "build", "0" * 64, ""), 0
@@ -514,7 +550,13 @@ def test_a_new_method_is_one_short_file_that_runs_at_once(folder: Path, capsys: 
     assert main(["new", "method", "lingauss"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (folder / "lingauss.py").read_text() == text
-    assert main(["new", "method", "../away"]) == 2
+    for name in ("../away", "class", "_x", "é", "x" * 65):
+        assert main(["new", "method", name]) == 2
+        assert "is no name of a Python module" in capsys.readouterr().err
+    for name, said in (("json", "there is a module 'json'"), ("mvae", "gmrf-table1 has a method 'mvae'")):
+        assert main(["new", "method", name]) == 2
+        assert said in capsys.readouterr().err
+    assert [p.name for p in folder.iterdir()] == ["lingauss.py"]
     assert run("--method", "lingauss.py:build", "--only-methods", "--set", "latent_dim=2") == 0
 
 

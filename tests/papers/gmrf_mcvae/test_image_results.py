@@ -152,6 +152,21 @@ def test_the_nearest_reading_of_conditional_coherence_is_named() -> None:
     assert note.endswith(f"Nearest to the published 0.869: {labels[best]}.")
 
 
+def test_table2_is_shown_as_its_models_come() -> None:
+    whole = made_up("table2", image_tables.TABLE2, EXTRA2)
+
+    def lookup(spec: RunSpec) -> Record | None:
+        return whole(spec) if spec.method == "gmrf_mcvae" else None
+
+    found = image_tables.table2(results_of("gmrf_mcvae/table2", "overnight", lookup, seeds=1))
+    absent = {"not run: make gmrf-table2 PROFILE=overnight"}
+    for table in found:
+        *others, own = table.rows
+        assert all({c.reason for c in row.cells.values()} == absent for row in others)
+        assert {c.reason for c in own.cells.values()} <= {None, COMMAND}
+    assert found[0].rows[0].cells["cond_coherence"].published == 0.448
+
+
 def test_missing_protocol_rows_say_so() -> None:
     lookup = made_up("table2", image_tables.TABLE2, EXTRA2)
     main, _ = image_tables.table2(results_of("gmrf_mcvae/table2", "paper", lookup, seeds=1))

@@ -15,6 +15,7 @@ from repro.papers.gmrf_mcvae.images.experiment import image_spec
 from repro.papers.gmrf_mcvae.images.settings import CONSTRUCTIONS, EXPERIMENTS, LONGER, PILOTS, VARIANTS
 from repro.records import Record, of_profile, provenance
 from repro.report.cells import Cell
+from repro.report.plain_tables import make_command
 from repro.report.tables import Column, Row, RowGroup, Table
 
 __all__ = [
@@ -163,8 +164,10 @@ def _values(records: Sequence[Record], name: str) -> list[float]:
     return [m.value for r in records for m in r.metrics if m.name == name]
 
 
-def _reason(records: Sequence[Record], metric: str) -> str:
-    """Why a record lacks a metric, as the record says."""
+def _reason(records: Sequence[Record], metric: str, missing: str) -> str:
+    """Why a record lacks a metric, as the record says; ``missing`` where there is no record."""
+    if not records:
+        return missing
     if "/fid" in metric:
         said = [m.protocol for r in records for m in r.metrics if m.name == "test/fid/available"]
         return said[0] if said else "not measured"
@@ -178,12 +181,13 @@ def record_cells(
     metrics: Metrics,
     published: Mapping[str, float] | None = None,
     split: str = "test",
+    missing: str = "not run",
 ) -> dict[str, Cell]:
     cells = {}
     for key, metric in metrics.items():
         known = None if published is None else published.get(key)
         values = [] if metric is None else _values(records, f"{split}/{metric}")
-        reason = NOT_IN_ROW if metric is None else _reason(records, metric)
+        reason = NOT_IN_ROW if metric is None else _reason(records, metric, missing)
         cells[key] = Cell(known, values) if values else Cell(known, (), reason)
     return cells
 
@@ -192,13 +196,19 @@ def _floor_metric(metric: str) -> str:
     return "floor/" + metric.split("/", 1)[1]
 
 
-def _rows(rows: Mapping[str, Sequence[Record]], metrics: Metrics, table: str, rename: Mapping[str, str]) -> list[Row]:
-    prints = _published(table)
+def _rows(results: Results, metrics: Metrics, table: str) -> list[Row]:
+    prints, rename = _published(table), results.rename
     found = []
     for m in METHODS:
         published = dict(zip(prints["columns"], prints["rows"][LABELS[m]], strict=True))
-        found.append(Row(rename.get(LABELS[m], LABELS[m]), record_cells(rows[m], metrics, published)))
+        cells = record_cells(results.records(m), metrics, published, missing=_missing(results))
+        found.append(Row(rename.get(LABELS[m], LABELS[m]), cells))
     return found
+
+
+def _missing(results: Results) -> str:
+    """What a row without records says."""
+    return f"not run: {make_command(f'gmrf-{results.id}', results.profile)}"
 
 
 def _protocol_rows(records: Sequence[Record], metrics: Metrics) -> list[Row]:
@@ -286,7 +296,7 @@ def table2(results: Results) -> list[Table]:
         caption="Table II. PolyMNIST",
         provenance=provenance(records),
         columns=[c for c, _ in TABLE2.values()],
-        rows=_rows(rows, metrics, "table2", results.rename),
+        rows=_rows(results, metrics, "table2"),
         floors=[Row("True images (see notes)", record_cells([first], floor))],
         groups=[
             RowGroup("GMRF MCVAE, how unobserved components are drawn", _protocol_rows(rows["gmrf_mcvae"], metrics))
@@ -307,7 +317,7 @@ def table2(results: Results) -> list[Table]:
         ],
         published_seeds=3,
     )
-    return [main, agreement(rows, results.rename)]
+    return [main, agreement(results)]
 
 
 def _text_notes() -> list[str]:
@@ -350,9 +360,9 @@ def _latents_notes(rows: Mapping[str, Sequence[Record]]) -> list[str]:
     return notes
 
 
-def agreement(rows: Mapping[str, Sequence[Record]], rename: Mapping[str, str]) -> Table:
+def agreement(results: Results) -> Table:
     """Share of unconditional samples in which at least k of the five modalities show one digit."""
-    records = [r for found in rows.values() for r in found]
+    records, rename, missing = results.all_records(), results.rename, _missing(results)
     names = {str(k): f"unconditional/coherence/at_least_{k}" for k in range(2, 6)} | {"digits": "unconditional/digits"}
     floor = {k: _floor_metric(name) for k, name in names.items()}
     columns = [Column(str(k), f"At least {k} agree", "higher", 3) for k in range(2, 6)]
@@ -360,7 +370,10 @@ def agreement(rows: Mapping[str, Sequence[Record]], rename: Mapping[str, str]) -
         caption="Table II, coherence of unconditional samples by the number of modalities that agree",
         provenance=provenance(records),
         columns=[*columns, Column("digits", "Different digits", None, 0)],
-        rows=[Row(rename.get(LABELS[m], LABELS[m]), record_cells(rows[m], names)) for m in METHODS],
+        rows=[
+            Row(rename.get(LABELS[m], LABELS[m]), record_cells(results.records(m), names, missing=missing))
+            for m in METHODS
+        ],
         floors=[Row("True images", record_cells(records[:1], floor))],
     )
 
@@ -405,7 +418,7 @@ def table3(results: Results) -> Table:
         caption=f"Table III. {what[0].upper()}{what[1:]}",
         provenance=provenance(records),
         columns=[c for c, _ in TABLE3.values()],
-        rows=_rows(rows, metrics, "table3", {}),
+        rows=_rows(results, metrics, "table3"),
         floors=[
             Row("True images (see notes)", record_cells(records[:1], {k: _floor_metric(m) for k, m in metrics.items()}))
         ],

@@ -216,11 +216,18 @@ def _emptied(table: Table | PlainTable) -> Table | PlainTable:
 
 
 def _changed(before: Table | PlainTable, ours: Table | PlainTable) -> list[Any]:
-    """The rows in which a table differs from another."""
+    """The rows in which a table differs from another; of text, without the measured cells in which it does not."""
     if isinstance(ours, PlainTable):
-        return [new for old, new in zip(before.rows, ours.rows, strict=False) if _shown(old) != _shown(new)]
+        pairs = [(old, new) for old, new in zip(before.rows, ours.rows, strict=False) if _shown(old) != _shown(new)]
+        return [[_own(*cells) for cells in zip(old, new, strict=True)] for old, new in pairs]
     former = {row.label: _numbers(row) for row in before.rows}
     return [row for row in ours.rows if former.get(row.label) != _numbers(row)]
+
+
+def _own(old: str, new: str) -> str:
+    """A cell, or a dash for a value that another model's records give: some tables have models side by side."""
+    measured = isinstance(old, Shown) and isinstance(new, Shown)
+    return "—" if measured and new.cell.obtained and old.cell.obtained == new.cell.obtained else new
 
 
 def _with_row(
@@ -301,9 +308,20 @@ def _ranks(row: Row, table: Table) -> str:
 
 
 def _with_plain_row(table: PlainTable, changed: Sequence[Any], name: str, notes: Sequence[str]) -> PlainTable:
-    """Under a table of text: what differs, with the method's name where the row has its label."""
+    """Under a table of text: what differs, with the method's name where the row has its label.
+
+    Rows of the same values that differ in their own model's settings alone, such as a weight, are one, without these.
+    """
     if not changed:
         return table
+    alike: dict[str, list[Sequence[Any]]] = {}
+    for row in changed:
+        values = [(x.cell.obtained, x.cell.reason) for x in row if isinstance(x, Shown)]
+        alike.setdefault(repr((str(row[0]), values)) if values else repr(row), []).append(row)
+    changed = [
+        [x if isinstance(x, Shown) or len({str(r[i]) for r in same}) == 1 else "" for i, x in enumerate(same[0])]
+        for same in alike.values()
+    ]
     rows = [(f"{name} ({row[0]})" if len(changed) > 1 else name, *row[1:]) for row in changed]
     last = table.notes[-1:]  # what it was measured with stays last
     new = [n for n in notes if n not in table.notes]

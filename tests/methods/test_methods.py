@@ -28,6 +28,8 @@ from repro.methods.models import check_method
 from repro.methods.source import Source, source_of
 from repro.papers import experiment_of
 from repro.records import Metric, Record, RunSpec
+from repro.report.cells import Cell, Shown
+from repro.report.plain_tables import PlainTable
 from repro.training import TrainingStopped
 from tests.support.runs import Smoke
 
@@ -333,6 +335,18 @@ def test_rows_that_differ_in_their_own_model_alone_are_one_row_of_a_method(smoke
     record = replace(smoke.record("mvae"), spec=spec, metrics=[Metric(n, 0.5, "1", 1, "none") for n in names])
     (table,) = rows.method_tables(sweep, "smoke", {"mine": [spec]}, {spec: record}.get, 1)
     assert [row.label for row in table.rows] == ["mine"]
+    values = [Shown("0.5", Cell(None, [0.5])), Shown("1.0", Cell(None, [1.0]))]
+    plain = PlainTable("A sweep", ("reading", "weight", "value"), (), ("measured",))
+    other = replace(plain, rows=(("a", values[0], values[1]),))
+    (row,) = rows._changed(other, replace(plain, rows=(("a", values[1], values[1]),)))
+    assert row == ["a", values[1], "—"]  # another model's, beside it
+    for texts, made in (
+        ([("a", "1"), ("a", "2")], [("mine", "", values[0])]),
+        ([("a", "1"), ("b", "1")], [("mine (a)", "1", values[0]), ("mine (b)", "1", values[0])]),
+    ):
+        shown = rows._with_plain_row(plain, [(*t, values[0]) for t in texts], "mine", ["a note"])
+        assert shown.rows == tuple(made)
+        assert shown.notes == ("a note", "measured")
 
 
 def test_a_method_whose_every_value_is_zero_has_a_row() -> None:

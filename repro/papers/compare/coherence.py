@@ -1,12 +1,16 @@
 """How samples of modalities that all show one digit are measured: coherence and Fréchet distances between features.
 
-Names are ``<split>/<unconditional|given-one|given-rest|reconstruction|true>/<coherence|frechet/classifier/mean|...>``.
+Names are ``<split>/<unconditional|given-one|given-rest|reconstruction|true>/<coherence|frechet/classifier/mean|...>``,
+and those of training points in a model's place ``<split>/nearest/<given-one|given-rest>/...``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +18,7 @@ from torch import Tensor
 from repro.datasets import Dataset
 from repro.metrics.coherence import classify, conditional_coherence, unconditional_coherence
 from repro.model import MultimodalModel
+from repro.papers.compare.measures import TrainingPoints
 from repro.papers.mrf_mvae.mixing import chain_metrics
 from repro.papers.sbm_vae.polymnist.evaluation import Evaluation
 from repro.records import Metric, RunSpec
@@ -53,11 +58,13 @@ def _joint(run: Evaluation, split: str) -> list[Metric]:
     return found + _frechet(prefix, run.frechet(images)["frechet"], run.number, text)
 
 
-def _given(run: Evaluation, prefix: str, sets: Sequence[Sequence[str]], stream: int, words: str) -> list[Metric]:
+def _given(
+    run: Evaluation, prefix: str, sets: Sequence[Sequence[str]], stream: int, words: str, options: Mapping[str, Any]
+) -> list[Metric]:
     """One sample of what is not observed for each point of the split, given each of some sets of modalities."""
     predictions, distances, chains = {}, {}, []
     for k, observed in enumerate(sets):
-        images = run.draw(stream + k, observed)
+        images = run.draw(stream + k, observed, **options)
         images = {m: x for m, x in images.items() if m not in observed}
         name = "+".join(observed)
         predictions[tuple(observed)] = classify(run.classifiers, images)
@@ -72,6 +79,21 @@ def _given(run: Evaluation, prefix: str, sets: Sequence[Sequence[str]], stream: 
     ]
     found.append(Metric(f"{prefix}/coherence", coherence.mean, "1", run.number, f"{shown}; mean"))
     return found + chains + _frechet(prefix, distances, run.number, text)
+
+
+def _conditional(run: Evaluation, prefix: str, **options: Any) -> list[Metric]:
+    """Given one modality, and given all but one."""
+    rest = [tuple(n for n in run.names if n != m) for m in run.names]
+    found = _given(run, f"{prefix}/given-one", [(m,) for m in run.names], GIVEN, "one modality", options)
+    return found + _given(run, f"{prefix}/given-rest", rest, 2 * GIVEN, "all others", options)
+
+
+def _nearest(run: Evaluation, prefix: str, train: Dataset) -> list[Metric]:
+    """What is reached without a model, by the training point that is nearest in the pixels of what is given."""
+    points = copy(run)
+    points.model = TrainingPoints(train.to(run.device).floats())
+    text = "the nearest training point in a model's place"
+    return [replace(m, protocol=f"{text}; {m.protocol}") for m in _conditional(points, f"{prefix}/nearest")]
 
 
 def _ceilings(run: Evaluation, split: str) -> list[Metric]:
@@ -95,7 +117,14 @@ def _ceilings(run: Evaluation, split: str) -> list[Metric]:
 
 @torch.no_grad()
 def digit_metrics(
-    model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec, device: str = "cpu", *, split: str = "test"
+    model: MultimodalModel,
+    data: Mapping[str, Dataset],
+    spec: RunSpec,
+    device: str = "cpu",
+    *,
+    split: str = "test",
+    neighbours: bool = False,
+    **options: Any,
 ) -> list[Metric]:
     """Coherence and Fréchet distances of joint samples and of those given one modality, or all but one.
 
@@ -110,6 +139,8 @@ def digit_metrics(
         spec: The run.
         device: Where to compute.
         split: The split that is measured on.
+        neighbours: Whether training points in the model's place are measured too, given what it is given.
+        options: Of the model's generation given some modalities.
 
     Raises:
         ValueError: If the split has no labels.
@@ -118,7 +149,6 @@ def digit_metrics(
     other = data["validation" if split != "validation" else "train"].first(len(data[split]))
     run = Evaluation(model, {"test": data[split], "validation": other}, spec, device)
     found = _joint(run, split)
-    found += _given(run, f"{split}/given-one", [(m,) for m in run.names], GIVEN, "one modality")
-    rest = [tuple(n for n in run.names if n != m) for m in run.names]
-    found += _given(run, f"{split}/given-rest", rest, 2 * GIVEN, "all others")
+    found += _conditional(run, split, **options)
+    found += _nearest(run, split, data["train"]) if neighbours else []
     return found + _ceilings(run, split)

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.papers.compare import methods
-from repro.papers.compare.methods import DIGITS, LABELS, REGULARISED, SCORE, TRIPLES, VARIANTS, chosen_weights
+from repro.papers.compare.alike import alike_model, alike_training, private_latents
+from repro.papers.compare.methods import DIGITS, LABELS, REGULARISED, SCORE, TRIPLES, chosen_weights
 from repro.papers.compare.priors import settings as priors
-from repro.papers.covae.settings import model_settings
-from repro.papers.mrf_mvae.skewed.experiment import spec as skewed_spec
 from repro.papers.mrf_mvae.triples.readings import ALIKE
-from repro.papers.sbm_vae.settings import ALPHA, METHODS
 from repro.records import RunSpec, changed, of_profile
 
-__all__ = ["CANONICAL", "LATENT_DIM", "PRIVATE", "PROFILES", "SCORED", "SHARED", "WEIGHTS_OF", "triples_spec"]
+__all__ = ["LATENT_DIM", "PRIVATE", "PROFILES", "SHARED", "WEIGHTS_OF", "triples_spec"]
 
 DATASET, MODALITIES = TRIPLES, ("m0", "m1", "m2")
 # Reading to the table of chosen weights.
@@ -23,7 +21,7 @@ WEIGHTS_OF = {"image": TRIPLES, "digit": DIGITS}
 # modality, as the comparison of structures on these data has them: a square number for the score network's images.
 LATENT_DIM = 16
 SHARED = LATENT_DIM * len(MODALITIES)
-PRIVATE = {"latent_dim": 24, "specific_dim": 8}  # 24 + 3 x 8
+PRIVATE = private_latents(LATENT_DIM, len(MODALITIES))  # 24 + 3 x 8
 
 # Encoders, potentials, chains, score networks, triples and numbers of samples are those of the comparison of structures
 # on these data in the same profile, of which "paper" has MRF MVAE's (appendix D.2), and so are batches and rates. All
@@ -66,46 +64,6 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 }
 LEARNING_RATE = 1e-3
 MIN_IMPROVEMENT = 1e-5  # of some 2,190 nats: 0.02, as in MRF MVAE's own comparison
-CANONICAL, SCORED = 0.1, 0.5  # the share of the epochs that Deep CCA has of CoVAE's, the score model of its own
-
-
-def _model(method: str, p: Mapping[str, Any], weight: float) -> dict[str, Any]:
-    networks = {"networks": "mlp", "widths": p["widths"]}
-    if method in VARIANTS:
-        own = dict(skewed_spec(VARIANTS[method], 0, "paper", beta=weight).params["model"])
-        for name in ("variant", "width", "layers", "output", "hidden_dtype"):
-            del own[name]
-        own |= {**networks, "latent_dim": LATENT_DIM}
-        return own | ({"potential_widths": p["potential_widths"], "chains": p["chains"]} if method == "nnmrf" else {})
-    if method in SCORE:
-        own = {**networks, "kind": METHODS[method]["kind"], "latent_dim": LATENT_DIM, "latents": "sample"}
-        own |= {"regularisation" if method in REGULARISED else "beta": weight}
-        own |= {"noise_variance": 0.01} if method in REGULARISED else {}
-        return own | {"sde": list(priors.SDE), "score": p["score"], "multi_time": method == "mld"}
-    own = model_settings(method, SHARED, MODALITIES[:2], networks) | {"beta": weight}
-    if method == "covae":
-        latents = dict.fromkeys(MODALITIES, LATENT_DIM)
-        own |= {"latent_dims": latents, "held_out": p["canonical"]["held_out"]}
-    elif own["specific_dim"]:
-        own |= PRIVATE
-    elif method == "mvtcae":
-        own["alpha"] = ALPHA
-    return own
-
-
-def _training(method: str, p: Mapping[str, Any], epochs: int, patience: int | None) -> dict[str, Any]:
-    """One budget: the epochs of all stages together, at most so many where there is patience."""
-    common: dict[str, Any] = {"batch_size": p["batch_size"], "learning_rate": LEARNING_RATE}
-    if patience is not None:
-        common |= {"patience": patience, "min_improvement": MIN_IMPROVEMENT}
-    if method == "covae":
-        own, stage = max(1, round(CANONICAL * epochs)), "deep_cca"
-        settings = {"batch_size": p["canonical"]["batch_size"]} | ({} if patience is None else {"patience": None})
-    elif method in SCORE:
-        own, stage, settings = max(1, round(SCORED * epochs)), "score", {}
-    else:
-        return {"epochs": epochs, **common}
-    return {"epochs": epochs - own, **common, "stages": {stage: {"epochs": own, **settings}}}
 
 
 def triples_spec(
@@ -149,10 +107,13 @@ def triples_spec(
             own = "score_importance_samples" if method in SCORE else "importance_samples"
             asked = p["likelihood"]
             measured["likelihood"] = {"points": asked["points"], "importance_samples": asked[own]}
-    epochs, patience = (sizes["epochs"], None) if sweep else (p["epochs"], p["patience"])
+    common = {"batch_size": p["batch_size"], "learning_rate": LEARNING_RATE}
+    patient = not sweep and p["patience"] is not None
+    patience = {"patience": p["patience"], "min_improvement": MIN_IMPROVEMENT} if patient else None
+    networks = {"networks": "mlp", "widths": p["widths"]}
     params = {
-        "model": _model(method, p, weight),
-        "training": _training(method, p, epochs, patience),
+        "model": alike_model(method, weight, p, modalities=MODALITIES, latent_dim=LATENT_DIM, networks=networks),
+        "training": alike_training(method, sizes["epochs"], common, patience, p["canonical"]["batch_size"]),
         "data": {"alike": alike, "train_samples": sizes["train_samples"], "held_out": sizes["held_out"]},
         "evaluation": measured,
     }

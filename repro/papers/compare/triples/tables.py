@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from statistics import geometric_mean
 
 from repro.experiment import Results, Rows, artifact
+from repro.papers.compare.alike import CANONICAL, SCORED
+from repro.papers.compare.digit_scores import FEWEST, FRECHET, collapsed, digit_score
 from repro.papers.compare.methods import compared_runs, sweep_runs
-from repro.papers.compare.rows import Heading, compared_tables, epochs_in_all, sweep_table
+from repro.papers.compare.rows import NLL_BOUND, Heading, compared_tables, epochs_in_all, sweep_table
 from repro.papers.compare.triples.settings import (
-    CANONICAL,
     LATENT_DIM,
     PRIVATE,
     PROFILES,
-    SCORED,
     SHARED,
     WEIGHTS_OF,
     triples_spec,
@@ -27,7 +26,7 @@ from repro.report.tables import Table
 __all__ = ["digits", "digits_sweep", "triples", "triples_sweep"]
 
 JOINT, GIVEN, RECONSTRUCTED = "Joint", "Given one of the first two", "Given all three"
-FRECHET = "frechet/classifier/mean"
+TASKS = ("unconditional", "conditional")
 HEADINGS: Mapping[str, Heading] = {
     "test/unconditional/coherence": (JOINT, "coherence", "higher", 3),
     "test/unconditional/digits": (JOINT, "digits seen", None, 0),
@@ -59,13 +58,6 @@ READING = (
     "the classifier sees in true ones, and their distance to as many of training. Nearest training triples: the one "
     "nearest in the pixels of what is given."
 )
-BOUND = (
-    "NLL in nats, at the scale at which the loss is a negative ELBO, by importance samples (1,000 a point in the paper "
-    "profile, 4 of SBM-VAE), high in the mean but for NN-MRF's, whose normaliser is an estimate too. That scale's "
-    "square is the weight, so that NLLs of models of unequal weights differ by it too, and none is called the best; of "
-    "ALMRF, whose surrogate loss is no ELBO, it is the penalty's weight all the same."
-)
-FEWEST, TEN = 1e-3, 10  # the least coherence that a score divides by, and the digits that there are
 WHAT = (
     "Geometric mean, over joint samples and those given one of the first two, of the Fréchet distance over coherence, "
     "on held-out training triples; the joint coherence of samples that show fewer than ten digits counts as "
@@ -84,26 +76,8 @@ def weights_runs(profile: str, seeds: int | None, alike: str) -> Rows:
 
 
 def score(record: Record) -> float:
-    """Geometric mean over both tasks of Fréchet distance over coherence on held-out triples.
-
-    The choice of MRF MVAE's betas takes the same, but that samples of fewer than ten digits have none there.
-    """
-    ratios = []
-    for task in ("unconditional", "conditional"):
-        coherence = record.metric(f"validation/{task}/coherence").value
-        if task == "unconditional" and record.metric("validation/unconditional/digits").value < TEN:
-            coherence = 0.0
-        ratios.append(record.metric(f"validation/{task}/{FRECHET}").value / max(coherence, FEWEST))
-    return geometric_mean(ratios)
-
-
-def collapsed(records: Sequence[Record]) -> Mapping[str, str]:
-    """Why a row's joint coherence ranks with none: its samples show fewer digits than there are."""
-    fewest = min((r.metric("test/unconditional/digits").value for r in records), default=TEN)
-    if fewest >= TEN:
-        return {}
-    text = f"collapsed: joint samples show {fewest:.0f} of the {TEN} digits, and agree the more easily"
-    return {"test/unconditional/coherence": text}
+    """Geometric mean over both tasks of Fréchet distance over coherence on held-out triples."""
+    return digit_score(record, TASKS)
 
 
 def shared_notes(spec: RunSpec) -> list[str]:
@@ -151,7 +125,7 @@ def _compared(results: Results, alike: str, sweep: str) -> list[Table]:
         sweep=sweep,
         planned=partial(weights_runs, alike=alike),
         score=score,
-        bound=BOUND,
+        bound=NLL_BOUND,
         shared=shared_notes,
         origin="are a start that no sweep has chosen",
         caveats=collapsed,

@@ -226,7 +226,7 @@ def test_sigterm_saves_and_a_key_goes_on(tmp_path: Path, toy_paper: None) -> Non
     child.send_signal(signal.SIGTERM)
     _, error = child.communicate(timeout=300)
     assert child.returncode == 75
-    assert error == f"repro: stopped by SIGTERM: {spec.label}; the same command continues\n"
+    assert error.splitlines()[-1] == f"repro: stopped by SIGTERM: {spec.label}; the same command continues"
     assert states([spec], store)[0].state == "stopped"
     before = load_checkpoint(store.directory(spec) / "checkpoint.safetensors", spec.key)
     assert before.epoch >= 2

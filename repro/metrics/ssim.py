@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from repro.metrics.arguments import check_tensors
 
@@ -91,8 +91,6 @@ def structural_similarity(
         Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004; GMRF MCVAE,
         Table II; errata, "SSIM .993 to .995".
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     if reading not in DATA_RANGES:
         raise ValueError(f"unknown SSIM reading {reading!r}; one of {', '.join(DATA_RANGES)}")
     if border not in BORDERS:
@@ -109,22 +107,38 @@ def structural_similarity(
     for side, images in (("generated", generated), ("true", true)):
         if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
             raise ValueError(f"{side} images need floating-point values in [0, 1], got others or {images.dtype}")
-    values, margin = [], WINDOW // 2
+    values, length = [], DATA_RANGES[reading]
     for x, y in zip(generated.detach().split(batch_size), true.detach().split(batch_size), strict=True):
         # Variances are differences of moments. Those of a flat image are rounding alone, which in single precision
         # moves the similarity of two nearly equal greys by 3e-3, and that of images with flat parts in the fourth
         # decimal.
-        dtype = torch.float64
-        # Versions of torchmetrics differ in which pixels they average over, so that is done here.
-        _, full = structural_similarity_index_measure(
-            x.to(dtype),
-            y.to(x.device, dtype),
-            sigma=SIGMA,
-            data_range=DATA_RANGES[reading],
-            reduction="none",
-            return_full_image=True,
-        )
-        if border == "valid":
-            full = full[..., margin : full.shape[-2] - margin, margin : full.shape[-1] - margin]
+        full = _similarity_map(x.to(torch.float64), y.to(x.device, torch.float64), length, border)
         values.append(full.mean((1, 2, 3)).clamp(max=1.0).cpu())
     return Similarity(torch.cat(values), reading, border)
+
+
+def _window(size: int, like: Tensor) -> Tensor:
+    """The matrix whose product with ``size`` pixels gives their Gaussian means where the window lies within them."""
+    offsets = torch.arange(WINDOW, dtype=like.dtype, device=like.device) - WINDOW // 2
+    weights = (-((offsets / SIGMA) ** 2) / 2).exp()
+    rows = torch.zeros(size - WINDOW + 1, size, dtype=like.dtype, device=like.device)
+    for k, weight in enumerate(weights / weights.sum()):
+        rows.diagonal(k).fill_(weight)
+    return rows
+
+
+def _similarity_map(x: Tensor, y: Tensor, length: float, border: str) -> Tensor:
+    """The similarity at every pixel that is averaged over, ``(N, C, H', W')``."""
+    if border == "reflect":
+        margins = 4 * (WINDOW // 2,)
+        x, y = (nn.functional.pad(v, margins, mode="reflect") for v in (x, y))
+    down, across = _window(x.shape[-2], x), _window(x.shape[-1], x).T  # the window is a product of the two
+
+    def local(v: Tensor) -> Tensor:
+        return down @ v @ across
+
+    mean_x, mean_y = local(x), local(y)
+    variances = (local(x * x) - mean_x**2).clamp(min=0) + (local(y * y) - mean_y**2).clamp(min=0)
+    covariance = local(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * length) ** 2, (0.03 * length) ** 2
+    return (2 * mean_x * mean_y + c1) * (2 * covariance + c2) / ((mean_x**2 + mean_y**2 + c1) * (variances + c2))

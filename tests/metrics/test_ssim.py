@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from repro.metrics.ssim import DATA_RANGES, structural_similarity
 
@@ -50,6 +51,17 @@ def test_values_are_those_of_the_definition(shape: tuple[int, int, int], reading
     assert result.num_pairs == 3
     single = structural_similarity(x.float(), y.float(), reading=reading)
     assert single.values.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("border", "reading"), [("valid", "unit"), ("reflect", "unit"), ("valid", "byte")])
+def test_values_are_those_of_torchmetrics(border: str, reading: str) -> None:
+    x, y = noise(6, 0), noise(6, 1)
+    x, y = torch.cat([x, y]), torch.cat([(x + y) / 2, x])
+    options = {"sigma": 1.5, "data_range": DATA_RANGES[reading], "reduction": "none", "return_full_image": True}
+    _, full = structural_similarity_index_measure(x.double(), y.double(), **options)
+    full = full[..., 5:-5, 5:-5] if border == "valid" else full
+    ours = structural_similarity(x, y, reading=reading, border=border).values
+    assert ours.numpy() == pytest.approx(full.mean((1, 2, 3)).numpy(), abs=1e-12)
 
 
 def test_values_are_those_of_scikit_image() -> None:

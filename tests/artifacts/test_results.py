@@ -211,7 +211,8 @@ def test_smoke_has_no_verdict(smoke: Smoke, capsys: Capture) -> None:
         ([*SHOW, "--csv", "--json"], "argument --json: not allowed with argument --csv"),
         (["show", "gmrf-fig2", "--csv"], "gmrf_mcvae/fig2 is a figure; --csv writes tables"),
         (["show", "gmrf-fig1"], "gmrf_mcvae/fig1 is a drawing of the method, not computed"),
-        (["show", "gmrf-table2"], "recorded in quick: `repro show gmrf-table2 --profile quick`"),
+        (["show", "gmrf-table2"], "recorded in overnight: `repro show gmrf-table2 --profile overnight`"),
+        (["show", "gmrf-table3"], "recorded in quick: `repro show gmrf-table3 --profile quick`"),
         (["record", "gmrf-table1", "--profile", "smoke"], "nothing of the smoke profile is recorded"),
     ],
 )

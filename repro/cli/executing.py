@@ -6,8 +6,8 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -192,6 +192,18 @@ def _spec_of_key(key: str, store: Any, options: argparse.Namespace) -> RunSpec:
     )
 
 
+@contextmanager
+def _told(spec: RunSpec) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Shows how far one run is, and that it is recorded if nothing is raised; takes its epochs' entries."""
+    progress = Progress([spec], lambda spec: a.estimate([spec], 1)[0])
+    progress.began(spec)
+    try:
+        yield partial(progress.epoch, spec)
+        progress.finished(spec, None)
+    finally:
+        progress.close()
+
+
 def run_key(options: argparse.Namespace) -> None:
     """Executes one run by its key, alone or as one of the processes that torchrun started; or says what it would take.
 
@@ -216,7 +228,6 @@ def run_key(options: argparse.Namespace) -> None:
     if options.force:
         store.discard(spec)
     device, reason = default_device(options.device), ""
-    progress = Progress([spec], lambda spec: a.estimate([spec], 1)[0])
     with StopRequest(options.max_minutes) as stop:
         try:
             if options.processes > 1:
@@ -226,13 +237,9 @@ def run_key(options: argparse.Namespace) -> None:
             with joined(device, options.shards) as (own, parallel):
                 if device == "cpu":
                     torch.set_num_threads(1)
-                first = parallel.rank == 0  # of several processes one tells
-                on_epoch = partial(progress.epoch, spec) if first else None
-                if first:
-                    progress.began(spec)
-                execute(spec, store, device=own, stop=stop, parallel=parallel, on_epoch=on_epoch)
-                if first:
-                    progress.finished(spec, None)
+                told = _told(spec) if parallel.rank == 0 else nullcontext()  # of several processes one tells
+                with told as on_epoch:
+                    execute(spec, store, device=own, stop=stop, parallel=parallel, on_epoch=on_epoch)
         except TrainingStopped:
             raise StoppedError(f"stopped {stop.reason}: {spec.label}; the same command continues") from None
         except EXPECTED_ERRORS as error:
@@ -241,7 +248,5 @@ def run_key(options: argparse.Namespace) -> None:
                 note_failure(spec, store, reason)
             if isinstance(error, FINAL_ERRORS):
                 raise
-        finally:
-            progress.close()
     if reason:
         raise RunError(f"{spec.label}: {reason}")

@@ -226,7 +226,9 @@ def test_sigterm_saves_and_a_key_goes_on(tmp_path: Path, toy_paper: None) -> Non
     child.send_signal(signal.SIGTERM)
     _, error = child.communicate(timeout=300)
     assert child.returncode == 75
-    assert error.splitlines()[-1] == f"repro: stopped by SIGTERM: {spec.label}; the same command continues"
+    *told, last = error.splitlines()
+    assert last == f"repro: stopped by SIGTERM: {spec.label}; the same command continues"
+    assert all(" of the work, " in line or line.strip().startswith(f"{spec.label}: ") for line in told)
     assert states([spec], store)[0].state == "stopped"
     before = load_checkpoint(store.directory(spec) / "checkpoint.safetensors", spec.key)
     assert before.epoch >= 2

@@ -286,18 +286,20 @@ def sweep_table(
             cells[f"{w:g}"] = Cell(None, [found[w]]) if w in found else Cell(None, (), reason)
         rows.append(Row(LABELS[m], cells))
     used = chosen_weights(dataset)
-    agree = "agrees" if chosen == dict(used) else "DISAGREES"
+    agree = "agrees" if all(used[m] == w for m, w in chosen.items()) else "DISAGREES"
+    said = f"{', '.join(f'{LABELS[m]} {w:g}' for m, w in chosen.items())}; this {agree} with the package's paper.toml"
     edge = [LABELS[m] for m, w in chosen.items() if w in (tried[m][0], tried[m][-1])]
     notes: list[str] = [
-        Claim(
-            f"{what}, seed 0. Chosen: {', '.join(f'{LABELS[m]} {w:g}' for m, w in chosen.items()) or 'none yet'}; this "
-            f"{agree} with the package's paper.toml. No test data enters."
-        ),
+        Claim(f"{what}, seed 0. Chosen: {said if chosen else 'none yet'}. No test data enters."),
         "The weight is beta; of ALMRF's penalty, and of the latents' norm in regularised autoencoders "
         f"({', '.join(LABELS[m] for m in SCORE if m in REGULARISED)}).",
     ]
     if edge:
         notes.append(f"At an edge of what was tried: {', '.join(edge)}.")
+    if rest := [LABELS[m] for m in scores if m not in chosen]:
+        notes.append(
+            f"Nothing is chosen before all weights of a method have been run; some are not of {', '.join(rest)}."
+        )
     return Table(
         caption, provenance(records), [Column(f"{w:g}", f"{w:g}", decimals=decimals) for w in every], rows, notes=notes
     )

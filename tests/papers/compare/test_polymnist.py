@@ -228,6 +228,25 @@ def test_the_sweep_chooses_the_weight_of_the_lowest_score() -> None:
     assert not [n for n in table.notes if "At an edge" in str(n)]
 
 
+def test_a_sweep_is_shown_as_its_runs_come_and_chooses_of_whole_methods_alone() -> None:
+    def record(spec: RunSpec) -> Record | None:
+        tried = weights(spec.method, POLYMNIST)
+        rows = tried if spec.method == "mmvae" else tried[:1] if spec.method == "mvae" else ()
+        return swept(spec, 0.5, 0.5, 10.0 + weight_of(spec)) if weight_of(spec) in rows else None
+
+    table = polymnist_sweep(results_of(f"{NAME}-sweep", "quick", record))
+    (chosen,) = (str(n) for n in table.notes if "Chosen:" in str(n))
+    assert f"Chosen: MMVAE {min(weights('mmvae', POLYMNIST)):g}; this DISAGREES with" in chosen
+    (rest,) = (str(n) for n in table.notes if "some are not of" in str(n))
+    assert "GMRF MCVAE" in rest
+    assert ", MVAE," in rest
+    assert ", MMVAE," not in rest
+    cells = {row.label: row.cells for row in table.rows}
+    first, second = (f"{w:g}" for w in weights("mvae", POLYMNIST)[:2])
+    assert cells["MVAE"][first].n == 1
+    assert cells["MVAE"][second].reason == cells["GMRF MCVAE"][first].reason == "not run"
+
+
 # The smoke profile, end to end
 
 

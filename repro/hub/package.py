@@ -20,7 +20,7 @@ from repro.hub.config import FILES, PICTURE, Config, parse_config
 from repro.hub.load import build, load_weights
 from repro.hub.manifest import Entry, read_manifest, write_manifest
 from repro.hub.picture import samples_picture
-from repro.hub.registry import SHIPMENTS, Shipment, models
+from repro.hub.registry import SHIPMENTS, Shipment, best_run, models
 from repro.hub.rounding import rounded
 from repro.records import Record
 from repro.weights.folder import package_folder
@@ -127,7 +127,7 @@ def contents_of(
         RunError: As :func:`ship`.
     """
     model, figures = models()[name], figures or figures_root()
-    record = sound_record(model.spec(), store)
+    record = sound_record(best_run(model, store), store)
     committed = _committed(record, model.headline, figures)
     if committed.get("weights") == "same":  # a training that was repeated bit for bit: the record is the committed one
         record = read_record(record_path(record.spec, figures), record.spec) or record

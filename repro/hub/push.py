@@ -20,7 +20,7 @@ from repro.errors import HubError, RunError
 from repro.hub.card import check_card, collection_card, model_card
 from repro.hub.manifest import Entry, manifest_path, packaged_files, read_manifest, write_manifest
 from repro.hub.package import contents_of, new_entry
-from repro.hub.registry import Model, find_entry, models
+from repro.hub.registry import Model, best_run, find_entry, models
 from repro.records import Record
 from repro.weights.endpoint import endpoint, one_line
 from repro.weights.folder import check_repo, package_folder
@@ -65,7 +65,7 @@ def collect(names: Sequence[str], store: RunStore, figures: Path | None = None) 
         model = models()[name]
         if (package_folder() / name / "weights.safetensors").is_file():
             found.append(_packaged(model))
-        elif names or (not model.block and store.record(model.spec()) is not None):
+        elif names or (not model.block and store.record(best_run(model, store)) is not None):
             if model.block:
                 raise RunError(f"{name} does not lie in the package; `repro weights ship {name}` puts it there")
             contents, entry = contents_of(name, store, figures)

@@ -14,7 +14,7 @@ from typing import Any
 from repro.artifacts.inventory import artifacts, find
 from repro.artifacts.render import plan, record_path
 from repro.datasets.card import load_card
-from repro.engine.store import figures_root
+from repro.engine.store import RunStore, figures_root
 from repro.errors import NotOfferedError, RunError, UsageError
 from repro.hub.config import Config
 from repro.hub.manifest import Entry, entries
@@ -28,6 +28,7 @@ __all__ = [
     "Model",
     "Shipment",
     "absence",
+    "best_run",
     "block_config",
     "card_modalities",
     "find_entry",
@@ -103,6 +104,7 @@ class Model:
         columns: Metric name to the column of that table.
         block: Whether it is a building block, whose file inside the package the layers below read.
         half_megabytes: Profile to the size of its weights in half precision, where that is more than ships.
+        offered: The runs of its row, the best profile first; none for a building block.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Model:
     columns: Mapping[str, str] = field(default_factory=dict)
     block: bool = False
     half_megabytes: Mapping[str, float] = field(default_factory=dict)
+    offered: Callable[[], tuple[RunSpec, ...]] = tuple
 
     @property
     def headline(self) -> str:
@@ -194,18 +197,22 @@ def _encoded(spec: RunSpec) -> Config:
 
 
 def _row(name: str, artifact: str, label: str) -> RunSpec:
-    """The run of a table's row with the first seed: of the best profile that is recorded, that ships, or is offered.
+    """The run of a table's row with the first seed: the published one, else the best recorded, else the best offered.
 
     Raises:
         RunError: If no profile has the row.
     """
-    entry = entries().get(name)
-    return _best(artifact, label, figures_root(), "" if entry is None else entry.record)
+    offered, entry = _offered(artifact, label), entries().get(name)
+    published = [spec for spec in offered if entry is not None and spec.key == entry.record]
+    recorded = (spec for spec in offered if record_path(spec, figures_root()).is_file())
+    # A better run may be recorded before its weights ship: those that do stay what they are.
+    return published[0] if published else next(recorded, offered[0])
 
 
 @cache
-def _best(artifact: str, label: str, figures: Path, shipped: str) -> RunSpec:
-    offered = []
+def _offered(artifact: str, label: str) -> tuple[RunSpec, ...]:
+    """The runs of a table's row with the first seed, the best profile first."""
+    offered: list[RunSpec] = []
     for profile in PROFILES:
         try:
             rows = plan(find(artifact), profile, 1)
@@ -214,9 +221,19 @@ def _best(artifact: str, label: str, figures: Path, shipped: str) -> RunSpec:
         offered += rows.get(label, [])[:1]
     if not offered:
         raise RunError(f"{artifact} has no row {label!r}")
-    recorded = [spec for spec in offered if record_path(spec, figures).is_file()]
-    # An installed package has no records of its tables, only those of the weights in it.
-    return next(iter(recorded or [spec for spec in offered if spec.key == shipped] or offered))
+    return tuple(offered)
+
+
+def best_run(model: Model, store: RunStore) -> RunSpec:
+    """The run that is packed of a model: the best that is trained, no worse than the published one.
+
+    Arguments:
+        model: The model.
+        store: Where run directories lie.
+    """
+    published = model.spec()
+    better = model.offered()[: model.offered().index(published)] if published in model.offered() else ()
+    return next((spec for spec in better if store.record(spec) is not None), published)
 
 
 def _tables() -> list[Model]:
@@ -238,6 +255,7 @@ def _tables() -> list[Model]:
                     title,
                     table.get("columns", {}),
                     half_megabytes=dict([table["megabytes"][suffix]] if suffix in table.get("megabytes", {}) else []),
+                    offered=partial(_offered, artifact, label),
                 )
             )
     return found

@@ -14,8 +14,9 @@ from safetensors.torch import load, save_file
 from repro.datasets.card import load_card
 from repro.engine.store import RunStore, file_sha256
 from repro.errors import RunError
+from repro.hub.manifest import entries
 from repro.hub.package import ship
-from repro.hub.registry import SHIPMENTS
+from repro.hub.registry import SHIPMENTS, best_run, models
 from repro.papers.pretrained.digits.experiment import CLASSIFIERS, classifier_spec
 from repro.records import Metric, Record, RunSpec
 from repro.weights import shipped
@@ -107,6 +108,23 @@ def test_unknown_names(package: Path, tmp_path: Path) -> None:
         shipped.load_tensors("x")
     with pytest.raises(ValueError, match="unknown weights 'x'; one of vaegan-decoder"):
         ship("x", RunStore(tmp_path), package)
+
+
+def test_a_better_run_is_packed_once_trained_and_until_then_what_ships_stays(tmp_path: Path) -> None:
+    model, store = models()["covae/correlated_mnist-mvae"], RunStore(tmp_path / "runs")
+    paper, overnight, quick = model.offered()
+    assert [s.profile for s in (paper, overnight, quick)] == ["paper", "overnight", "quick"]
+    published = replace(model, spec=lambda: overnight)
+    assert best_run(published, store) == overnight
+    recorded(store, quick)
+    assert best_run(published, store) == overnight
+    recorded(store, paper)
+    assert best_run(published, store) == paper
+
+
+@pytest.mark.parametrize("name", [n for n in entries() if "/" in n])
+def test_the_published_run_is_the_shipped_one_whatever_else_is_recorded(name: str) -> None:
+    assert models()[name].spec().key == entries()[name].record
 
 
 def test_what_is_not_sound_does_not_ship(package: Path, tmp_path: Path) -> None:

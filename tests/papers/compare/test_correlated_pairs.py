@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from repro.artifacts.claims import assess, claims
 from repro.artifacts.inventory import find
 from repro.artifacts.render import plan, unique
-from repro.cli.main import main
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.datasets.correlated_mnist import gaussians
 from repro.engine.execute import execute
@@ -38,12 +37,12 @@ from repro.papers.compare.rows import epochs_in_all, weight_of
 from repro.papers.covae.correlated_mnist.experiment import CorrelatedMNIST, image_spec
 from repro.papers.covae.evaluation import likelihood_metrics
 from repro.papers.covae.settings import METHODS
-from repro.records import Metric, Record, RecordError, RunSpec
+from repro.records import Record, RecordError, RunSpec
+from tests.support.compared import MadeUp, named_by, own_row, run_smoke, smoke_records
 from tests.support.experiments import build_model, results_of
 
 SPECS = {m: ModalitySpec((1, 28, 28), "image", (0.0, 1.0)) for m in ("m0", "m1")}
 RHO, DIM = 0.8, 10
-PLACE = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "a machine", "versions": {"torch": "2"}}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -246,18 +245,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def run(root: Path, *words: str) -> int:
-    command = ["run", "compare-correlated-pairs", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
-    return main([*command, "--runs", str(root / "runs"), "--results", str(root / "results"), *words])
-
-
 @pytest.fixture(scope="module")
 def smoke(root: Path) -> dict[str, Record]:
     """The records of all fourteen."""
-    assert run(root) == 0
-    store = RunStore(root / "runs")
-    found = {s.method: store.record(s) for s in unique(plan(find("compare/correlated-pairs"), "smoke"))}
-    return {m: r for m, r in found.items() if r is not None}
+    assert run_smoke("compare/correlated-pairs", root) == 0
+    return smoke_records("compare/correlated-pairs", root)
 
 
 def test_records_have_what_the_table_shows(smoke: dict[str, Record]) -> None:
@@ -315,37 +307,18 @@ def test_a_readers_method_stands_under_the_table(
     root: Path, smoke: dict[str, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["new", "method", "mine"]) == 0
-    assert run(root, "--method", "mine=mine.py:build") == 0
-    text = (root / "results" / "own" / "mine" / "compare" / "smoke" / "correlated-pairs.md").read_text()
-    line = next(x for x in text.splitlines() if x.startswith("| mine") and "| obtained |" in x)
-    cells = [c.strip() for c in line.split("| obtained |")[1].strip(" |").split("|")]
-    assert len(cells) == len(HEADINGS)
-    named = dict(zip(HEADINGS, cells, strict=True))
-    assert not named["test/energy/given-one"].startswith("—")
+    assert not own_row("compare/correlated-pairs", root, HEADINGS)["test/energy/given-one"].startswith("—")
 
 
 # Made-up records
 
 
-@dataclasses.dataclass(frozen=True)
-class MadeUp:
-    """Records of all runs of a profile, CoVAE's values so many times those of the others."""
-
-    profile: str
-    covae: float
-
-    def record(self, spec: RunSpec) -> Record | None:
-        if spec.profile != self.profile or spec.params["evaluation"]["split"] != "test":
-            return None
-        value = (0.5 + 0.001 * spec.seed) * (self.covae if spec.method == "covae" else 1.0)
-        names = {*HEADINGS, *(name for floor in FLOORS.values() for name in floor.values())}
-        metrics = [Metric(name, value, "1", 100, "as the test says") for name in sorted(names)]
-        return Record(spec, metrics, PLACE, {}, "0" * 64, 1.0, 1.0, [])
+def made_up(profile: str, covae: float) -> MadeUp:
+    return MadeUp(profile, named_by(HEADINGS, FLOORS), covae, "covae")
 
 
 def test_a_table_a_correlation_and_one_of_what_runs_take() -> None:
-    lookup = MadeUp("quick", 0.9)
+    lookup = made_up("quick", 0.9)
     tables = pairs(results_of("compare/correlated-pairs", "quick", lookup.record))
     captions = ["All models on pairs of correlated MNIST" + x for x in (", ρ = 0.3", ", ρ = 0.6", ", ρ = 0.9")]
     assert [t.caption for t in tables] == [*captions, f"{captions[0][:-9]}: what they take"]
@@ -370,7 +343,7 @@ def test_a_likelihood_that_is_not_finite_is_left_out_and_said() -> None:
     assert likelihood_metrics(Narrow(RHO), batch, 2, "cpu", 0, finite=True) == []
     with pytest.raises(RecordError, match="'test/nll/joint' is nan, not a finite number"):
         likelihood_metrics(Narrow(RHO), batch, 2, "cpu", 0)
-    lookup = MadeUp("quick", 0.9)
+    lookup = made_up("quick", 0.9)
     whole = results_of("compare/correlated-pairs", "quick", lookup.record)
 
     def without(spec: RunSpec) -> Record | None:
@@ -389,8 +362,8 @@ def test_claims_follow_from_records(covae: float, verdict: str) -> None:
     stated = [c for c in claims("compare") if c.artifact == "compare/correlated-pairs"]
     assert [c.id for c in stated] == ["pairs-latents", "pairs-images", "pairs-conditional"]
     for c in stated:
-        assert assess(c, MadeUp("paper", covae)).verdict == verdict
-        found = assess(c, MadeUp("quick", covae))
+        assert assess(c, made_up("paper", covae)).verdict == verdict
+        found = assess(c, made_up("quick", covae))
         assert found.verdict == "inconclusive"
         assert "one seed" in found.reasons
-        assert assess(c, MadeUp("smoke", covae)).verdict == "not run"
+        assert assess(c, made_up("smoke", covae)).verdict == "not run"

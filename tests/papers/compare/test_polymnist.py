@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from repro.artifacts.claims import assess, claims
 from repro.artifacts.inventory import find
 from repro.artifacts.render import plan, unique
-from repro.cli.main import main
 from repro.datasets import Dataset, load_dataset
 from repro.engine.execute import execute
 from repro.engine.store import RunStore
-from repro.model import Loss, MultimodalModel, Stage
+from repro.model import MultimodalModel
 from repro.networks.construction import construction_of
 from repro.papers import experiment_of
 from repro.papers.compare.alike import private_latents
@@ -34,12 +31,12 @@ from repro.papers.compare.rows import epochs_in_all, weight_of
 from repro.papers.sbm_vae.building import first_modalities
 from repro.papers.sbm_vae.polymnist.experiment import ExtendedPolyMNIST
 from repro.papers.sbm_vae.settings import sbm_spec
-from repro.records import Metric, Record, RunSpec
+from repro.records import Record, RunSpec
+from tests.support.compared import Copies, MadeUp, made_record, named_by, own_row, run_smoke, smoke_records
 from tests.support.experiments import build_model, results_of
 
 NAME = "compare/polymnist"
 TASKS = ("unconditional", "given-one", "given-rest")
-PLACE = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "a machine", "versions": {"torch": "2"}}
 
 
 # What is run
@@ -125,29 +122,6 @@ def test_all_have_the_same_encoders_and_decoders_and_can_be_built_again(method: 
 # Measures
 
 
-class Copies(MultimodalModel):
-    """Knows the test split: joint samples are its points, and given some modalities it finds the point of those."""
-
-    def __init__(self, points: Mapping[str, Tensor], specs: Mapping, shift: int = 0) -> None:
-        super().__init__(specs)
-        self.points, self.shift = points, shift
-
-    def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
-        raise NotImplementedError
-
-    def _generate(
-        self,
-        num_samples: int,
-        *,
-        given: Mapping[str, Tensor] | None,
-        generator: torch.Generator | None,
-        sample_likelihood: bool,
-    ) -> dict[str, Tensor]:
-        """With a shift, what is not given is another point's."""
-        found = {m: x if m in (given or {"m0": x}) else x.roll(self.shift, 0) for m, x in self.points.items()}
-        return found if given is None else {m: x[None] for m, x in found.items()}
-
-
 @pytest.fixture(scope="module")
 def points() -> dict[str, Dataset]:
     """Splits of test points alone, which are the soonest made."""
@@ -202,8 +176,7 @@ def swept(spec: RunSpec, coherence: float, conditional: float, distance: float, 
     values = {f"{task}/coherence": conditional for task in TASKS}
     values |= {"unconditional/coherence": coherence, "unconditional/digits": digits}
     values |= {f"{task}/frechet/classifier/mean": distance for task in TASKS}
-    metrics = [Metric(f"validation/{k}", v, "1", 100, "made up") for k, v in values.items()]
-    return Record(spec, metrics, PLACE, {}, "0" * 64, 1.0, 1.0, [])
+    return made_record(spec, {f"validation/{k}": v for k, v in values.items()})
 
 
 def test_the_score_is_distance_over_coherence_and_a_collapse_has_none() -> None:
@@ -250,11 +223,6 @@ def test_a_sweep_is_shown_as_its_runs_come_and_chooses_of_whole_methods_alone() 
 # The smoke profile, end to end
 
 
-def run(root: Path, *words: str) -> int:
-    command = ["run", "compare-polymnist", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
-    return main([*command, "--runs", str(root / "runs"), "--results", str(root / "results"), *words])
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("polymnist")
@@ -263,10 +231,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def smoke(root: Path) -> dict[str, Record]:
     """The records of all fourteen."""
-    assert run(root) == 0
-    store = RunStore(root / "runs")
-    found = {s.method: store.record(s) for s in unique(plan(find(NAME), "smoke"))}
-    return {m: r for m, r in found.items() if r is not None}
+    assert run_smoke(NAME, root) == 0
+    return smoke_records(NAME, root)
 
 
 @pytest.mark.slow
@@ -312,41 +278,20 @@ def test_a_readers_method_stands_under_the_table(
     root: Path, smoke: dict[str, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["new", "method", "mine"]) == 0
-    assert run(root, "--method", "mine=mine.py:build") == 0
-    text = (root / "results" / "own" / "mine" / "compare" / "smoke" / "polymnist.md").read_text()
-    line = next(x for x in text.splitlines() if x.startswith("| mine") and "| obtained |" in x)
-    cells = [c.strip() for c in line.split("| obtained |")[1].strip(" |").split("|")]
-    named = dict(zip(HEADINGS, cells, strict=True))
-    assert not named["test/given-one/coherence"].startswith("—")
+    assert not own_row(NAME, root, HEADINGS)["test/given-one/coherence"].startswith("—")
 
 
 # Made-up records
 
 
-@dataclasses.dataclass(frozen=True)
-class MadeUp:
-    """Records of all runs of a profile: one method's values are so many times those of the others."""
-
-    profile: str
-    factor: float = 1.0
-    method: str = "gmrf_mcvae"
-    collapsed: str = ""
-
-    def record(self, spec: RunSpec) -> Record | None:
-        if spec.profile != self.profile or spec.params["evaluation"]["split"] != "test":
-            return None
-        value = (0.5 + 0.001 * spec.seed) * (self.factor if spec.method == self.method else 1.0)
-        values = dict.fromkeys({*HEADINGS, *(name for floor in FLOORS.values() for name in floor.values())}, value)
-        values["test/unconditional/digits"] = 3 if spec.method == self.collapsed else 10
-        values["test/reconstruction/accuracy"] = 0.99
-        values |= {"test/unconditional/r_hat": 1.0} if spec.method == "nnmrf" else {}
-        metrics = [Metric(name, v, "1", 100, "as the test says") for name, v in sorted(values.items())]
-        return Record(spec, metrics, PLACE, {}, "0" * 64, 1.0, 1.0, [])
+def made_up(profile: str, factor: float = 1.0, method: str = "gmrf_mcvae", collapsed: str = "") -> MadeUp:
+    return MadeUp(
+        profile, named_by(HEADINGS, FLOORS), factor, method, {"test/reconstruction/accuracy": 0.99}, collapsed
+    )
 
 
 def test_joint_coherence_of_a_collapse_is_shown_and_takes_no_part() -> None:
-    made = MadeUp("overnight", 1.5, "mvae", collapsed="mvae")
+    made = made_up("overnight", 1.5, "mvae", collapsed="mvae")
     first, costs = polymnist(results_of(NAME, made.profile, made.record))
     assert first.caption == "All models on PolyMNIST of three modalities"
     assert costs.caption == f"{first.caption}: what they take"
@@ -364,9 +309,9 @@ def test_claims_follow_from_records(factor: float, verdict: str) -> None:
     coherence, distance = (c for c in claims("compare") if c.artifact == NAME)
     assert coherence.id.endswith("-conditional")
     assert distance.id.endswith("-score")
-    assert assess(coherence, MadeUp("paper", factor)).verdict == verdict
-    assert assess(distance, MadeUp("paper", 1 / factor, "sbm_vae")).verdict == verdict
-    found = assess(coherence, MadeUp("quick", factor))
+    assert assess(coherence, made_up("paper", factor)).verdict == verdict
+    assert assess(distance, made_up("paper", 1 / factor, "sbm_vae")).verdict == verdict
+    found = assess(coherence, made_up("quick", factor))
     assert found.verdict == "inconclusive"
     assert "one seed" in found.reasons
-    assert assess(coherence, MadeUp("smoke", factor)).verdict == "not run"
+    assert assess(coherence, made_up("smoke", factor)).verdict == "not run"

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from repro.artifacts.claims import assess, claims
 from repro.artifacts.inventory import find
 from repro.artifacts.render import plan, unique
-from repro.cli.main import main
 from repro.datasets import load_dataset
 from repro.engine.execute import execute
 from repro.engine.store import RunStore
 from repro.experiment import Results
-from repro.model import Loss, MultimodalModel, Stage
 from repro.networks.construction import construction_of
 from repro.papers import experiment_of
 from repro.papers.compare.methods import LABELS, REGULARISED, SCORE, VARIANTS, chosen_weights, weights
@@ -40,12 +36,12 @@ from repro.papers.compare.triples.tables import (
 from repro.papers.mrf_mvae.triples.experiment import Triples
 from repro.papers.mrf_mvae.triples.experiment import spec as mrf_spec
 from repro.papers.mrf_mvae.triples.readings import ALIKE
-from repro.records import Metric, Record, RunSpec
+from repro.records import Record, RunSpec
+from tests.support.compared import Copies, MadeUp, made_record, named_by, own_row, run_smoke, smoke_records
 from tests.support.experiments import build_model, results_of
 
 COMPARED, SWEPT = {"image": triples, "digit": digits}, {"image": triples_sweep, "digit": digits_sweep}
 NAMES = {"image": "compare/triples", "digit": "compare/digits"}
-PLACE = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "a machine", "versions": {"torch": "2"}}
 
 
 # What is run
@@ -120,29 +116,6 @@ def test_all_have_covaes_encoders_and_decoders_and_can_be_built_again(method: st
 # Measures
 
 
-class Copies(MultimodalModel):
-    """Knows the test split: joint samples are its triples, and given one modality it finds the triple of that image."""
-
-    def __init__(self, points: Mapping[str, Tensor], specs: Mapping, shift: int = 0) -> None:
-        super().__init__(specs)
-        self.points, self.shift = points, shift
-
-    def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
-        raise NotImplementedError
-
-    def _generate(
-        self,
-        num_samples: int,
-        *,
-        given: Mapping[str, Tensor] | None,
-        generator: torch.Generator | None,
-        sample_likelihood: bool,
-    ) -> dict[str, Tensor]:
-        """With a shift, what is not given is another triple's."""
-        found = {m: x if m in (given or {"m0": x}) else x.roll(self.shift, 0) for m, x in self.points.items()}
-        return found if given is None else {m: x[None] for m, x in found.items()}
-
-
 @pytest.mark.parametrize("alike", ALIKE)
 def test_the_test_split_itself_is_coherent_and_a_shuffled_one_at_its_share_of_equal_digits(alike: str) -> None:
     spec = triples_spec("sbm_rae", 0, "smoke", alike)
@@ -168,8 +141,7 @@ def swept(spec: RunSpec, coherence: float, conditional: float, distance: float, 
         "unconditional/digits": digits,
     }
     values |= {f"{task}/frechet/classifier/mean": distance for task in ("unconditional", "conditional")}
-    metrics = [Metric(f"validation/{k}", v, "1", 100, "made up") for k, v in values.items()]
-    return Record(spec, metrics, PLACE, {}, "0" * 64, 1.0, 1.0, [])
+    return made_record(spec, {f"validation/{k}": v for k, v in values.items()})
 
 
 def test_the_score_is_distance_over_coherence_and_a_collapse_has_none() -> None:
@@ -207,18 +179,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def run(root: Path, *words: str) -> int:
-    command = ["run", "compare-triples", "--profile", "smoke", "--executor", "inline", "--device", "cpu"]
-    return main([*command, "--runs", str(root / "runs"), "--results", str(root / "results"), *words])
-
-
 @pytest.fixture(scope="module")
 def smoke(root: Path) -> dict[str, Record]:
     """The records of all fourteen."""
-    assert run(root) == 0
-    store = RunStore(root / "runs")
-    found = {s.method: store.record(s) for s in unique(plan(find("compare/triples"), "smoke"))}
-    return {m: r for m, r in found.items() if r is not None}
+    assert run_smoke("compare/triples", root) == 0
+    return smoke_records("compare/triples", root)
 
 
 def test_records_have_what_the_table_shows(smoke: dict[str, Record]) -> None:
@@ -264,37 +229,16 @@ def test_a_readers_method_stands_under_the_table(
     root: Path, smoke: dict[str, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["new", "method", "mine"]) == 0
-    assert run(root, "--method", "mine=mine.py:build") == 0
-    text = (root / "results" / "own" / "mine" / "compare" / "smoke" / "triples.md").read_text()
-    line = next(x for x in text.splitlines() if x.startswith("| mine") and "| obtained |" in x)
-    cells = [c.strip() for c in line.split("| obtained |")[1].strip(" |").split("|")]
-    named = dict(zip(HEADINGS, cells, strict=True))
-    assert not named["test/conditional/coherence"].startswith("—")
+    assert not own_row("compare/triples", root, HEADINGS)["test/conditional/coherence"].startswith("—")
 
 
 # Made-up records
 
 
-@dataclasses.dataclass(frozen=True)
-class MadeUp:
-    """Records of all runs of a profile: one method's coherences are so many times those of the others."""
-
-    profile: str
-    factor: float = 1.0
-    method: str = "gmrf_mcvae"
-    collapsed: str = ""
-
-    def record(self, spec: RunSpec) -> Record | None:
-        if spec.profile != self.profile or spec.params["evaluation"]["split"] != "test":
-            return None
-        value = (0.5 + 0.001 * spec.seed) * (self.factor if spec.method == self.method else 1.0)
-        values = dict.fromkeys({*HEADINGS, *(name for floor in FLOORS.values() for name in floor.values())}, value)
-        values["test/unconditional/digits"] = 3 if spec.method == self.collapsed else 10
-        values["test/reconstruction/coherence"] = 0.99
-        values |= {"test/unconditional/r_hat": 1.0} if spec.method == "nnmrf" else {}
-        metrics = [Metric(name, v, "1", 100, "as the test says") for name, v in sorted(values.items())]
-        return Record(spec, metrics, PLACE, {}, "0" * 64, 1.0, 1.0, [])
+def made_up(profile: str, factor: float = 1.0, method: str = "gmrf_mcvae", collapsed: str = "") -> MadeUp:
+    return MadeUp(
+        profile, named_by(HEADINGS, FLOORS), factor, method, {"test/reconstruction/coherence": 0.99}, collapsed
+    )
 
 
 def tables(alike: str, made: MadeUp) -> list:
@@ -304,7 +248,7 @@ def tables(alike: str, made: MadeUp) -> list:
 
 @pytest.mark.parametrize("alike", ALIKE)
 def test_joint_coherence_of_a_collapse_is_shown_and_takes_no_part(alike: str) -> None:
-    first, costs = tables(alike, MadeUp("overnight", 1.5, "mvae", collapsed="mvae"))
+    first, costs = tables(alike, made_up("overnight", 1.5, "mvae", collapsed="mvae"))
     assert first.caption == f"All models on MNIST triples, of which the first two show {ALIKE[alike]}"
     assert costs.caption == f"{first.caption}: what they take"
     assert [r.label for r in first.rows] == list(LABELS.values())
@@ -322,9 +266,9 @@ def test_claims_follow_from_records(alike: str, factor: float, verdict: str) -> 
     coherence, distance = (c for c in claims("compare") if c.artifact == NAMES[alike])
     assert coherence.id.endswith("-conditional")
     assert distance.id.endswith("-score")
-    assert assess(coherence, MadeUp("paper", factor)).verdict == verdict
-    assert assess(distance, MadeUp("paper", 1 / factor, "sbm_vae")).verdict == verdict
-    found = assess(coherence, MadeUp("quick", factor))
+    assert assess(coherence, made_up("paper", factor)).verdict == verdict
+    assert assess(distance, made_up("paper", 1 / factor, "sbm_vae")).verdict == verdict
+    found = assess(coherence, made_up("quick", factor))
     assert found.verdict == "inconclusive"
     assert "one seed" in found.reasons
-    assert assess(coherence, MadeUp("smoke", factor)).verdict == "not run"
+    assert assess(coherence, made_up("smoke", factor)).verdict == "not run"

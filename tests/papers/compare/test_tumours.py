@@ -9,9 +9,6 @@ import pytest
 import torch
 
 from repro.artifacts.claims import claims
-from repro.artifacts.inventory import find
-from repro.artifacts.render import plan, unique
-from repro.cli.main import main
 from repro.datasets import card, load_dataset
 from repro.engine.execute import execute
 from repro.engine.store import RunStore
@@ -27,6 +24,7 @@ from repro.papers.compare.tumours.tables import HEADINGS, SCORED_BY, TARGETS, sc
 from repro.papers.covae.settings import METHODS
 from repro.records import Record
 from tests.support import miniatures
+from tests.support.compared import own_row, run_smoke, smoke_records
 from tests.support.experiments import build_model
 
 MODALITIES = ("mrna", "mirna")
@@ -182,19 +180,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     card.load_card.cache_clear()
 
 
-def run(root: Path, *words: str) -> int:
-    command = ["run", "compare-tumours", "--profile", "smoke", "--seeds", "1", "--executor", "inline"]
-    places = ["--runs", str(root / "runs"), "--results", str(root / "results")]
-    return main([*command, "--device", "cpu", *places, *words])
-
-
 @pytest.fixture(scope="module")
 def smoke(root: Path) -> dict[str, Record]:
     """The records of all fourteen."""
-    assert run(root) == 0
-    store = RunStore(root / "runs")
-    found = {s.method: store.record(s) for s in unique(plan(find("compare/tumours"), "smoke", 1))}
-    return {m: r for m, r in found.items() if r is not None}
+    assert run_smoke("compare/tumours", root, "--seeds", "1") == 0
+    return smoke_records("compare/tumours", root)
 
 
 def test_records_have_what_the_table_shows(smoke: dict[str, Record]) -> None:
@@ -261,11 +251,6 @@ def test_a_readers_method_stands_under_the_table(
     root: Path, smoke: dict[str, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["new", "method", "mine"]) == 0
-    assert run(root, "--method", "mine=mine.py:build") == 0
-    text = (root / "results" / "own" / "mine" / "compare" / "smoke" / "tumours.md").read_text()
-    line = next(x for x in text.splitlines() if x.startswith("| mine | obtained |"))
-    cells = [c.strip() for c in line.split("|")[3:-1]]
-    assert len(cells) == len(HEADINGS)
+    cells = list(own_row("compare/tumours", root, HEADINGS, "--seeds", "1").values())
     assert cells[0].startswith("—")  # no classes without means of latents
     assert not cells[5].startswith("—")

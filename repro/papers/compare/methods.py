@@ -84,13 +84,15 @@ TRIPLES, DIGITS = "mnist_triples", "mnist_triples_digit"
 # Of three coloured images it is of 7,056 values over backgrounds, whose variances sum to several times as much. SBM-VAE
 # has from 0.1 to 5 for itself and its five baselines (appendix A.2).
 POLYMNIST_WEIGHTS = (5.0, 1.0, 0.2, 0.04)
+# At 5 the encoders' variances overflow in MVAE's first epoch of the profile quick: it is tried a step lower.
+OWN_POLYMNIST_WEIGHTS = OWN_PAIR_WEIGHTS | {"mvae": (1.0, 0.2, 0.04, 0.008)}
 # Dataset to what is tried of all methods, and of those that have others; the generated data of eight values else.
 TRIED: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]] = {
     TUMOURS: (TUMOUR_WEIGHTS, OWN_TUMOUR_WEIGHTS),
     PAIRS: (PAIR_WEIGHTS, OWN_PAIR_WEIGHTS),
     TRIPLES: (PAIR_WEIGHTS, OWN_PAIR_WEIGHTS),
     DIGITS: (PAIR_WEIGHTS, OWN_PAIR_WEIGHTS),
-    POLYMNIST: (POLYMNIST_WEIGHTS, OWN_PAIR_WEIGHTS),
+    POLYMNIST: (POLYMNIST_WEIGHTS, OWN_POLYMNIST_WEIGHTS),
 }
 
 _PAPER = {

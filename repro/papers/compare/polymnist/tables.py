@@ -127,7 +127,7 @@ def polymnist(results: Results) -> list[Table]:
         score=score,
         bound=NLL_BOUND,
         shared=shared_notes,
-        origin="are a start that no sweep has chosen",
+        origin="are those that the sweep of the profile quick chose",
         caveats=collapsed,
     )
 

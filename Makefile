@@ -48,7 +48,7 @@ push-weights: $(STAMP) ## Models with their cards to the Hub: HF_REPO=user/name;
 	@test -n "$(HF_REPO)" || { echo "push-weights: name the repository, HF_REPO=user/name" >&2; exit 2; }
 	$(REPRO) weights push $(HF_REPO) $(ARGS)
 
-test: $(STAMP) ## The tests but the slow ones, in five minutes
+test: $(STAMP) ## The tests but the slow ones, in under ten minutes
 	$(VENV)/bin/python -m pytest -q -n auto -m "not slow" $(ARGS)
 
 test-all: $(STAMP) ## All tests: SLURM, real kills, faulty servers, long chains too

@@ -33,6 +33,9 @@ COUNTED = ("products", "convolutions", "bytes", "operations")
 # on CPUs of Intel and AMD, many of them busy otherwise), of which 66% then lie within a factor of
 # 1.5 and 89% within 2. Convolutions of few channels, as the reduced image networks have, are slowest for their size.
 FACTORS = {"products": 1.2, "convolutions": 1.86, "bytes": 1.37, "operations": 2.34}
+# How many times float32's rate convolutions of few channels come to in bfloat16, whatever is measured of 64 channels:
+# units for tiles of matrices, which are 4 times as fast there, find too little to fill them.
+MOST_BY_HALF = 2.0
 # What of a specification decides a step's operations besides the model's settings that are no real numbers.
 SHAPING = ("modalities", "components", "size")
 
@@ -146,9 +149,12 @@ def cost(spec: RunSpec) -> Cost | None:
 def training_seconds(found: Cost, machine: Speed) -> float:
     """Seconds of a run's training steps on one core of a machine."""
     half = found.reduced
+    convolutions = machine.convolutions
+    if half:
+        convolutions = min(machine.convolutions_bfloat16, MOST_BY_HALF * machine.convolutions)
     at_rates = {
         "products": found.products / (1e9 * (machine.products_bfloat16 if half else machine.products)),
-        "convolutions": found.convolutions / (1e9 * (machine.convolutions_bfloat16 if half else machine.convolutions)),
+        "convolutions": found.convolutions / (1e9 * convolutions),
         "bytes": found.bytes * (0.5 if half else 1.0) / (1e9 * machine.bandwidth),  # counted in float32
         "operations": found.operations * machine.operation,
     }

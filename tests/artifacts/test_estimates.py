@@ -98,6 +98,16 @@ def test_a_slower_machine_takes_longer_by_what_it_is_slower_at() -> None:
     assert expected(spec, half)[0] == pytest.approx(2 * expected(spec, REFERENCE)[0])
 
 
+def test_narrow_convolutions_gain_no_more_than_twice_by_half_precision() -> None:
+    """Units for tiles multiply four times as fast in bfloat16; networks of few channels do not see it."""
+    spec = next(s for s in _runs("gmrf_mcvae/table2", "overnight") if precision_of(s) == "bfloat16")
+    found = cost(spec)
+    assert found is not None
+    tiles = replace(REFERENCE, convolutions_bfloat16=8 * REFERENCE.convolutions)
+    twice = replace(REFERENCE, convolutions_bfloat16=2 * REFERENCE.convolutions)
+    assert training_seconds(found, tiles) == training_seconds(found, twice) < training_seconds(found, REFERENCE)
+
+
 def test_records_took_what_is_estimated() -> None:
     """By the median over kinds of run; their machines were busy to unknown degrees, single runs vary threefold."""
     took: dict[str, list[float]] = {}

@@ -1,8 +1,9 @@
 """What a run takes, in operations and memory, and how long that takes on a machine whose speed was measured.
 
 A training step is counted once for each model (:mod:`repro.artifacts.counting`), without training anything: floating
-point operations of matrix products and of convolutions, bytes that all else moves, and operations, each of which costs
-some microseconds however small it is. A run is so many steps of so many samples. Its seconds on one core are
+point operations of matrix products and of convolutions (whose channels are computed in blocks of 16), bytes that all
+else moves, and operations, each of which costs some microseconds however small it is. A run is so many steps of so many
+samples. Its seconds on one core are
 
 .. math:: T = c_p \\frac{F_p}{r_p} + c_c \\frac{F_c}{r_c} + c_b \\frac{B}{b} + c_n N t + T_0 s
 
@@ -29,9 +30,9 @@ __all__ = ["Cost", "cost", "expected", "kind_of", "read_table", "training_second
 
 TABLE = Path(__file__).resolve().parent / "costs.json"
 COUNTED = ("products", "convolutions", "bytes", "operations")
-# How many times longer than at the measured rates: fitted to the committed records' training seconds (92 kinds of run
-# on CPUs of Intel and AMD, many of them busy otherwise), of which 66% then lie within a factor of
-# 1.5 and 89% within 2. Convolutions of few channels, as the reduced image networks have, are slowest for their size.
+# How many times longer than at the measured rates: fitted to the training seconds of 92 kinds of run on CPUs of Intel
+# and AMD. Of the committed records' 256 kinds, whose machines were often busy otherwise, 62% lie within a factor of 1.5
+# and 82% within 2. Convolutions of few channels, as the reduced image networks have, are slowest for their size.
 FACTORS = {"products": 1.2, "convolutions": 1.86, "bytes": 1.37, "operations": 2.34}
 # How many times float32's rate convolutions of few channels come to in bfloat16, whatever is measured of 64 channels:
 # units for tiles of matrices, which are 4 times as fast there, find too little to fill them.

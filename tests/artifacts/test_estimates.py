@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from repro.artifacts.inventory import artifacts, find
 from repro.artifacts.planning import all_runs
@@ -51,6 +53,22 @@ def test_products_of_a_step_are_those_of_the_networks() -> None:
     weights = {n: p.numel() for n, p in model.named_parameters() if p.ndim == 2}
     each = count_run(spec)["train"]["products"][1]
     assert 2 * 2 * sum(weights.values()) < each <= 2 * 3 * 2 * sum(weights.values())
+
+
+def test_channels_are_counted_in_blocks_of_sixteen() -> None:
+    """But those of images: layers from 3 to 8 and from 8 to 16 channels count as from 3 to 16 and from 16 to 16."""
+    from repro.artifacts.counting import CONVOLUTIONS
+
+    layers = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 16, 3, padding=1)]
+    x = torch.ones(2, 3, 5, 5)
+    with FlopCounterMode(display=False) as plain:
+        torch.nn.Sequential(*layers)(x).sum().backward()
+    with FlopCounterMode(display=False, custom_mapping=CONVOLUTIONS) as blocks:
+        torch.nn.Sequential(*layers)(x).sum().backward()
+    pixels = 2 * 25 * 9 * 2
+    first, second = 3 * 8 * pixels, 8 * 16 * pixels
+    assert plain.get_total_flops() == 2 * first + 3 * second
+    assert blocks.get_total_flops() == 2 * 2 * first + 2 * 3 * second
 
 
 def test_every_quick_run_of_the_plans_is_counted() -> None:
@@ -109,7 +127,7 @@ def test_narrow_convolutions_gain_no_more_than_twice_by_half_precision() -> None
 
 
 def test_records_took_what_is_estimated() -> None:
-    """By the median over kinds of run; their machines were busy to unknown degrees, single runs vary threefold."""
+    """By the median over kinds of run; their machines were busy to unknown degrees, which makes single runs longer."""
     took: dict[str, list[float]] = {}
     for path in RECORDS:
         record = Record.from_json(path.read_text())
@@ -120,7 +138,8 @@ def test_records_took_what_is_estimated() -> None:
     ratios = [statistics.median(values) for values in took.values()]
     assert len(ratios) > 40
     assert 1 / 1.5 < statistics.median(ratios) < 1.5
-    assert sum(0.5 < r < 2 for r in ratios) > 0.8 * len(ratios)
+    assert sum(0.5 < r < 2 for r in ratios) > 0.75 * len(ratios)
+    assert sum(r > 0.5 for r in ratios) > 0.95 * len(ratios)
 
 
 def test_an_unknown_model_takes_its_experiment_s_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 PROFILES = ("paper", "overnight", "quick")
+REDUCED = ("overnight", "quick")  # which have the same networks
 
 BLOCKS = {
     "vaegan-decoder": ("repro.networks.vaegan", "Decoder", "Decoder of the VAEGAN of correlated MNIST"),
@@ -240,7 +241,7 @@ def _tables() -> list[Model]:
     """The rows of models.toml."""
     found = []
     for key, table in tomllib.loads((files("repro.hub") / "models.toml").read_text(encoding="utf-8")).items():
-        artifact, name = table["artifact"], table.get("name", key)
+        artifact, name, larger = table["artifact"], table.get("name", key), table.get("megabytes", {})
         for suffix, (label, title) in table["rows"].items():
             full = f"{name}-{suffix}" if suffix else name
             found.append(
@@ -254,7 +255,7 @@ def _tables() -> list[Model]:
                     _plain if table.get("config") == "plain" else _encoded,
                     title,
                     table.get("columns", {}),
-                    half_megabytes=dict([table["megabytes"][suffix]] if suffix in table.get("megabytes", {}) else []),
+                    half_megabytes=dict.fromkeys(REDUCED, large) if (large := larger.get(suffix)) else {},
                     offered=partial(_offered, artifact, label),
                 )
             )

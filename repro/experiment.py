@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from repro.report.tables import Table
     from repro.training import TrainingSettings
 
-__all__ = ["Cost", "Experiment", "Rendering", "Results", "Rows", "artifact"]
+__all__ = ["Cost", "Experiment", "Rendering", "Results", "Rows", "artifact", "not_diverged"]
 
 Rows: TypeAlias = Mapping[str, Sequence[RunSpec]]  # row of a table, or curve of a figure, to its runs, one a seed
 Planner: TypeAlias = Callable[[str, int | None], Rows]  # profile, number of seeds (None for the profile's)
@@ -118,6 +118,11 @@ class Experiment(ABC):
         """Seconds on one core of the reference machine, and peak memory, from what was measured of its parts."""
 
 
+def not_diverged(spec: RunSpec) -> str:
+    """What results answer of a divergence where nothing is known of any."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Results:
     """The records that an artifact is made of, by row, and what was published.
@@ -131,6 +136,7 @@ class Results:
         stored: A run's figure samples; raises RunError if there are none.
         published: The published table of this artifact, empty where the paper prints none.
         rename: Label of a row to the label that the paper which repeats the artifact gives it.
+        diverged: Where and by what a run's training diverged, in one line; empty if it did not.
     """
 
     id: str
@@ -141,6 +147,7 @@ class Results:
     stored: Callable[[RunSpec], Mapping[str, ndarray]] = field(repr=False)
     published: Mapping[str, Any] = field(default_factory=dict, repr=False)
     rename: Mapping[str, str] = field(default_factory=dict)
+    diverged: Callable[[RunSpec], str] = field(default=not_diverged, repr=False)
 
     def record(self, spec: RunSpec) -> Record | None:
         """A run's record, None if there is none; of runs outside the artifact's rows too."""
@@ -162,6 +169,15 @@ class Results:
     def values(self, row: str, metric: str) -> list[float]:
         """A metric's value in each of a row's records that has it."""
         return [m.value for r in self.records(row) for m in r.metrics if m.name == metric]
+
+    def divergences(self) -> str:
+        """One sentence on the runs of all rows that diverged, which have no values; empty if none did."""
+        found: dict[RunSpec, str] = {}
+        for row, specs in self.runs.items():
+            found |= {s: f"{row}, seed {s.seed} ({why})" for s in specs if (why := self.diverged(s))}
+        if not found:
+            return ""
+        return f"Training diverged, so that there are no values: {'; '.join(found.values())}."
 
     def samples(self, row: str) -> Mapping[str, ndarray]:
         """The figure samples of a row's first run.

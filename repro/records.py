@@ -17,6 +17,7 @@ from repro.errors import NoProfileError, RecordError
 __all__ = [
     "PRECISIONS",
     "PROFILES",
+    "Divergence",
     "Metric",
     "Record",
     "RunSpec",
@@ -33,7 +34,7 @@ __all__ = [
 # on two cores; minutes; what tests run.
 PROFILES = ("paper", "overnight", "quick", "smoke")
 Settings = TypeVar("Settings")
-FORMAT = "repro-record/1"
+FORMAT, DIVERGENCE_FORMAT = "repro-record/1", "repro-divergence/1"
 
 
 def of_profile(settings: Mapping[str, Settings], profile: str) -> Settings:
@@ -88,6 +89,28 @@ def _plain(value: Any, where: str) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _checked(text: str, form: str, where: str) -> tuple[dict[str, Any], RunSpec]:
+    """A file's content without its digest, and its specification.
+
+    Raises:
+        RecordError: If the text is not of that format, its specification does not match its key, or its digest does
+            not match its content.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:
+        raise RecordError(f"{where}: not JSON ({error})") from None
+    if not isinstance(value, dict) or value.get("format") != form:
+        raise RecordError(f"{where}: not a {form} file")
+    spec = RunSpec.from_dict(value.get("spec"), where)
+    if value.get("key") != spec.key:
+        raise RecordError(f"{where}: key {value.get('key')} does not match its specification, whose key is {spec.key}")
+    claimed = value.pop("digest", None)
+    if claimed != digest(value):
+        raise RecordError(f"{where}: content does not match its digest; the file was altered")
+    return value, spec
 
 
 @dataclass(frozen=True)
@@ -296,20 +319,7 @@ class Record:
             RecordError: If the text is not such a record, its specification does not match its key, or its digest
                 does not match its content.
         """
-        try:
-            value = json.loads(text, parse_constant=_no_constant)
-        except ValueError as error:
-            raise RecordError(f"{where}: not JSON ({error})") from None
-        if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise RecordError(f"{where}: not a {FORMAT} file")
-        spec = RunSpec.from_dict(value.get("spec"), where)
-        if value.get("key") != spec.key:
-            raise RecordError(
-                f"{where}: key {value.get('key')} does not match its specification, whose key is {spec.key}"
-            )
-        claimed = value.pop("digest", None)
-        if claimed != digest(value):
-            raise RecordError(f"{where}: content does not match its digest; the file was altered")
+        value, spec = _checked(text, FORMAT, where)
         try:
             return cls(
                 spec=spec,
@@ -323,6 +333,45 @@ class Record:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RecordError(f"{where}: malformed ({error})") from None
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A run whose training diverged, and which has no record for that reason.
+
+    Arguments:
+        spec: What was run.
+        reason: Where it diverged and by what, in one line.
+        environment: As a :class:`Record`'s.
+    """
+
+    spec: RunSpec
+    reason: str
+    environment: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """Indented JSON, with the run's key and a digest over everything else."""
+        body = {
+            "format": DIVERGENCE_FORMAT,
+            "key": self.spec.key,
+            "spec": self.spec.to_dict(),
+            "reason": self.reason,
+            "environment": _plain(self.environment, "environment"),
+        }
+        return json.dumps({**body, "digest": digest(body)}, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "divergence") -> Divergence:
+        """Reads :meth:`to_json`'s form and checks it.
+
+        Raises:
+            RecordError: As :meth:`Record.from_json` does.
+        """
+        value, spec = _checked(text, DIVERGENCE_FORMAT, where)
+        reason, environment = value.get("reason"), value.get("environment")
+        if not isinstance(reason, str) or not reason or not isinstance(environment, dict):
+            raise RecordError(f"{where}: malformed (a reason and an environment are expected)")
+        return cls(spec, " ".join(reason.split()), environment)
 
 
 def provenance(records: Sequence[Record]) -> str:

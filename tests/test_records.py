@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from repro.errors import NoProfileError, RecordError
-from repro.records import Metric, Record, RunSpec, canonical_json, digest, of_profile
+from repro.records import Divergence, Metric, Record, RunSpec, canonical_json, digest, of_profile
 
 SPEC = RunSpec(
     "gmrf_mcvae", "copula", "mvae", 3, "smoke", {"model": {"output": "linear", "beta": 0.001}, "list": (1, 2.5, None)}
@@ -199,3 +199,24 @@ def test_metrics_have_one_value_each() -> None:
         record(metrics=twice)
     with pytest.raises(KeyError, match="has no metric 'c'"):
         record().metric("c")
+
+
+def test_a_divergence_is_read_as_it_was_written_and_refused_where_altered() -> None:
+    found = Divergence(SPEC, "epoch 3 of 6: the loss is not finite ({'kl': nan})", {"commit": "a" * 40, "dirty": False})
+    text = found.to_json()
+    assert Divergence.from_json(text) == found
+    for old, new, message in (
+        ("epoch 3", "epoch 4", "does not match its digest; the file was altered"),
+        ("repro-divergence/1", "repro-record/1", "not a repro-divergence/1 file"),
+        (SPEC.key, "0" * 16, "does not match its specification"),
+        ('"seed": 3', '"seed": 5', "does not match its specification"),
+    ):
+        assert old in text
+        with pytest.raises(RecordError, match=message):
+            Divergence.from_json(text.replace(old, new))
+    with pytest.raises(RecordError, match=r"^here: not JSON"):
+        Divergence.from_json(text[:-10], "here")
+    with pytest.raises(RecordError, match="malformed"):
+        Divergence.from_json(dataclasses.replace(found, reason="").to_json())
+    with pytest.raises(RecordError, match="not a repro-record/1 file"):
+        Record.from_json(text)

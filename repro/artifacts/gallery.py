@@ -159,7 +159,7 @@ def _cost(artifact: Artifact) -> str:
 
 
 def recorded_seeds(artifact: Artifact, profile: str, sources: Sources) -> int | None:
-    """The largest number of seeds for which every row has its records; None for the profile's own number.
+    """The largest number of seeds for which every row has been run; None for the profile's own number.
 
     None also for what the paper profile renders without any record, and for what is rendered from some.
 
@@ -170,7 +170,7 @@ def recorded_seeds(artifact: Artifact, profile: str, sources: Sources) -> int | 
     if (artifact.unrecorded and profile == "paper" and nothing) or (artifact.partial and not nothing):
         return None
     rows = plan(artifact, profile)
-    absent = {s.seed: s for s in unique(rows) if sources.record(s) is None}
+    absent = {s.seed: s for s in unique(rows) if sources.record(s) is None and not sources.diverged(s)}
     if not absent:
         return None
     lowest = min(s.seed for s in unique(rows))

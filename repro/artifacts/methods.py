@@ -117,6 +117,9 @@ def _drawn(artifact: Artifact, profile: str, lookup: Lookup, seeds: int | None) 
         def record(self, spec: RunSpec) -> Record | None:
             return lookup(spec)
 
+        def diverged(self, spec: RunSpec) -> str:
+            return ""
+
     return a.tables(artifact, profile, _Records(None, Path()), seeds)
 
 

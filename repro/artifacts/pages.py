@@ -126,7 +126,7 @@ def _tables(
     if (found := tables(artifact, profile, sources, seeds)) or not drawn:
         return found
     source = find(artifact.same_as) if artifact.same_as else artifact
-    known = results(artifact, profile, sources.record, sources.samples, seeds)
+    known = results(artifact, profile, sources.record, sources.samples, seeds, sources.diverged)
     made = paper(source.paper).rendering(source.id).draw(known)
     return [m for m in (made if isinstance(made, Sequence) else [made]) if isinstance(m, Table | PlainTable)]
 

@@ -20,7 +20,8 @@ def record(name: str, profile: str, store: RunStore, figures: Path) -> Iterator[
     """Puts an artifact's runs on record, and redraws it, whatever else its runs feed, and the pages over all of them.
 
     Every run is checked before anything is written: it must be of a clean commit, not of the smoke profile, and have
-    the weights that its record was measured with. Runs that are on record already may be missing from ``store``.
+    the weights that its record was measured with. Runs that are on record already may be missing from ``store``. That
+    a training diverged is put on record too.
 
     Arguments:
         name: The artifact, such as ``"gmrf_mcvae/table1"``.
@@ -45,7 +46,8 @@ def record(name: str, profile: str, store: RunStore, figures: Path) -> Iterator[
     known = Sources(store, figures)
     specs = unique(plan(artifact, profile, recorded_seeds(artifact, profile, known)))
     new = [s for s in specs if store.record(s) is not None]
-    if not new:
+    diverged = [d for s in specs if (d := store.divergence(s)) is not None]
+    if not new and not diverged:
         have = "are on record already" if specs else "are none"
         raise RunError(f"{store.root} has no run of {artifact.name} ({profile}) to record; they {have}")
     for spec in specs:
@@ -53,14 +55,26 @@ def record(name: str, profile: str, store: RunStore, figures: Path) -> Iterator[
     for spec in new:
         if sound_record(spec, store).environment["commit"] is None:
             raise RunError(f"{spec.label} does not say of which commit it is; run it from a clean checkout")
-    return _write(artifact, profile, new, store, figures)
+    for found in diverged:
+        if found.environment.get("commit") is None or found.environment.get("dirty") is not False:
+            raise RunError(f"{found.spec.label} diverged in a checkout with changes; run it from a clean commit")
+    return _write(artifact, profile, new, [d.spec for d in diverged], store, figures)
 
 
-def _write(artifact: Artifact, profile: str, new: list[RunSpec], store: RunStore, figures: Path) -> Iterator[str]:
-    export_records(new, store, figures)
-    yield f"{len(new)} record{'s' * (len(new) > 1)} of {artifact.name} ({profile})"
+def _write(
+    artifact: Artifact,
+    profile: str,
+    new: list[RunSpec],
+    diverged: list[RunSpec],
+    store: RunStore,
+    figures: Path,
+) -> Iterator[str]:
+    export_records([*new, *diverged], store, figures)
+    yield f"{len(new)} record{'s' * (len(new) != 1)} of {artifact.name} ({profile})" + (
+        f", and of {len(diverged)} that training diverged" if diverged else ""
+    )
     sources = Sources(None, figures)
-    for fed in _fed(artifact, profile, set(new)):
+    for fed in _fed(artifact, profile, {*new, *diverged}):
         try:
             seeds = recorded_seeds(fed, profile, sources)
         except RunError:  # further runs of it are not on record

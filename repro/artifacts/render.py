@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -13,9 +14,9 @@ from repro.artifacts.inventory import KINDS, Artifact, artifacts, find, nearest
 from repro.engine.cost import expected
 from repro.engine.environment import has_bfloat16
 from repro.engine.speed import REFERENCE, cached_speed
-from repro.engine.store import RunStore, read_record, write_atomically
+from repro.engine.store import RunStore, read_divergence, read_record, write_atomically
 from repro.errors import NoProfileError, NotOfferedError, RunError, UsageError
-from repro.experiment import Results
+from repro.experiment import Results, not_diverged
 from repro.papers import paper
 from repro.records import PRECISIONS, PROFILES, Record, RunSpec, precision_of, with_precision
 from repro.report.plain_tables import PlainTable
@@ -25,6 +26,7 @@ __all__ = [
     "NO_VERDICT",
     "UsageError",
     "artifacts",
+    "divergence_path",
     "estimate",
     "export_records",
     "find",
@@ -160,16 +162,25 @@ def record_path(spec: RunSpec, figures: Path, suffix: str = "json") -> Path:
     return figures / spec.paper / "records" / f"{spec.key}.{suffix}"
 
 
+def divergence_path(spec: RunSpec, figures: Path) -> Path:
+    """Where the note of a training that diverged lies: not among the records, which all hold values."""
+    return figures / spec.paper / "diverged" / f"{spec.key}.json"
+
+
 def export_records(specs: Sequence[RunSpec], store: RunStore, figures: Path) -> None:
-    """Copies records, and the samples that figures are drawn from, beside the figures.
+    """Copies records, the samples that figures are drawn from, and notes of what diverged, beside the figures.
 
     Raises:
-        RecordError: If a file there is not the record of its run; nothing is written then.
+        RecordError: If a file there is not that of its run; nothing is written then.
     """
     for spec in specs:
         read_record(record_path(spec, figures), spec)
+        read_divergence(divergence_path(spec, figures), spec)
     for spec in specs:
+        if (diverged := store.divergence(spec)) is not None:
+            write_atomically(divergence_path(spec, figures), diverged.to_json())
         if (record := store.record(spec)) is not None:
+            divergence_path(spec, figures).unlink(missing_ok=True)
             write_atomically(record_path(spec, figures), record.to_json())
             samples = store.directory(spec) / "samples.safetensors"
             if samples.exists() and _is_shown(spec):
@@ -242,6 +253,20 @@ class Sources:
                 return found
         return None
 
+    def diverged(self, spec: RunSpec) -> str:
+        """Where and by what the run's training diverged, in one line; empty where there is a record, or no such note.
+
+        Raises:
+            RecordError: If the note was altered.
+        """
+        if self.record(spec) is not None:
+            return ""
+        for one in self._variants(spec):
+            found = None if self.store is None else self.store.divergence(one)
+            if (found := found or read_divergence(divergence_path(one, self.figures), one)) is not None:
+                return found.reason
+        return ""
+
     def samples(self, spec: RunSpec) -> dict[str, Any]:
         from safetensors.numpy import load_file
 
@@ -286,21 +311,30 @@ def render(
 
     Raises:
         RunError: If a run that the artifact needs has no record; it names the runs. Not where no run has one, or only
-            some have, and the artifact is rendered even so.
+            some have, and the artifact is rendered even so; nor where all that have none diverged, and it can be
+            rendered without them.
     """
     sources = Sources(store, figures, precision)
     specs = unique(plan(artifact, profile, seeds, None if precision == "auto" else precision))
-    absent = [s.label for s in specs if sources.record(s) is None]
+    absent = [s for s in specs if sources.record(s) is None]
+    lost = [s for s in absent if sources.diverged(s)]
     shown = (artifact.unrecorded and len(absent) == len(specs)) or (artifact.partial and len(absent) < len(specs))
-    if absent and not shown:
-        more = "" if len(absent) <= 3 else f" and {len(absent) - 3} more"
+    made: dict[str, str | bytes] = {}
+    if not absent or shown or len(lost) == len(absent) < len(specs):
+        try:
+            made = contents(artifact, profile, sources.record, sources.samples, seeds, sources.diverged)
+        except (KeyError, ValueError, IndexError):  # not a drawing that can do without what diverged
+            if not lost:
+                raise
+    if not made:
+        labels = [s.label + " (diverged)" * (s in lost) for s in absent]
+        more = "" if len(labels) <= 3 else f" and {len(labels) - 3} more"
         raise RunError(
-            f"{artifact.name} lacks the records of {', '.join(absent[:3])}{more}; `{artifact.command(profile)}`"
+            f"{artifact.name} lacks the records of {', '.join(labels[:3])}{more}; `{artifact.command(profile)}`"
         )
-    files = contents(artifact, profile, sources.record, sources.samples, seeds)
     folder = output_folder(artifact, profile, figures, precision)
     paths = []
-    for suffix, content in files.items():
+    for suffix, content in made.items():
         paths.append(folder / f"{artifact.id}.{suffix}")
         write_atomically(paths[-1], content)
     return paths
@@ -312,6 +346,7 @@ def results(
     record: Callable[[RunSpec], Record | None],
     samples: Callable[[RunSpec], Mapping[str, Any]],
     seeds: int | None = None,
+    diverged: Callable[[RunSpec], str] = not_diverged,
 ) -> Results:
     """What an artifact's function takes.
 
@@ -321,12 +356,15 @@ def results(
         record: A run's record, None if there is none.
         samples: A run's figure samples.
         seeds: Number of seeds; the profile's if None.
+        diverged: How a run's training diverged; empty if it did not.
     """
     source = _source(artifact)
     known = paper(source.paper)
     rows = known.plan(source.id, profile, seeds)
     rename = paper(artifact.paper).published.get(artifact.id, {}).get("rename", {}) if artifact.same_as else {}
-    return Results(source.id, profile, seeds, rows, record, samples, known.published.get(source.id, {}), rename)
+    return Results(
+        source.id, profile, seeds, rows, record, samples, known.published.get(source.id, {}), rename, diverged
+    )
 
 
 def _drawn(artifact: Artifact, found: Results) -> list[Any]:
@@ -338,6 +376,8 @@ def _drawn(artifact: Artifact, found: Results) -> list[Any]:
     source = _source(artifact)
     made = paper(source.paper).rendering(source.id).draw(found)
     made = list(made) if isinstance(made, Sequence) else [made]
+    if (note := found.divergences()) and isinstance(made[0], TABLES):
+        made[0] = replace(made[0], notes=[*made[0].notes, note])
     if found.profile == "smoke":
         return [m.without_verdict(NO_VERDICT) if isinstance(m, TABLES) else m for m in made]
     reason = unsettled(found.profile, found.all_records())
@@ -355,12 +395,13 @@ def contents(
     record: Callable[[RunSpec], Record | None],
     samples: Callable[[RunSpec], Mapping[str, Any]],
     seeds: int | None = None,
+    diverged: Callable[[RunSpec], str] = not_diverged,
 ) -> dict[str, str | bytes]:
     """An artifact's files, suffix to content: Markdown and LaTeX for tables, PDF and PNG for a figure.
 
     Arguments as :func:`results`'s.
     """
-    made = _drawn(artifact, results(artifact, profile, record, samples, seeds))
+    made = _drawn(artifact, results(artifact, profile, record, samples, seeds, diverged))
     found: dict[str, str | bytes] = {}
     if shown := [m for m in made if isinstance(m, TABLES)]:
         found |= join_tables(shown, latex_label(artifact, profile))
@@ -383,7 +424,8 @@ def tables(artifact: Artifact, profile: str, sources: Sources, seeds: int | None
     """
     if paper(_source(artifact).paper).modules[_source(artifact).id].endswith(".figures"):
         return []
-    made = _drawn(artifact, results(artifact, profile, sources.record, sources.samples, seeds))
+    found = results(artifact, profile, sources.record, sources.samples, seeds, sources.diverged)
+    made = _drawn(artifact, found)
     return [m for m in made if isinstance(m, TABLES)]
 
 

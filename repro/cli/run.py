@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 
 from repro.artifacts import render as a
+from repro.artifacts.inventory import Artifact
 from repro.artifacts.planning import distinguished
 from repro.artifacts.results import check_results, refusing_damaged_records, write_results
 from repro.cli.results import print_outcome
@@ -15,7 +19,8 @@ from repro.engine.progress import duration
 from repro.engine.slurm import minutes
 from repro.engine.speed import cached_speed, speed
 from repro.engine.store import RunStore, default_results_root, default_runs_root
-from repro.errors import UsageError
+from repro.errors import RunError, UsageError
+from repro.records import RunSpec
 
 __all__ = ["run"]
 
@@ -120,7 +125,21 @@ def _run_artifact(options: argparse.Namespace) -> None:
             raise UsageError(
                 f"{artifact.name} would take about {duration(seconds)} here; use PROFILE=quick, a GPU, or --long"
             )
-        executing().run_specs(todo, store, options, total=len(specs), discarded=specs if options.force else ())
+        discarded = specs if options.force else ()
+        try:
+            executing().run_specs(todo, store, options, total=len(specs), discarded=discarded)
+        except RunError:
+            if all(store.record(s) is not None or store.divergence(s) is not None for s in specs):
+                with suppress(RunError):  # nothing without what diverged, which the message says
+                    _write(artifact, options, specs, results, store)
+            raise
+    _write(artifact, options, specs, results, store)
+
+
+def _write(
+    artifact: Artifact, options: argparse.Namespace, specs: Sequence[RunSpec], results: Path, store: RunStore
+) -> None:
+    """Writes an artifact's files, and prints what there is to see."""
     choices = {"seeds": options.seeds, "precision": options.precision}
     with refusing_damaged_records():
         paths = write_results(artifact, options.profile, specs, results, store=store, **choices)

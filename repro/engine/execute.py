@@ -20,8 +20,8 @@ from repro.engine.store import RunStore, check_spec_file, file_sha256, write_ato
 from repro.errors import BusyError, OutOfMemoryError, RunError, TrainingStopped
 from repro.model import TrainableModel, isolated_rng
 from repro.papers import experiment_of
-from repro.records import Metric, Record, RunSpec, canonical_json
-from repro.training import train
+from repro.records import Divergence, Metric, Record, RunSpec, canonical_json
+from repro.training import NonFiniteLossError, train
 from repro.training.checkpoints import discard_checkpoints
 from repro.training.distributed import ALONE, Parallel, gathered
 from repro.training.loop import training
@@ -198,7 +198,8 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
             save_tensors(directory / "samples.safetensors", drawn, {"key": spec.key})
         write_atomically(directory / "record.json", record.to_json())
         discard_checkpoints(directory / "checkpoint.safetensors")
-        (directory / "failure.json").unlink(missing_ok=True)
+        for note in ("failure.json", "diverged.json"):
+            (directory / note).unlink(missing_ok=True)
     return record
 
 
@@ -221,9 +222,21 @@ def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Mapping[
         if place.first:
             log.add({"stopped": str(stopped)})
         raise
+    except NonFiniteLossError as error:
+        if place.first:
+            _note_divergence(spec, place, error)
+        raise
     if place.first:
         trained = _write_trained(spec, place, model, history, place.shared)
     return parallel.share(lambda: trained)
+
+
+def _note_divergence(spec: RunSpec, place: _Place, error: NonFiniteLossError) -> None:
+    """Notes in the run's directory that its training diverged, and where."""
+    place.lock.check()
+    reason = " ".join(str(error).split()).partition("; the ")[0]  # what is kept is not for the record
+    found = Divergence(spec, reason, environment(place.device) | place.shared)
+    write_atomically(place.directory / "diverged.json", found.to_json())
 
 
 def _options(spec: RunSpec, place: _Place, log: _Log) -> dict[str, Any]:
@@ -319,6 +332,8 @@ def execute_stacked(
         for (spec, place, model, log), end in zip(parts, ended, strict=True):
             if isinstance(end, TrainingStopped):
                 log.add({"stopped": str(end)})
+            if isinstance(end, NonFiniteLossError):
+                _note_divergence(spec, place, end)
             if isinstance(end, Exception):
                 errors[spec] = end
             else:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from repro.datasets.places import expanded
 from repro.errors import RecordError, RunError, UnreadableError
-from repro.records import Record, RunSpec
+from repro.records import Divergence, Record, RunSpec
 
 __all__ = [
     "RunStore",
@@ -22,6 +22,7 @@ __all__ = [
     "file_sha256",
     "folder_of",
     "in_checkout",
+    "read_divergence",
     "read_record",
     "read_spec",
     "sound_record",
@@ -84,7 +85,8 @@ class RunStore:
     """The run directories under one root, ``<root>/<paper>/<key>/``.
 
     A directory holds spec.json, log.jsonl, checkpoint.safetensors while training, weights.safetensors and training.json
-    after it, samples.safetensors (for figures) and, written last, record.json.
+    after it, samples.safetensors (for figures) and, written last, record.json; in its place diverged.json where
+    training diverged.
 
     Arguments:
         root: The folder; made when first written to.
@@ -105,6 +107,15 @@ class RunStore:
         """
         return read_record(self.directory(spec) / "record.json", spec)
 
+    def divergence(self, spec: RunSpec) -> Divergence | None:
+        """How the run's training diverged; None if it has a record, or has not diverged.
+
+        Raises:
+            RecordError: If there is a file that does not say so of this run.
+        """
+        found = read_divergence(self.directory(spec) / "diverged.json", spec)
+        return found if found is None or self.record(spec) is None else None
+
     def specs(self) -> Iterator[RunSpec]:
         """Every specification in the store."""
         for path in sorted(self.root.glob("*/*/spec.json")):
@@ -118,24 +129,43 @@ class RunStore:
                 path.unlink()
 
 
-def read_record(path: Path, spec: RunSpec | None = None) -> Record | None:
-    """Reads and checks a record's file; None if there is no such file.
-
-    Raises:
-        RecordError: If the file is not a sound record, or not that of ``spec``.
-    """
+def _read(path: Path) -> str | None:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UnreadableError(f"{path}: cannot be read ({error})") from None
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}: cannot be read ({error})") from None
+
+
+def read_record(path: Path, spec: RunSpec | None = None) -> Record | None:
+    """Reads and checks a record's file; None if there is no such file.
+
+    Raises:
+        RecordError: If the file is not a sound record, or not that of ``spec``.
+    """
+    if (text := _read(path)) is None:
+        return None
     record = Record.from_json(text, str(path))
     if spec is not None and record.spec != spec:
         raise RecordError(f"{path}: is the record of {record.spec.label}, not of {spec.label}")
     return record
+
+
+def read_divergence(path: Path, spec: RunSpec) -> Divergence | None:
+    """Reads and checks the note of a training that diverged; None if there is no such file.
+
+    Raises:
+        RecordError: If the file is not such a note, or not that of ``spec``.
+    """
+    if (text := _read(path)) is None:
+        return None
+    found = Divergence.from_json(text, str(path))
+    if found.spec != spec:
+        raise RecordError(f"{path}: is of {found.spec.label}, not of {spec.label}")
+    return found
 
 
 def read_spec(store: RunStore, key: str) -> RunSpec | None:

@@ -56,6 +56,8 @@ STEPS_BETWEEN_AGREEMENTS = 8
 class NonFiniteLossError(RuntimeError):
     """A loss term or a parameter became NaN or infinite."""
 
+    final = True  # the same steps lead there again
+
 
 @dataclass(frozen=True)
 class TrainingSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 
 from repro.artifacts.gallery import gallery, readme
 from repro.artifacts.inventory import find
-from repro.artifacts.render import plan, record_path, unique
+from repro.artifacts.render import divergence_path, plan, record_path, unique
 from repro.cli.main import main
+from repro.engine.local import Failure
 from repro.engine.store import RunStore, read_record, write_atomically
-from repro.records import Metric, Record, RunSpec
+from repro.records import Divergence, Metric, Record, RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "figures"
@@ -92,6 +94,71 @@ def test_ablations_are_quoted_in_the_table_above_them(checkout: Path, store: Run
     assert record(checkout, store, "gmrf-table1-ablations") == 0
     changed = {p.stem for p in before if tree(checkout)[p] != before[p] and p.suffix == ".md"}
     assert {"table1-ablations", "table1", "table2"} <= changed
+
+
+def diverges(spec: RunSpec, store: RunStore, dirty: bool = False) -> None:
+    """A run directory of a run whose training diverged."""
+    found = Divergence(
+        spec, "epoch 1 of 40: the loss is not finite ({'kl': nan})", {"commit": "a" * 40, "dirty": dirty}
+    )
+    write_atomically(store.directory(spec) / "diverged.json", found.to_json())
+
+
+def test_that_a_training_diverged_is_recorded_and_said_in_its_cells_until_it_has_a_record(
+    checkout: Path, store: RunStore, capsys: Capture
+) -> None:
+    (spec,) = plan(find("compare-polymnist"), "quick")["mvae"]
+    record_path(spec, checkout).unlink()
+    diverges(spec, store, dirty=True)
+    before = tree(checkout)
+    assert record(checkout, store, "compare-polymnist", "--profile", "quick") == 1
+    assert "diverged in a checkout with changes; run it from a clean commit" in capsys.readouterr().err
+    assert tree(checkout) == before
+    diverges(spec, store)
+    assert record(checkout, store, "compare-polymnist", "--profile", "quick") == 0
+    assert capsys.readouterr().out.startswith(
+        "0 records of compare/polymnist (quick), and of 1 that training diverged\n"
+    )
+    note = divergence_path(spec, checkout)
+    assert note.read_bytes() == (store.directory(spec) / "diverged.json").read_bytes()
+    text = (checkout / "compare" / "quick" / "polymnist.md").read_text()
+    assert "Training diverged, so that there are no values: mvae, seed 0 (epoch 1 of 40: the loss is not finite" in text
+    row = next(line for line in text.splitlines() if line.startswith("| MVAE "))
+    (footnote,) = set(re.findall(r"\[\d+\]", row))
+    assert f"{footnote} diverged" in text.replace("\\", "")
+    again(spec, store)  # another version of the package trains it
+    (store.directory(spec) / "diverged.json").unlink()
+    assert record(checkout, store, "compare-polymnist", "--profile", "quick") == 0
+    assert not note.exists()
+    assert "diverged" not in (checkout / "compare" / "quick" / "polymnist.md").read_text()
+
+
+def test_a_table_with_a_run_that_diverges_is_written_and_the_command_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    specs, store = unique(plan(find("compare-polymnist"), "quick", None, "auto")), RunStore(tmp_path / "runs")
+    victim = next(s for s in specs if s.method == "mvae")
+    known = unique(plan(find("compare-polymnist"), "quick"))
+    for planned, spec in zip(known, specs, strict=True):
+        if spec != victim:
+            again(planned, store, 1.0)
+            if spec != planned:  # float32 in place of bfloat16, on a machine without its units
+                found = store.record(planned)
+                assert found is not None
+                write_atomically(store.directory(spec) / "record.json", replace(found, spec=spec).to_json())
+
+    def diverging(specs: list[RunSpec], store: RunStore, **options: object) -> list[Failure]:
+        assert list(specs) == [victim]
+        diverges(victim, store)
+        return [Failure(victim, "epoch 1 of 40: the loss is not finite ({'kl': nan})")]
+
+    monkeypatch.setattr("repro.cli.executing.run_all", diverging)
+    where = ["--runs", str(store.root), "--results", str(tmp_path / "results"), "--device", "cpu", "--long"]
+    assert main(["run", "compare-polymnist", "--profile", "quick", *where]) == 1
+    said = capsys.readouterr()
+    assert "Training diverged, so that there are no values: mvae, seed 0" in said.out
+    assert said.err.rstrip().endswith("epoch 1 of 40: the loss is not finite ({'kl': nan})")
+    assert (tmp_path / "results" / "compare" / "diverged" / f"{victim.key}.json").exists()
 
 
 @pytest.mark.parametrize(

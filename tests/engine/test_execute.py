@@ -266,7 +266,7 @@ def test_full_disk(name: str, tmp_path: Path, whole: tuple[Record, RunStore], mo
     assert_same_result(execute(SPEC, store), whole[0])
 
 
-def test_loss_that_is_not_finite_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_that_is_not_finite_leaves_a_note_and_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from repro.papers.gmrf_mcvae import model
 
     store, steps, loss = RunStore(tmp_path), [], model.GMRFMCVAE.loss
@@ -282,8 +282,17 @@ def test_loss_that_is_not_finite_leaves_no_record(tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(model.GMRFMCVAE, "loss", poisoned)
         refused(lambda: execute(SPEC, store), r"epoch 3 of 6: .*'kl': nan", NonFiniteLossError)
-    assert names(store.directory(SPEC)) == {"spec.json", "log.jsonl", *CHECKPOINTS}
+    assert names(store.directory(SPEC)) == {"spec.json", "log.jsonl", "diverged.json", *CHECKPOINTS}
     assert load_checkpoint(store.directory(SPEC) / "checkpoint.safetensors", SPEC.key).epoch == 2
+    diverged = store.divergence(SPEC)
+    assert diverged is not None
+    assert diverged.reason == (
+        "stage 'train', epoch 3 of 6: the loss is not finite ({'loss': nan, 'reconstruction': nan, 'kl': nan})"
+    )
+    record = execute(SPEC, store)  # with code that is mended, from the last good checkpoint
+    assert set(diverged.environment) == set(record.environment) - {"training"}
+    assert store.divergence(SPEC) is None
+    assert not (store.directory(SPEC) / "diverged.json").exists()
 
 
 # Foreign and altered files, and folders that refuse

@@ -75,9 +75,9 @@ def _value(record: Record, name: str) -> float | None:
     return next((m.value for m in record.metrics if m.name == name), None)
 
 
-def _cell(records: Sequence[Record], name: str, reason: str) -> Cell:
+def _cell(records: Sequence[Record], name: str, reason: str, missing: str = "not run") -> Cell:
     values = [v for r in records if (v := _value(r, name)) is not None]
-    return Cell(None, values) if values else Cell(None, (), reason if records else "not run")
+    return Cell(None, values) if values else Cell(None, (), reason if records else missing)
 
 
 def _rows(
@@ -88,7 +88,8 @@ def _rows(
         none = {
             k: "the model offers none that is finite" if "/nll/" in k else "the model does not offer it" for k in names
         }
-        cells = {k: _cell(records, k, reasons.get(method, none[k])) for k in names}
+        missing = "diverged" if any(results.diverged(s) for s in results.runs[method]) else "not run"
+        cells = {k: _cell(records, k, reasons.get(method, none[k]), missing) for k in names}
         if caveat := mixing_caveat(records):  # of joint samples, which are the prior's
             cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if of_the_prior(k) and c.n}
         for k, own in (caveats(records) if caveats else {}).items():
@@ -251,13 +252,18 @@ def _cost_table(results: Results, caption: str) -> Table:
 def chosen_by(
     results: Results, runs: Rows, score: Callable[[Record], float]
 ) -> tuple[dict[str, dict[float, float]], dict[str, float]]:
-    """Method to weight to score, and the weight of the lowest one of each method of which all are recorded."""
+    """Method to weight to score, and the weight of the lowest one of each method of which all have been run.
+
+    A weight at which training diverges has been run, has no score, and is never chosen.
+    """
     scores: dict[str, dict[float, float]] = {m: {} for m in LABELS}
     dataset = next(iter(runs.values()))[0].dataset
+    tried = dict.fromkeys(LABELS, 0)
     for (spec,) in runs.values():
         if (record := results.record(spec)) is not None:
             scores[spec.method][weight_of(spec)] = score(record)
-    whole = {m: found for m, found in scores.items() if len(found) == len(weights(m, dataset))}
+        tried[spec.method] += record is not None or bool(results.diverged(spec))
+    whole = {m: found for m, found in scores.items() if found and tried[m] == len(weights(m, dataset))}
     return scores, {m: min(found, key=found.__getitem__) for m, found in whole.items()}
 
 
@@ -277,12 +283,13 @@ def sweep_table(
     records = results.all_records()
     scores, chosen = chosen_by(results, results.runs, score)
     tried = {m: weights(m, dataset) for m in LABELS}
+    diverged = {(s.method, weight_of(s)) for (s,) in results.runs.values() if results.diverged(s)}
     every = sorted({w for found in tried.values() for w in found}, reverse=True)
     rows = []
     for m, found in scores.items():
         cells = {}
         for w in every:
-            reason = "not run" if w in tried[m] else "not tried"
+            reason = ("diverged" if (m, w) in diverged else "not run") if w in tried[m] else "not tried"
             cells[f"{w:g}"] = Cell(None, [found[w]]) if w in found else Cell(None, (), reason)
         rows.append(Row(LABELS[m], cells))
     used = chosen_weights(dataset)

@@ -164,6 +164,21 @@ def test_the_lowest_score_chooses_and_only_of_whole_rows() -> None:
     assert "this agrees" in sweep_table(agreeing, "copula", "A caption", score, "The score").notes[0]
 
 
+def test_a_weight_at_which_training_diverges_has_been_tried_and_is_never_chosen() -> None:
+    best = {m: weights(m)[1] for m in LABELS}
+    known = made_up(best, without="mld")
+    (lost,) = (s for (s,) in known.runs.values() if known.record(s) is None)
+    results = replace(known, diverged=lambda spec: "epoch 1: the loss is not finite" if spec == lost else "")
+    assert chosen_by(results, results.runs, score)[1] == best
+    table = sweep_table(results, "copula", "A caption", score, "The score")
+    row = next(r for r in table.rows if r.label == "MLD")
+    assert row.cells[f"{weight_of(lost):g}"].reason == "diverged"
+    assert results.divergences().startswith("Training diverged, so that there are no values: ")
+    assert "seed 0 (epoch 1: the loss is not finite)" in results.divergences()
+    everything = replace(known, lookup=lambda spec: None, diverged=lambda spec: "diverged")
+    assert chosen_by(everything, everything.runs, score)[1] == {}
+
+
 # The smoke profile, end to end
 
 

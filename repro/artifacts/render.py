@@ -259,12 +259,10 @@ class Sources:
         Raises:
             RecordError: If the note was altered.
         """
-        if self.record(spec) is not None:
-            return ""
         for one in self._variants(spec):
             found = None if self.store is None else self.store.divergence(one)
             if (found := found or read_divergence(divergence_path(one, self.figures), one)) is not None:
-                return found.reason
+                return found.reason if self.record(spec) is None else ""
         return ""
 
     def samples(self, spec: RunSpec) -> dict[str, Any]:
@@ -318,23 +316,18 @@ def render(
     specs = unique(plan(artifact, profile, seeds, None if precision == "auto" else precision))
     absent = [s for s in specs if sources.record(s) is None]
     lost = [s for s in absent if sources.diverged(s)]
-    shown = (artifact.unrecorded and len(absent) == len(specs)) or (artifact.partial and len(absent) < len(specs))
-    made: dict[str, str | bytes] = {}
-    if not absent or shown or len(lost) == len(absent) < len(specs):
-        try:
-            made = contents(artifact, profile, sources.record, sources.samples, seeds, sources.diverged)
-        except (KeyError, ValueError, IndexError):  # not a drawing that can do without what diverged
-            if not lost:
-                raise
-    if not made:
+    some = len(absent) < len(specs)
+    shown = (artifact.unrecorded and not some) or (artifact.partial and some) or (len(lost) == len(absent) and some)
+    if absent and not shown:
         labels = [s.label + " (diverged)" * (s in lost) for s in absent]
         more = "" if len(labels) <= 3 else f" and {len(labels) - 3} more"
         raise RunError(
             f"{artifact.name} lacks the records of {', '.join(labels[:3])}{more}; `{artifact.command(profile)}`"
         )
+    files = contents(artifact, profile, sources.record, sources.samples, seeds, sources.diverged)
     folder = output_folder(artifact, profile, figures, precision)
     paths = []
-    for suffix, content in made.items():
+    for suffix, content in files.items():
         paths.append(folder / f"{artifact.id}.{suffix}")
         write_atomically(paths[-1], content)
     return paths
@@ -371,13 +364,21 @@ def _drawn(artifact: Artifact, found: Results) -> list[Any]:
     """Tables and figures of an artifact.
 
     Tables are without verdicts in the smoke profile; where :func:`unsettled` has a reason they do not name the best
-    model.
+    model. What diverged is said under the first of them.
+
+    Raises:
+        RunError: If a run diverged, and nothing can be drawn without it.
     """
-    source = _source(artifact)
-    made = paper(source.paper).rendering(source.id).draw(found)
+    source, lost = _source(artifact), found.divergences()
+    try:
+        made = paper(source.paper).rendering(source.id).draw(found)
+    except (LookupError, ValueError, ArithmeticError, TypeError):
+        if not lost:
+            raise
+        raise RunError(f"{artifact.name} cannot be drawn without what diverged. {lost}") from None
     made = list(made) if isinstance(made, Sequence) else [made]
-    if (note := found.divergences()) and isinstance(made[0], TABLES):
-        made[0] = replace(made[0], notes=[*made[0].notes, note])
+    if lost and isinstance(made[0], TABLES):
+        made[0] = replace(made[0], notes=[*made[0].notes, lost])
     if found.profile == "smoke":
         return [m.without_verdict(NO_VERDICT) if isinstance(m, TABLES) else m for m in made]
     reason = unsettled(found.profile, found.all_records())

@@ -233,7 +233,10 @@ def test_a_table_of_data_that_is_placed_by_hand_is_rendered_without_records(tmp_
             table,
             "paper",
             tmp_path,
-            store=cast(RunStore, SimpleNamespace(record=lambda s: object() if s == one else None)),
+            store=cast(
+                RunStore,
+                SimpleNamespace(record=lambda s: object() if s == one else None, divergence=lambda s: None),
+            ),
         )
 
 

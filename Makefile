@@ -49,10 +49,10 @@ push-weights: $(STAMP) ## Models with their cards to the Hub: HF_REPO=user/name;
 	$(REPRO) weights push $(HF_REPO) $(ARGS)
 
 test: $(STAMP) ## The tests but the slow ones, in under ten minutes
-	$(VENV)/bin/python -m pytest -q -n auto --dist worksteal -m "not slow" $(ARGS)
+	$(VENV)/bin/python -m pytest -q -n auto -m "not slow" $(ARGS)
 
 test-all: $(STAMP) ## All tests: SLURM, real kills, faulty servers, long chains too
-	$(VENV)/bin/python -m pytest -q -n auto --dist worksteal $(ARGS)
+	$(VENV)/bin/python -m pytest -q -n auto $(ARGS)
 
 lint: $(STAMP) ## Style
 	$(VENV)/bin/ruff check .

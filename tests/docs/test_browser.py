@@ -186,7 +186,7 @@ def test_scatter_and_correlations_can_be_switched(browser, site: Path):
         assert len(set(tables)) == len(tables) == 3
 
 
-@pytest.mark.parametrize("name", ["generated/results/compare.html", "samples.html"])
+@pytest.mark.parametrize("name", ["generated/results/sbm_vae.html", "samples.html"])
 def test_keyboard_alone_reaches_everything(browser, site: Path, name: str):
     wanted = "() => [...document.querySelectorAll('article a[href], article button, article input, article select,"
     wanted += " article [tabindex]')].filter(e => e.checkVisibility({visibilityProperty: true}) && e.tabIndex >= 0)"

@@ -278,6 +278,21 @@ class GeneralizedHyperbolic(Distribution):
         log_prob = ((distance * skew).sum(-1) + integral - constant).to(torch.result_type(value, self._loc))
         return log_prob.expand(broadcast_shapes(log_prob.shape, self._batch_shape))
 
+    @property
+    def rounding(self) -> Tensor:
+        r"""How far rounding moves a draw, in units of the scale, ``(*batch)``.
+
+        .. math:: \varepsilon \, \lVert L^{-1} \rVert_F \, \lVert E[Y] \rVert
+
+        with ε the spacing of the draws' numbers. Where it is not small, the density at a draw is that of another point:
+        of its logarithm nothing is known then, however it is computed.
+        """
+        tril = self._scale_tril.double()
+        inverse = torch.linalg.solve_triangular(tril, torch.eye(tril.shape[-1]).to(tril).expand_as(tril), upper=False)
+        spacing = torch.finfo(self._loc.dtype).eps
+        found = spacing * inverse.square().sum((-2, -1)).sqrt() * self.mean.double().norm(dim=-1)
+        return found.expand(self._batch_shape)
+
     def split(self, z: Tensor) -> dict[Hashable, Tensor]:
         """Cuts vectors of shape ``(*any, D)`` into blocks; a ValueError if the last dimension is not D."""
         return split_blocks(self.block_sizes, z)

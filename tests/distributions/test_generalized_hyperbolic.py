@@ -211,6 +211,22 @@ def test_samples_and_densities_of_extreme_parameters_are_numbers():
             assert q.log_prob(y).isfinite().all()
 
 
+def test_rounding_is_how_far_single_precision_moves_draws_in_units_of_the_scale():
+    for factor in (1.0, 1e-3, 1e-6):
+        p = make(1.0, 0.0, 2.0, batch=(2,))
+        exact = GeneralizedHyperbolic(p.loc, p.skew, factor * p.scale_tril, 1.0, 0.0, 2.0, SIZES)
+        rounded = GeneralizedHyperbolic(
+            p.loc.float(), p.skew.float(), factor * p.scale_tril.float(), 1.0, 0.0, 2.0, SIZES
+        )
+        y = exact.sample((1000,), generator())
+        moved = torch.linalg.solve_triangular(exact.scale_tril, (y.float() - y).unsqueeze(-1), upper=False)
+        ratio = moved.squeeze(-1).norm(dim=-1).mean(0) / rounded.rounding
+        assert rounded.rounding.shape == (2,)
+        assert bool(((ratio > 0.02) & (ratio < 1)).all())
+        assert torch.allclose(exact.rounding * 2**29, rounded.rounding, rtol=1e-5)
+    assert make(batch=(3,), scale_batch=()).rounding.shape == (3,)
+
+
 def test_errors_are_one_line_and_name_the_parameter():
     p, eye, zeros = make(), torch.eye(2), torch.zeros(2)
     gh = GeneralizedHyperbolic

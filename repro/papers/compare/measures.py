@@ -123,6 +123,8 @@ def costs(model: MultimodalModel, data: Dataset, spec: RunSpec, device: str) -> 
 def likelihood(model: MultimodalModel, data: Dataset, spec: RunSpec, device: str) -> list[Metric]:
     """``test/log_likelihood``, in nats a point; nothing where the run asks for none or the model has none.
 
+    Nor where the model's own proposal has collapsed at a point, so that its estimate is not finite.
+
     Arguments:
         model: On the device.
         data: The split.
@@ -138,6 +140,8 @@ def likelihood(model: MultimodalModel, data: Dataset, spec: RunSpec, device: str
     try:
         values = model.log_likelihood(batch, num_importance_samples=number, generator=generator)
     except NotImplementedError:
+        return []
+    if not bool(values.isfinite().all()):
         return []
     text = f"mean ln p(x) of all modalities by {number:,} importance samples, low in the mean, at the loss's own scale"
     return [Metric(f"{data.split}/log_likelihood", float(values.double().mean()), "nats", points, text)]

@@ -39,17 +39,20 @@ __all__ = [
 
 Heading = tuple[str, str, str | None, int]  # group, label, what is better, decimals
 Caveats = Callable[[Sequence[Record]], Mapping[str, str]]  # a row's records to metric to why its values rank with none
+LIKELIHOOD, NOTHING = "test/log_likelihood", Cell(None, (), "not measured")
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
+SIGNS = "the random signs of the divergences raise it in the mean: no bound"  # of a score model's density
 BOUND = (
     "Log-likelihood: at the scale at which the loss is a negative ELBO, by importance samples (1,000 in the paper "
-    "profile, 32 of SBM-VAE), low in the mean. That scale's square is the weight; of ALMRF, whose surrogate loss is no "
-    "ELBO, it is the penalty's weight all the same."
+    "profile, 32 of SBM-VAE), low in the mean but for SBM-VAE's, whose density is of divergences by random signs. That "
+    "scale's square is the weight; of ALMRF, whose surrogate loss is no ELBO, it is the penalty's weight all the same."
 )
 NLL_BOUND = (
     "NLL in nats, at the scale at which the loss is a negative ELBO, by importance samples (1,000 a point in the paper "
-    "profile, 4 of SBM-VAE), high in the mean but for NN-MRF's, whose normaliser is an estimate too. That scale's "
-    "square is the weight, so that NLLs of models of unequal weights differ by it too, and none is called the best; of "
-    "ALMRF, whose surrogate loss is no ELBO, it is the penalty's weight all the same."
+    "profile, 4 of SBM-VAE), high in the mean but for NN-MRF's, whose normaliser is an estimate too, and SBM-VAE's, "
+    "whose density is of divergences by random signs. That scale's square is the weight, so that NLLs of models of "
+    "unequal weights differ by it too, and none is called the best; of ALMRF, whose surrogate loss is no ELBO, it is "
+    "the penalty's weight all the same."
 )
 COSTS: Mapping[str, Heading] = {
     "model/parameters": ("", "Parameters", None, 0),
@@ -86,12 +89,17 @@ def _rows(
     found = []
     for method, records in results:
         none = {
-            k: "the model offers none that is finite" if "/nll/" in k else "the model does not offer it" for k in names
+            k: "the model offers none that is finite"
+            if "/nll/" in k or k == LIKELIHOOD
+            else "the model does not offer it"
+            for k in names
         }
         missing = "diverged" if any(results.diverged(s) for s in results.runs[method]) else "not run"
         cells = {k: _cell(records, k, reasons.get(method, none[k]), missing) for k in names}
         if caveat := mixing_caveat(records):  # of joint samples, which are the prior's
             cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if of_the_prior(k) and c.n}
+        if method in SCORE and cells.get(LIKELIHOOD, NOTHING).n:
+            cells[LIKELIHOOD] = replace(cells[LIKELIHOOD], caveat=SIGNS)
         for k, own in (caveats(records) if caveats else {}).items():
             if cells[k].n and not cells[k].caveat:
                 cells[k] = replace(cells[k], caveat=own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -352,6 +353,12 @@ class GMRFMCVAE(MultimodalModel):
         u = _drawn(torch.rand, x.shape, x.device, generator) - 0.5
         return -scale * u.sign() * torch.log1p(-2 * u.abs().clamp(max=0.5 - 1e-7))
 
+    def _proposals(self, batch: Mapping[str, Tensor]) -> list[Any]:
+        """The joint posterior where all modalities are there, the unary posteriors otherwise, in the model's order."""
+        if len(batch) == len(self.modalities):
+            return [self.posterior(batch)]
+        return [self.unary_posterior(m, batch[m]) for m in self.modalities if m in batch]
+
     def _log_marginal(self, batch: Mapping[str, Tensor], num: int, generator: torch.Generator | None) -> Tensor:
         r"""The importance-weighted estimate of ln p(x_S) in nats, ``(batch,)``.
 
@@ -361,12 +368,9 @@ class GMRFMCVAE(MultimodalModel):
         otherwise; the likelihood has the scale :meth:`noise_scale`.
         """
         names = [m for m in self.modalities if m in batch]
-        prior = self.prior()
-        if len(names) == len(self.modalities):
-            proposals = [self.posterior(batch)]
-        else:
+        prior, proposals = self.prior(), self._proposals(batch)
+        if len(names) < len(self.modalities):
             prior = prior.marginal(names)
-            proposals = [self.unary_posterior(m, batch[m]) for m in names]
 
         def log_weight(k: int) -> Tensor:
             draws = [q.rsample((k,), generator=generator) for q in proposals]

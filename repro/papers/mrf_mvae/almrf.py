@@ -21,6 +21,8 @@ __all__ = ["ALMRFMVAE", "CONDITIONALS", "PENALTIES", "PROTOCOLS", "AsymmetricLap
 CONDITIONALS = ("exact", "matched")
 PROTOCOLS = ("joint", "componentwise")
 PENALTIES = ("aggregated", "per_point")
+# Of a draw, in units of the proposal's scale: more than that, and its density is lost.
+MOST_ROUNDING = 0.1
 # The unbiased estimate is at least -2 / N, so that 1 + MMD^2 stays away from 0 from three samples on.
 MIN_UNBIASED = 3
 
@@ -73,7 +75,10 @@ class ALMRFMVAE(MRFMVAE):
     ``location=True`` gives posterior and prior one.
 
     :meth:`log_likelihood` is importance weighted, with the AL posterior (or the product of the unary ones) as proposal
-    and the AL prior's exact marginal; it is a lower bound in the mean whatever the training objective.
+    and the AL prior's exact marginal; it is a lower bound in the mean whatever the training objective. Nothing in that
+    objective keeps a single point's posterior from collapsing, only the aggregate counts: where it is so narrow that
+    draws are rounded out of it (:attr:`~repro.distributions.generalized_hyperbolic.GeneralizedHyperbolic.rounding`
+    above 0.1), there is no estimate, and the point's value is NaN.
     :meth:`noise_scale` is the likelihood's scale at which the reconstruction term weighs 1 beside the penalty.
 
     Arguments:
@@ -215,6 +220,12 @@ class ALMRFMVAE(MRFMVAE):
             "penalty": penalty.detach(),
         }
         return Loss(reconstruction + self.beta * penalty, terms)
+
+    def _log_marginal(self, batch: Mapping[str, Tensor], num: int, generator: torch.Generator | None) -> Tensor:
+        """As :class:`~repro.papers.gmrf_mcvae.model.GMRFMCVAE`'s; NaN where a proposal has collapsed."""
+        found = super()._log_marginal(batch, num, generator)
+        moved = torch.stack([q.rounding.expand(found.shape) for q in self._proposals(batch)])
+        return found.masked_fill((moved > MOST_ROUNDING).any(0), torch.nan)
 
     def _generate(
         self,

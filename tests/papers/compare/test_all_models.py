@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from repro.artifacts.claims import claims
 from repro.artifacts.inventory import find
@@ -27,8 +28,8 @@ from repro.papers.compare.building import build_alike
 from repro.papers.compare.copula.experiment import copula_spec
 from repro.papers.compare.copula.tables import SCORED, copula, score, weights_runs
 from repro.papers.compare.correlated_pairs.settings import pairs_spec
-from repro.papers.compare.measures import TrainingPoints
-from repro.papers.compare.methods import LABELS, REGULARISED, SHARED, chosen_weights, weights
+from repro.papers.compare.measures import TrainingPoints, likelihood
+from repro.papers.compare.methods import LABELS, REGULARISED, SCORE, SHARED, chosen_weights, weights
 from repro.papers.compare.rows import chosen_by, sweep_table, weight_of
 from repro.papers.compare.skewed.experiment import skewed_spec
 from repro.papers.compare.skewed.tables import HEADINGS as SKEWED_HEADINGS
@@ -132,6 +133,23 @@ def test_the_copulas_density_has_its_mutual_information_for_mean() -> None:
     assert abs(found.mean() - expected) < 4 * found.std() / np.sqrt(len(found))
     assert np.allclose(log_density(values, rho=0.0), 0.0, atol=1e-12)
     assert log_density(values, rho=0.8).mean() < found.mean()
+
+
+class Collapsed(TrainingPoints):
+    """A model whose posterior has collapsed at one point."""
+
+    def _log_marginal(self, batch: Mapping[str, Tensor], num: int, generator: torch.Generator | None) -> Tensor:
+        values = torch.zeros(len(next(iter(batch.values()))))
+        values[1:2] = torch.nan
+        return values
+
+
+def test_a_likelihood_that_is_not_finite_is_none() -> None:
+    data = load_dataset("copula", split="test").first(20)
+    spec = copula_spec("almrf", 0, "smoke")
+    assert likelihood(Collapsed(data), data, spec, "cpu") == []
+    (found,) = likelihood(Collapsed(data), data.first(1), spec, "cpu")
+    assert found.value == 0.0
 
 
 # The choice of weights
@@ -268,6 +286,9 @@ def test_the_table_says_how_the_best_differs_from_the_second(smoke: Path) -> Non
     )
     assert row.cells["test/conditional/mean/transport/mean"].caveat == ""
     assert any(n.startswith(f"Given one modality, exact: {LABELS['nnmrf']} is the best") for n in first.notes)
+    # Nor is the likelihood of a score model, whose estimate is too high in the mean.
+    signed = {r.label for r in first.rows if "random signs" in r.cells["test/log_likelihood"].caveat}
+    assert signed == {LABELS[m] for m in SCORE}
     assert {r.label for r in costs.rows} == set(LABELS.values())
 
 

@@ -343,6 +343,26 @@ def test_gradients_of_the_penalty_reach_posterior_and_prior() -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
+def test_no_likelihood_of_asymmetric_laplace_latents_whose_posterior_has_collapsed() -> None:
+    model = build("almrf").eval()
+    batch = {m: torch.rand(3, 1, 4, 4, generator=generator()) for m in IMAGES}
+    before = model.log_likelihood(batch, num_importance_samples=50, generator=generator())
+    assert before.isfinite().all()
+    posterior = model.posterior
+
+    def collapsed(x: Mapping[str, Tensor]) -> Any:
+        q = posterior(x)
+        shrunk = torch.tensor([1.0, 1e-3, 1e-9])[:, None, None] * q.scale_tril
+        return type(q)(q.m, shrunk, q.block_sizes)
+
+    model.posterior = collapsed  # type: ignore[method-assign]
+    after = model.log_likelihood(batch, num_importance_samples=50, generator=generator())
+    assert after.isfinite().tolist() == [True, True, False]
+    assert float(after[0]) == float(before[0])
+    one = model.log_likelihood({"m0": batch["m0"]}, num_importance_samples=50, generator=generator())
+    assert one.isfinite().all()  # of unary posteriors, which have not
+
+
 def test_likelihood_of_asymmetric_laplace_latents_by_quadrature() -> None:
     """x_j = z_j + noise, marginal over W by quadrature: given W the observation is Gaussian."""
     model = asymmetric()

@@ -14,7 +14,7 @@ from pathlib import Path
 from repro.artifacts import render as a
 from repro.artifacts.gallery import RESULTS_HEADING, gallery, recorded_seeds
 from repro.artifacts.inventory import Artifact, artifacts
-from repro.engine.store import RunStore, read_record, write_atomically
+from repro.engine.store import RunStore, read_divergence, read_record, write_atomically
 from repro.errors import RecordError, RunError, UnreadableError, UsageError
 from repro.records import FORMAT, PRECISIONS, RunSpec, with_precision
 from repro.report.joined import Joint, join
@@ -143,6 +143,7 @@ def check_results(
         check_versions(results, paper)
     for spec in specs:
         read_record(a.record_path(spec, results), spec)
+        read_divergence(a.divergence_path(spec, results), spec)
 
 
 def write_results(

@@ -39,7 +39,7 @@ __all__ = [
 
 Heading = tuple[str, str, str | None, int]  # group, label, what is better, decimals
 Caveats = Callable[[Sequence[Record]], Mapping[str, str]]  # a row's records to metric to why its values rank with none
-LIKELIHOOD, NOTHING = "test/log_likelihood", Cell(None, (), "not measured")
+LIKELIHOOD = "test/log_likelihood"
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
 SIGNS = "the random signs of the divergences raise it in the mean: no bound"  # of a score model's density
 BOUND = (
@@ -98,7 +98,7 @@ def _rows(
         cells = {k: _cell(records, k, reasons.get(method, none[k]), missing) for k in names}
         if caveat := mixing_caveat(records):  # of joint samples, which are the prior's
             cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if of_the_prior(k) and c.n}
-        if method in SCORE and cells.get(LIKELIHOOD, NOTHING).n:
+        if method in SCORE and LIKELIHOOD in cells and cells[LIKELIHOOD].n:
             cells[LIKELIHOOD] = replace(cells[LIKELIHOOD], caveat=SIGNS)
         for k, own in (caveats(records) if caveats else {}).items():
             if cells[k].n and not cells[k].caveat:

@@ -341,7 +341,6 @@ def test_gradients_of_the_penalty_reach_posterior_and_prior() -> None:
         assert float(max(norms)) > 0
 
 
-@pytest.mark.slow
 @torch.no_grad()
 def test_no_likelihood_of_asymmetric_laplace_latents_whose_posterior_has_collapsed() -> None:
     model = build("almrf").eval()
@@ -363,6 +362,8 @@ def test_no_likelihood_of_asymmetric_laplace_latents_whose_posterior_has_collaps
     assert one.isfinite().all()  # of unary posteriors, which have not
 
 
+@pytest.mark.slow
+@torch.no_grad()
 def test_likelihood_of_asymmetric_laplace_latents_by_quadrature() -> None:
     """x_j = z_j + noise, marginal over W by quadrature: given W the observation is Gaussian."""
     model = asymmetric()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -267,7 +268,11 @@ def test_claims_follow_from_records(alike: str, factor: float, verdict: str) -> 
     assert coherence.id.endswith("-conditional")
     assert distance.id.endswith("-score")
     assert assess(coherence, made_up("paper", factor)).verdict == verdict
-    assert assess(distance, made_up("paper", 1 / factor, "sbm_vae")).verdict == verdict
+    better = made_up("paper", 1 / factor, "sbm_vae")
+    assert assess(replace(distance, caveat=""), better).verdict == verdict
+    withheld = assess(distance, better)
+    assert withheld.verdict == "inconclusive"
+    assert "the paper has no experiment on MNIST triples" in withheld.reasons
     found = assess(coherence, made_up("quick", factor))
     assert found.verdict == "inconclusive"
     assert "one seed" in found.reasons

@@ -197,8 +197,17 @@ class BlockGaussian(Distribution):
             raise ValueError(f"value has shape {tuple(value.shape)}, blocks {self.block_sizes} need (..., {dim})")
         if self._validate_args and bool(value.isnan().any()):
             raise ValueError(f"value of shape {tuple(value.shape)} has NaN entries")
-        squares = apply_to_rows(solve_tril, self._scale_tril, value - self._mean).square().sum(-1)
-        return -0.5 * (self._event_shape[0] * math.log(2 * math.pi) + squares) - self._half_log_det()
+        return -0.5 * (self._event_shape[0] * math.log(2 * math.pi) + self._squares(value)) - self._half_log_det()
+
+    def _squares(self, value: Tensor) -> Tensor:
+        """Squared Mahalanobis distances of points from the mean, ``(*any)``."""
+        lead = value.ndim - 1 - len(self._batch_shape)
+        if lead < 1 or self._scale_tril.shape[:-2] != self._batch_shape:
+            return apply_to_rows(solve_tril, self._scale_tril, value - self._mean).square().sum(-1)
+        # The points of one Gaussian lie in one block of memory, as the solver wants them: no copy of them is made.
+        rows = value.flatten(0, lead - 1).movedim(0, -2) - self._mean.unsqueeze(-2)
+        rows = torch.linalg.solve_triangular(self._scale_tril.mT, rows, upper=True, left=False)
+        return rows.square().sum(-1).movedim(-1, 0).unflatten(0, value.shape[:lead])
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats, of the batch shape."""

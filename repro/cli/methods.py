@@ -143,8 +143,9 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
     own = [s for runs in chosen.values() for s in runs]
     with refusing_damaged_records():
         todo = [s for s in own if options.force or store.record(s) is None]
+        lacking = [s for s in table if lookup(s) is None]
         if not options.only_methods:
-            todo += [s for s in table if lookup(s) is None]
+            todo += lacking
     workers = 1 if options.executor == "inline" else options.workers or available_cores()
     seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
     summary = (
@@ -153,7 +154,8 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
     )
     if options.dry_run:
         for spec in own + table:
-            print(f"{spec.key}  {spec.label:56s}  {'to run' if spec in todo else 'recorded'}")
+            state = "to run" if spec in todo else "left out" if spec in lacking else "recorded"
+            print(f"{spec.key}  {spec.label:56s}  {state}")
         print(summary)
         return
     for name, runs in chosen.items():

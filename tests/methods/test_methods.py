@@ -438,8 +438,11 @@ def test_it_continues_bit_for_bit(folder: Path) -> None:
     assert [m.value for m in parts.metrics] == [m.value for m in whole.metrics]
 
 
-def test_without_the_tables_records_its_row_stands_alone(folder: Path) -> None:
+def test_without_the_tables_records_its_row_stands_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder / "bias.py", THREE_METHODS)
+    assert run("--method", "bias.py:build", "--only-methods", "--dry-run") == 0
+    states = [line.rsplit("  ", 1)[-1] for line in capsys.readouterr().out.splitlines()[:-1]]
+    assert states == ["to run", *["left out"] * 5]
     assert run("--method", "bias.py:build", "--only-methods") == 0
     text = (folder / "results" / "own" / "bias" / "gmrf_mcvae" / "smoke" / "table1.md").read_text()
     assert text.count("| bias | obtained |") == 3  # by each of the three distances

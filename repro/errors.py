@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 __all__ = [
     "BusyError",
+    "FailedCodeError",
     "HubError",
     "NoProfileError",
     "NotOfferedError",
@@ -52,6 +53,12 @@ class UnreadableError(RecordError):
 
 class BusyError(RunError):
     """A run that another process is executing."""
+
+
+class FailedCodeError(RunError):
+    """A run of a reader's own model whose code raised something, or ended the process."""
+
+    final = True  # the same code would fail again
 
 
 class OutOfMemoryError(RunError):

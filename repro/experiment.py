@@ -53,11 +53,12 @@ class Experiment(ABC):
 
     A subclass lies in ``papers/<paper>/<experiment>/experiment.py``, which needs no torch to be imported, and is found
     there. It takes no arguments. ``no_methods`` says why no model of a reader's own can stand beside its runs; it
-    is empty where one can.
+    is empty where one can. ``foreign`` says whether its models are a reader's own, whose code may raise anything.
     """
 
     datasets: ClassVar[tuple[str, ...]]
     no_methods: ClassVar[str] = ""
+    foreign: ClassVar[bool] = False
 
     @property
     def code(self) -> ModuleType:

@@ -16,14 +16,14 @@ from PIL import Image
 from repro.artifacts.claims import Verdict, all_verdicts, counts
 from repro.artifacts.inventory import Artifact, artifacts
 from repro.artifacts.pages import Entry, entries, group_of, records_behind, titled
-from repro.artifacts.render import Sources, results, state
+from repro.artifacts.render import Sources, left_out, results, state
 from repro.papers import papers
 from repro.papers.compare.priors.advice import advice, dependence
 from repro.papers.compare.priors.tables import by_data
 from repro.records import PROFILES, Record
 from repro.report.cells import Cell
 from repro.report.html import Place, badge, inline, page, table_html
-from repro.report.plain_tables import PlainTable
+from repro.report.plain_tables import PlainTable, make_command
 from repro.report.tables import Column, Row, Table
 
 LINES = {
@@ -74,7 +74,7 @@ class Records:
         for record in records:
             name = group_of(record)
             self.groups.setdefault(name, {})[record.spec.key] = record
-            self.commands.setdefault(name, set()).add(entry.artifact.command(entry.profile))
+            self.commands.setdefault(name, set()).add(make_command(entry.artifact.target, entry.profile))
             names.append(name)
         names = list(dict.fromkeys(names))
         if len(names) == 1:
@@ -154,7 +154,7 @@ def _structures_page(own: Sequence[Entry]) -> str:
                 found[kind] = rank, entry, records
     for kind, (_, entry, records) in found.items():
         first = next(rs[0] for rs in records.values() if rs)
-        table = f"[{entry.artifact.command(entry.profile)}](compare.md#{_anchor(entry.artifact)})"
+        table = f"[{make_command(entry.artifact.target, entry.profile)}](compare.md#{_anchor(entry.artifact)})"
         lines += [f"## {kind}", "", *(f"- {text}" for text in advice(first.spec.dataset, records)), ""]
         lines += [f"From {table}: {PROFILE_WORDS[entry.profile]}.", ""]
     shown = {e.artifact.name for _, e, _ in found.values()}
@@ -289,7 +289,11 @@ def _unmet(paper: str, own: Sequence[Entry]) -> Iterator[Table]:
                 for label, values in rows.items()
             ]
             found = artifacts().get(f"{paper}/{name}")
-            said = f"`{found.command('paper')}` measures it" if found and found.built else "it is not computed here"
+            said = (
+                f"`{make_command(found.target, 'paper')}` measures it"
+                if found and found.built
+                else "it is not computed here"
+            )
             yield Table(
                 f"{printed['caption']}, as printed", f"Nothing is recorded to compare it with; {said}", columns, left
             )
@@ -309,12 +313,13 @@ def _result(entry: Entry, records: Records, errata: Sequence[tuple[str, str, str
         found = behind.get(place) or (entry.records if place in measured else ())
         return records.page(found, entry) if found else ""
 
-    said = [f"Profile {entry.profile} ({PROFILE_WORDS[entry.profile]})"]
+    without = f", without {', '.join(x)}" if (x := left_out(entry.artifact, entry.profile)) else ""
+    said = [f"Profile {entry.profile} ({PROFILE_WORDS[entry.profile]}){without}"]
     if entry.records:
         count = len(entry.records)
         said.append(f'<a href="{records.page(entry.records, entry)}">{count} record{"s" * (count > 1)}</a>')
     if entry.profile == "paper" or entry.records:
-        said.append(f"<code>{escape(entry.artifact.command(entry.profile))}</code>")
+        said.append(f"<code>{escape(make_command(entry.artifact.target, entry.profile))}</code>")
     if names := _related(entry.artifact.name, errata):
         said.append(f"errata {_errata_links(names, '../../')}")
     parts = [f'<p class="profile">{"; ".join(said)}</p>']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,9 +72,10 @@ class Artifact:
         return self.kind not in "DX" and (bool(self.same_as) or self.id in paper(self.paper).modules)
 
     def command(self, profile: str) -> str:
-        """The command that makes it in a profile; without make where there is no checkout."""
-        if (Path(__file__).resolve().parents[2] / "Makefile").exists():
-            return make_command(self.target, profile)
+        """The command that makes it in a profile; with make in the folder of a checkout alone."""
+        with suppress(OSError):  # a working directory that is gone
+            if (Path(__file__).resolve().parents[2] / "Makefile").samefile("Makefile"):
+                return make_command(self.target, profile)
         return f"repro run {self.target}" + ("" if profile == "paper" else f" --profile {profile}")
 
 

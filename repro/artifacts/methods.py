@@ -17,6 +17,7 @@ from repro.artifacts.results import check_writable
 from repro.engine.environment import environment
 from repro.engine.store import RunStore, read_record, write_atomically
 from repro.errors import RunError, UsageError
+from repro.experiment import not_diverged
 from repro.methods.experiment import derived, differences, measured_as, protocol, protocol_rows
 from repro.methods.source import Source
 from repro.papers import experiment_of
@@ -112,19 +113,26 @@ def _exchanged(lookup: Lookup, runs: Sequence[RunSpec], records: Mapping[str, Re
     return found
 
 
-def _drawn(artifact: Artifact, profile: str, lookup: Lookup, seeds: int | None) -> list[Table | PlainTable]:
+def _drawn(
+    artifact: Artifact, profile: str, lookup: Lookup, seeds: int | None, lost: Callable[[RunSpec], str] = not_diverged
+) -> list[Table | PlainTable]:
     class _Records(a.Sources):
         def record(self, spec: RunSpec) -> Record | None:
             return lookup(spec)
 
         def diverged(self, spec: RunSpec) -> str:
-            return ""
+            return lost(spec) if lookup(spec) is None else ""
 
     return a.tables(artifact, profile, _Records(None, Path()), seeds)
 
 
 def method_tables(
-    artifact: Artifact, profile: str, chosen: Chosen, lookup: Lookup, seeds: int | None = None
+    artifact: Artifact,
+    profile: str,
+    chosen: Chosen,
+    lookup: Lookup,
+    seeds: int | None = None,
+    diverged: Callable[[RunSpec], str] = not_diverged,
 ) -> list[Table | PlainTable]:
     """The artifact's tables with a row for each method under their own.
 
@@ -136,12 +144,13 @@ def method_tables(
         chosen: Method's name to its runs.
         lookup: A run's record, the methods' and the table's own; None if there is none.
         seeds: Number of seeds; the profile's if None.
+        diverged: Why a run of the table's own has no record and never will, empty for others; the table says so itself.
 
     Raises:
         RunError: If a run of a method has no record, or the table cannot be made of the method's metrics.
     """
     specs = a.unique(a.plan(artifact, profile, seeds, "auto"))
-    absent = [s for s in specs if lookup(s) is None]
+    absent = [s for s in specs if lookup(s) is None and not diverged(s)]
     whole = not absent or (artifact.partial and len(absent) < len(specs))
     found: list[Table | PlainTable | None] | None = None
     for name, runs in chosen.items():
@@ -157,8 +166,8 @@ def method_tables(
         }
         beside = _exchanged(theirs, runs, nudged, everywhere=False)
         try:
-            ours, other = (_drawn(artifact, profile, x, seeds) for x in (theirs, beside))
-            before = _drawn(artifact, profile, lookup, seeds) if whole else other
+            ours, other = (_drawn(artifact, profile, x, seeds, diverged) for x in (theirs, beside))
+            before = _drawn(artifact, profile, lookup, seeds, diverged) if whole else other
             # Of its values and no others: ranks of the other rows change too where it stands for one of them.
             changed = [_changed(*pair) for pair in zip(other, ours, strict=True)]
         except (KeyError, ValueError) as error:  # statistics of no values are errors of value
@@ -365,6 +374,7 @@ def write_methods(
     *,
     store: RunStore,
     seeds: int | None = None,
+    diverged: Callable[[RunSpec], str] = not_diverged,
 ) -> list[Path]:
     """Writes each method's records, and the table with its row, into a folder of its own.
 
@@ -376,13 +386,14 @@ def write_methods(
         results: The reader's folder of results.
         store: The run directories.
         seeds: Number of seeds; the profile's if None.
+        diverged: As :func:`method_tables` takes it.
 
     Returns:
         The tables' files.
     """
     contents = {
         name: join_tables(
-            method_tables(artifact, profile, {name: runs}, lookup, seeds), f"tab:{artifact.target}-{name}"
+            method_tables(artifact, profile, {name: runs}, lookup, seeds, diverged), f"tab:{artifact.target}-{name}"
         )
         for name, runs in chosen.items()
     }

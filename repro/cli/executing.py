@@ -74,6 +74,7 @@ def run_specs(
     *,
     total: int,
     discarded: Sequence[RunSpec] = (),
+    apart: bool = False,
 ) -> None:
     """Executes runs on this machine.
 
@@ -83,6 +84,7 @@ def run_specs(
         options: What the command line says.
         total: Number of runs of the artifact, with those that are recorded.
         discarded: Runs of which nothing is kept, once what was asked for is known to be possible.
+        apart: Whether runs have processes of their own, but with the executor ``inline``.
 
     Raises:
         UsageError: If there is no such device, a number is under 1, or the folder cannot be written to.
@@ -107,6 +109,7 @@ def run_specs(
                 runs_per_gpu=options.runs_per_gpu,
                 processes=options.processes,
                 shards=options.shards,
+                apart=apart and options.executor != "inline",
             )
         except RunsStopped as stopped:
             left = sum(store.record(s) is None for s in specs)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from repro.cli.options import parser
 from repro.cli.terminal import use_plain_characters
+from repro.engine.store import figures_root
 from repro.errors import RecordError, RunError, StoppedError, UsageError
 
 __all__ = ["main", "parser"]
@@ -45,6 +48,14 @@ COMMANDS = {
 }
 
 
+READING = ("claims", "list", "report", "show", "status")  # commands that tell what is recorded
+# What the same command does of those that take long, once it was interrupted.
+CONTINUED = {
+    **dict.fromkeys(("data", "weights"), "; the same command continues"),
+    **dict.fromkeys(("run", "overnight"), "; the same command continues from the last epochs, where there are any"),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a failed run, 2 for a wrong call, 75 when stopped as asked, 130 by Ctrl-C."""
     use_plain_characters()
@@ -52,19 +63,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in (options.command, getattr(options, "action", None)) if word]
     module, _, function = COMMANDS[" ".join(words)].partition(":")
     try:
+        _check_figures(options)
         getattr(import_module(f"repro.cli.{module}"), function)(options)
     except UsageError as error:
         return _said(error, 2)
     except StoppedError as stopped:
         return _said(stopped, stopped.code)
     except KeyboardInterrupt:
-        where = "" if options.command == "data" else " from the last epochs"
-        return _said(f"interrupted; the same command continues{where}", 130)
+        return _said(f"interrupted{CONTINUED.get(options.command, '')}", 130)
     except BrokenPipeError:  # the reader of a pipe went away
         return 1
     except (RunError, RecordError, ValueError, OSError) as error:
         return _said(error, 1)
     return 0
+
+
+def _check_figures(options: argparse.Namespace) -> None:
+    """Refuses a folder of recorded material that is none, where everything in it would be said not to be run."""
+    if options.command not in READING or getattr(options, "figures", None) or not os.environ.get("REPRO_FIGURES"):
+        return
+    if not figures_root().is_dir():
+        raise UsageError(f"there is no folder {figures_root()}, which REPRO_FIGURES names")
 
 
 def _said(what: object, code: int) -> int:

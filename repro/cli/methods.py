@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from repro.cli.executing import run_specs, submit_array
 from repro.engine.devices import available_cores
 from repro.engine.progress import duration
 from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
-from repro.errors import NotOfferedError, RecordError, UsageError
+from repro.errors import NotOfferedError, RecordError, RunError, UsageError
 from repro.methods.models import check_method
-from repro.methods.source import NAME, source_of
+from repro.methods.source import NAME, NAMED, source_of
 from repro.model import isolated_rng
 from repro.papers import experiment_of
 from repro.records import canonical_json
@@ -48,7 +49,10 @@ def _settings(words: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
         except ValueError:
             value = text
         try:
+            word.encode()
             canonical_json(value)
+        except UnicodeEncodeError:
+            raise UsageError(f"--set {word!r}: not UTF-8") from None
         except ValueError:
             raise UsageError(f"--set {word!r}: not a finite number") from None
         chosen = found[method] if dot else everybody
@@ -67,7 +71,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
         default, source = source_of(text if equals else word)
         name = given if equals else default
         if not NAME.fullmatch(name):
-            raise UsageError(f"--method {word!r}: {name!r} is no name; up to 64 letters, digits, '_', '+' and '-'")
+            raise UsageError(f"--method {word!r}: {name!r} is no name; {NAMED}")
         if name.lower() in map(str.lower, found):  # which are folders, to some systems the same
             raise UsageError(f"two methods have the name {name!r}; --method NAME=... tells them apart")
         found[name] = source
@@ -84,11 +88,17 @@ def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dic
     with isolated_rng(runs[0].seed):
         model = experiment.build(runs[0])
     if missing := check_method(name, model):
-        print(f"{name} does not offer {' or '.join(missing)}, which some tables ask for", file=sys.stderr)
-    try:
+        missing = f"{name} does not offer {' or '.join(missing)}, which some tables ask for"
+    with suppress(NotOfferedError):
         smaller = m.method_runs(artifact, "smoke", 1, name, source, settings)
-    except NotOfferedError:
-        return
+        _check_measured(artifact, name, smaller)
+    if missing:
+        print(missing, file=sys.stderr)
+
+
+def _check_measured(artifact: Any, name: str, smaller: list[Any]) -> None:
+    """Measures an untrained model as the first of a method's runs of the smoke profile is measured."""
+    experiment = experiment_of(smaller[0])
     small = smaller[0]
     data = experiment.load(small)
     with isolated_rng(small.seed), torch.no_grad():
@@ -97,7 +107,7 @@ def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dic
             found = experiment.evaluate(model.eval(), data, small, "cpu")
         except RecordError:  # a number that is not finite, as an untrained model may have
             return
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise UsageError(f"method {name} cannot be measured as {artifact.name} is: {reason}") from None
     m.check_shown(artifact, name, smaller, found)
@@ -139,11 +149,23 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
     def lookup(spec: Any) -> Any:
         return yours.record(spec) or recorded.record(spec)
 
+    def diverged(spec: Any) -> str:
+        return "" if lookup(spec) is not None else yours.diverged(spec) or recorded.diverged(spec)
+
+    def write(shown: m.Chosen) -> None:
+        with refusing_damaged_records():
+            known = {"seeds": options.seeds, "diverged": diverged}
+            paths = m.write_methods(artifact, profile, shown, lookup, results, store=store, **known)
+            for table in m.method_tables(artifact, profile, shown, lookup, **known):
+                print(table.to_markdown())
+        sys.stdout.flush()
+        print("\n".join(map(str, paths)), file=sys.stderr)
+
     table = a.unique(a.plan(artifact, profile, options.seeds, choices["precision"], options.device))
     own = [s for runs in chosen.values() for s in runs]
     with refusing_damaged_records():
         todo = [s for s in own if options.force or store.record(s) is None]
-        lacking = [s for s in table if lookup(s) is None]
+        lacking = [s for s in table if lookup(s) is None and not diverged(s)]
         if not options.only_methods:
             todo += lacking
     workers = 1 if options.executor == "inline" else options.workers or available_cores()
@@ -155,6 +177,7 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
     if options.dry_run:
         for spec in own + table:
             state = "to run" if spec in todo else "left out" if spec in lacking else "recorded"
+            state = "diverged" if state == "recorded" and lookup(spec) is None else state
             print(f"{spec.key}  {spec.label:56s}  {state}")
         print(summary)
         return
@@ -175,10 +198,12 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
             )
         discarded = own if options.force else ()
         total = len(own) + (0 if options.only_methods else len(table))
-        run_specs(todo, store, options, total=total, discarded=discarded)
-    with refusing_damaged_records():
-        paths = m.write_methods(artifact, profile, chosen, lookup, results, store=store, seeds=options.seeds)
-        for shown in m.method_tables(artifact, profile, chosen, lookup, options.seeds):
-            print(shown.to_markdown())
-    sys.stdout.flush()
-    print("\n".join(map(str, paths)), file=sys.stderr)
+        try:
+            run_specs(todo, store, options, total=total, discarded=discarded, apart=True)
+        except RunError:
+            finished = {name: runs for name, runs in chosen.items() if all(lookup(s) is not None for s in runs)}
+            if finished:
+                with suppress(RunError):  # nothing without what failed, which the message says
+                    write(finished)
+            raise
+    write(chosen)

@@ -84,6 +84,7 @@ def show(options: argparse.Namespace) -> None:
     form = next((name for name in FORMATS if getattr(options, name)), None)
     runs = a.unique(a.plan(artifact, profile))  # says why where it is not computed
     files = [p for root in (figures, results) for p in _files(artifact, profile, root)]
+    own = [p for folder in sorted((results / "own").glob("*")) for p in _files(artifact, profile, folder)]
     if (artifact.kind != "T" or not runs) and form is None and files:  # as it lies: settings, a table under a figure
         pages = [p for p in files if p.suffix == ".md"]
         if pages:
@@ -91,7 +92,7 @@ def show(options: argparse.Namespace) -> None:
     elif artifact.kind in "TS":
         found = _standing(artifact, options, figures)
         if found.recorded is None and found.yours is None:
-            raise UsageError(_nothing(artifact, profile, found.unfinished, figures))
+            raise UsageError(_nothing(artifact, profile, found.unfinished, figures, own))
         if form is not None:
             print(_formatted(artifact, profile, found, form, options.part), end="")
             return
@@ -100,7 +101,7 @@ def show(options: argparse.Namespace) -> None:
         raise UsageError(f"{artifact.name} is a figure; --{form} writes tables")
     elif not files:
         raise UsageError(_nothing(artifact, profile, "", figures))
-    print("\n".join(str(p) for p in files))
+    print("\n".join(str(p) for p in files + own))
 
 
 def _files(artifact: Artifact, profile: str, root: Path) -> list[Path]:
@@ -120,13 +121,15 @@ def _print(artifact: Artifact, profile: str, found: Standing) -> None:
             print(line)
 
 
-def _nothing(artifact: Artifact, profile: str, unfinished: str, figures: Path) -> str:
+def _nothing(artifact: Artifact, profile: str, unfinished: str, figures: Path, own: Sequence[Path] = ()) -> str:
     """Why nothing of an artifact can be shown, and what can be done."""
 
     if unfinished:
         return f"{artifact.name}, profile {profile}: {unfinished}"
     text = f"{artifact.name} has no runs in the profile {profile}, neither recorded nor yours; "
     text += f"`{artifact.command(profile)}` makes them"
+    if tables := [str(p) for p in own if p.suffix == ".md"]:
+        text += f"; with your methods alone: {', '.join(tables)}"
     for other in PROFILES:
         with suppress(RunError, NotOfferedError):
             if other != profile and a.unique(a.plan(artifact, other)):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sysconfig
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,12 +19,20 @@ from safetensors.torch import load_file, save
 from repro.engine.environment import environment
 from repro.engine.locks import LockError, RunLock
 from repro.engine.store import RunStore, check_spec_file, file_sha256, write_atomically
-from repro.errors import BusyError, OutOfMemoryError, RunError, TrainingStopped
+from repro.errors import (
+    BusyError,
+    FailedCodeError,
+    OutOfMemoryError,
+    RecordError,
+    RunError,
+    TrainingStopped,
+    UsageError,
+)
 from repro.model import TrainableModel, isolated_rng
 from repro.papers import experiment_of
 from repro.records import Divergence, Metric, Record, RunSpec, canonical_json
 from repro.training import NonFiniteLossError, train
-from repro.training.checkpoints import discard_checkpoints
+from repro.training.checkpoints import CheckpointError, discard_checkpoints
 from repro.training.distributed import ALONE, Parallel, gathered
 from repro.training.loop import training
 from repro.training.stacked import train_stacked
@@ -66,6 +76,7 @@ def execute(
         RunError: If the disk refuses.
         RecordError: If files of another run are in its directory.
         CheckpointError, NonFiniteLossError: See :mod:`repro.training`.
+        FailedCodeError: If the code of a reader's own model raises anything else, or ends the process.
     """
     parallel = parallel or ALONE
     if (record := parallel.share(lambda: store.record(spec))) is not None:
@@ -75,13 +86,37 @@ def execute(
     finished = False
     try:
         if (record := parallel.share(lambda: store.record(spec))) is None:
-            record = _execute(spec, _Place(lock, device, on_epoch, stop or _never, parallel, step))
+            with _foreign_code() if experiment_of(spec).foreign else contextlib.nullcontext():
+                record = _execute(spec, _Place(lock, device, on_epoch, stop or _never, parallel, step))
         finished = True
         return record
     except LockError as error:
         raise BusyError(f"{spec.label} {error}") from None
     finally:
         lock.release(finished=finished)
+
+
+@contextlib.contextmanager
+def _foreign_code() -> Iterator[None]:
+    """Makes one line of what a reader's own code raises, which names the place in it."""
+    try:
+        yield
+    except (CheckpointError, NonFiniteLossError, RecordError, RunError, TrainingStopped, UsageError):
+        raise
+    except (Exception, SystemExit) as error:
+        own = [f for f in traceback.extract_tb(error.__traceback__) if not _installed(f.filename)]
+        if not own and isinstance(error, ValueError | TypeError | RuntimeError | OSError | KeyError):
+            raise
+        text = f"exit({error.code!r})" if isinstance(error, SystemExit) else " ".join(str(error).split())
+        place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+        raise FailedCodeError(type(error).__name__ + (f": {text}" if text else "") + place) from error
+
+
+def _installed(filename: str) -> bool:
+    """Whether code is of this package, of an installed one or of Python itself."""
+    if filename.startswith("<") or not {"site-packages", "dist-packages"}.isdisjoint(Path(filename).parts):
+        return True
+    return not {Path(__file__).parents[1], Path(sysconfig.get_path("stdlib"))}.isdisjoint(Path(filename).parents)
 
 
 def _never() -> bool:
@@ -414,5 +449,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Any], info: Mapping[str, Any]
     Raises:
         RunError: If it cannot be written.
     """
-    blob = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"repro": canonical_json(info)})
-    write_atomically(path, blob)
+    found, stored = {}, set()
+    for k, v in tensors.items():
+        x = v.detach().cpu().contiguous()
+        place = x.untyped_storage().data_ptr()
+        found[k] = x.clone() if place in stored else x  # tied parameters, each under its own name
+        stored.add(place)
+    write_atomically(path, save(found, {"repro": canonical_json(info)}))

@@ -315,6 +315,7 @@ def run_all(
     shards: int | None = None,
     step: str = "eager",
     stacked: bool = False,
+    apart: bool = False,
 ) -> list[Failure]:
     """Executes all runs that have no record yet; a failure stops none of the others, and is tried again once.
 
@@ -332,6 +333,7 @@ def run_all(
         shards: Parts that every batch is divided into; ``processes`` of them if None.
         step: How a training step is taken, ``"eager"``, ``"captured"`` or ``"auto"``.
         stacked: Whether seeds of one model are trained together, in this process.
+        apart: Whether even a single worker is a process of its own, so that code which ends it ends no more than that.
 
     Returns:
         The runs that failed twice.
@@ -353,7 +355,8 @@ def run_all(
     if stacked:
         stopped = _stacked(ledger, way, stop)
     else:
-        stopped = _inline(ledger, way, stop) if len(places) == 1 else _pooled(ledger, way, stop, places)
+        here = len(places) == 1 and not apart
+        stopped = _inline(ledger, way, stop) if here else _pooled(ledger, way, stop, places)
     if stopped:
         raise RunsStopped(ledger.failures)
     return ledger.failures

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repro.datasets.places import expanded
-from repro.errors import RecordError, RunError, UnreadableError
+from repro.errors import RecordError, RunError, UnreadableError, UsageError
 from repro.records import Divergence, Record, RunSpec
 
 __all__ = [
@@ -90,10 +90,15 @@ class RunStore:
 
     Arguments:
         root: The folder; made when first written to.
+
+    Raises:
+        UsageError: If there is a file of that name.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        if self.root.is_file():
+            raise UsageError(f"{root} is a file, a folder of runs is needed: --runs or REPRO_RUNS names another")
 
     def directory(self, spec: RunSpec) -> Path:
         """The run's directory, whether it exists or not."""

@@ -109,6 +109,8 @@ class MethodExperiment(Experiment):
         table: The experiment of the table's own rows.
     """
 
+    foreign = True
+
     def __init__(self, table: Experiment) -> None:
         self.table = table
 

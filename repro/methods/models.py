@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
@@ -41,9 +41,13 @@ class Adapted(MultimodalModel):
         if isinstance(inner, nn.Module):
             self.parts = nn.ModuleDict({"inner": inner})
         else:
-            found = {k: v for k, v in vars(inner).items() if isinstance(v, nn.Module | nn.Parameter)}
-            self.parts = nn.ModuleDict({k: v for k, v in found.items() if isinstance(v, nn.Module)})
-            self.values = nn.ParameterDict({k: v for k, v in found.items() if isinstance(v, nn.Parameter)})
+            known = {k: getattr(inner, k, None) for k in _attributes(inner)}
+            self.parts, self.values = nn.Module(), nn.Module()
+            for k, v in known.items():  # with a prefix: an attribute may have the name of one of torch's own
+                if isinstance(v, nn.Module):
+                    self.parts.add_module(f"of_{k}", v)
+                elif isinstance(v, nn.Parameter):
+                    self.values.register_parameter(f"of_{k}", v)
         if not any(p.requires_grad for p in self.parameters()):
             raise ValueError(f"{type(inner).__name__} has no parameter to train")
         self._inner = (inner,)  # in a tuple, so that a module is registered once
@@ -67,6 +71,7 @@ class Adapted(MultimodalModel):
         generator: torch.Generator | None,
         sample_likelihood: bool,
     ) -> dict[str, Tensor]:
+        given = None if given is None else {m: x.clone() for m, x in given.items()}  # the object may write into it
         options = {"given": given, "generator": generator, "sample_likelihood": sample_likelihood}
         self._check_takes("generate", options)
         found = _call(self.inner.generate, num_samples, options, generator)
@@ -97,6 +102,16 @@ class Adapted(MultimodalModel):
     def _as_own(self, x: Any) -> Any:
         """A tensor of another real type in that of the parameters, which classifiers and distances expect."""
         return x.to(self.dtype) if isinstance(x, Tensor) and not x.is_complex() else x
+
+
+def _attributes(inner: Any) -> list[str]:
+    """The names of an object's attributes, those of its slots too."""
+    slots = [s for kind in type(inner).__mro__ for s in _listed(getattr(kind, "__slots__", ()))]
+    return list(dict.fromkeys([*slots, *getattr(inner, "__dict__", {})]))
+
+
+def _listed(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _taken(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,6 +217,12 @@ def _check_likelihood(found: Any, what: str) -> None:
         raise ValueError(f"{what} must give {POINTS} finite values for {POINTS} points, in a tensor")
 
 
+def _check_unchanged(data: Mapping[str, Tensor], before: Mapping[str, Tensor], what: str) -> None:
+    """Refuses a model that writes into what it is given, which is the data that it is measured by."""
+    if changed := [m for m, x in data.items() if not torch.equal(x, before[m])]:
+        raise ValueError(f"{what} writes into the values of {changed[0]!r} that it is given, must leave them")
+
+
 def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> list[str]:
     """Takes a loss and samples of a new model, so that what is wrong is said before anything is trained.
 
@@ -222,6 +243,8 @@ def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> l
     names = list(model.modalities)
     with isolated_rng(0):
         try:
+            if model.dtype not in (torch.float32, torch.float64):
+                raise TypeError(f"its parameters are {model.dtype}; training takes torch.float32 or torch.float64")
             model.to(device)
             data = {
                 m: _points(s, torch.Generator().manual_seed(i), model.dtype).to(device)
@@ -229,6 +252,7 @@ def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> l
             }
             one, others = {names[0]: data[names[0]]}, {m: data[m] for m in names[1:]}
             kept = {k: v.clone() for k, v in model.state_dict().items()}
+            as_given = {m: x.clone() for m, x in data.items()}
             model.train()
             _check_loss(model, data)
             model.load_state_dict(kept)  # batch normalisation has counted a batch
@@ -236,6 +260,7 @@ def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> l
             _check_samples(model.generate(SAMPLES, generator=draws), model, (SAMPLES,), "generate")
             drawn = model.generate(SAMPLES, given=one, generator=draws)
             _check_samples(drawn, model, (SAMPLES, POINTS), f"generate given {names[0]!r}")
+            _check_unchanged(data, as_given, "generate")
             try:
                 drawn = model.generate(SAMPLES, generator=draws, sample_likelihood=True)
                 _check_samples(drawn, model, (SAMPLES,), "generate with sample_likelihood")
@@ -247,8 +272,9 @@ def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> l
                 if others:
                     found = model.log_likelihood(others, given=one, **options)
                     _check_likelihood(found, f"log_likelihood given {names[0]!r}")
+                _check_unchanged(data, as_given, "log_likelihood")
             except NotImplementedError:
                 missing.append("a likelihood")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"method {name}: {_reason(error)}") from None
     return missing

@@ -21,11 +21,12 @@ from typing import Any
 
 from repro.errors import UsageError
 
-__all__ = ["GROUP", "MULTIVAE", "NAME", "Source", "load", "source_of"]
+__all__ = ["GROUP", "MULTIVAE", "NAME", "NAMED", "Source", "load", "source_of"]
 
 GROUP = "repro.methods"  # of the entry points that offer methods
 MULTIVAE = "multivae"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{,63}")  # of a method, and of its folder
+NAMED = "a letter (A to Z), then up to 63 letters, digits, '_', '+' and '-'"
 
 
 @dataclass(frozen=True)

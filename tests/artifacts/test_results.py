@@ -98,7 +98,7 @@ def refused(capsys: Capture, *arguments: str) -> str:
 def test_without_runs_of_ones_own_it_shows_what_is_recorded(store: RunStore, capsys: Capture) -> None:
     out = say(capsys, *SHOW)
     assert out.splitlines()[2].split() == ["model", "metric", "published", "recorded"]
-    assert "Yours: none in the profile paper; `make gmrf-table1` makes them." in out
+    assert "Yours: none in the profile paper; `repro run gmrf-table1` makes them." in out
     assert "cells, within two standard errors" not in out
     assert out.splitlines()[-1] == str(FIGURES / "gmrf_mcvae" / "table1.tex")
     assert list(Path().iterdir()) == []
@@ -139,7 +139,7 @@ def test_unfinished_runs_are_counted(store: RunStore, capsys: Capture) -> None:
         if spec.seed == 0 and spec.method == "mvae":
             shutil.rmtree(store.directory(spec))
     out = say(capsys, *SHOW)
-    assert "Yours: 14 of your 15 runs are recorded; `make gmrf-table1` continues them." in out
+    assert "Yours: 14 of your 15 runs are recorded; `repro run gmrf-table1` continues them." in out
     assert "recorded" in out.splitlines()[2]
 
 

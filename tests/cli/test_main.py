@@ -259,9 +259,11 @@ def test_interrupt_ends_in_130(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("repro.cli.list.list_artifacts", interrupt)
-    code, _, error = call(capsys, "list")
+    assert call(capsys, "list") == (130, "", "repro: interrupted\n")
+    monkeypatch.setattr("repro.cli.run.run", interrupt)
+    code, _, error = call(capsys, "run", "gmrf-table1")
     assert code == 130
-    assert error == "repro: interrupted; the same command continues from the last epochs\n"
+    assert error == "repro: interrupted; the same command continues from the last epochs, where there are any\n"
 
 
 def test_cite_for_biblatex_differs_in_the_packages_own_entry_alone(capsys: Capture) -> None:
@@ -306,3 +308,29 @@ def test_doctor(capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert {"commit", "dirty", "python", "versions", "device", "threads", "cores", "bfloat16", "runs"} <= set(names)
     assert "torch 2." in out
     assert str(tmp_path / "elsewhere") in out
+
+
+def test_folders_that_are_none_are_named(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in no folder would be called not run."""
+    absent, file = tmp_path / "absent", tmp_path / "file"
+    file.write_text("x")
+    monkeypatch.setenv("REPRO_FIGURES", str(absent))
+    for words in (["claims", "gmrf"], ["show", "gmrf-table1"], ["list"]):
+        assert call(capsys, *words) == (2, "", f"repro: there is no folder {absent}, which REPRO_FIGURES names\n")
+    assert not absent.exists()
+    monkeypatch.delenv("REPRO_FIGURES")
+    monkeypatch.setenv("REPRO_RUNS", str(file))
+    for words in (["status", "gmrf-table1"], ["run", "gmrf-table1", "--profile", "smoke"], ["show", "gmrf-table1"]):
+        code, _, error = call(capsys, *words)
+        assert (code, error) == (
+            2,
+            f"repro: {file} is a file, a folder of runs is needed: --runs or REPRO_RUNS names another\n",
+        )
+
+
+def test_hints_name_make_in_the_checkout_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = find("gmrf-table1")
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert artifact.command("quick") == "make gmrf-table1 PROFILE=quick"
+    monkeypatch.chdir(tmp_path)
+    assert artifact.command("quick") == "repro run gmrf-table1 --profile quick"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from repro.artifacts import methods as rows
 from repro.artifacts.inventory import artifacts, find
@@ -22,15 +23,19 @@ from repro.datasets import ModalitySpec
 from repro.engine.execute import execute
 from repro.engine.store import RunStore, check_spec_file
 from repro.errors import UsageError
+from repro.experiment import not_diverged
 from repro.methods import template
 from repro.methods.experiment import MethodExperiment, is_method, measured_as
 from repro.methods.models import check_method
 from repro.methods.source import Source, source_of
 from repro.papers import experiment_of
+from repro.papers.compare.copula.tables import FLOORS, HEADINGS
 from repro.records import Metric, Record, RunSpec
 from repro.report.cells import Cell, Shown
 from repro.report.plain_tables import PlainTable
+from repro.report.tables import Table
 from repro.training import TrainingStopped
+from tests.support.compared import MadeUp, named_by
 from tests.support.runs import Smoke
 
 pytest_plugins = ["tests.support.runs"]
@@ -62,6 +67,40 @@ class Bias:
 def build(modalities, start=0.0):
     return Bias(modalities, start)
 """
+
+
+OWN_MODEL = """
+import torch
+from repro.model import Loss, MultimodalModel
+
+class Own(MultimodalModel):
+    def __init__(self, modalities):
+        super().__init__(modalities)
+        self.shift = torch.nn.Parameter(torch.zeros(()))
+
+    def loss(self, batch, stage=None):
+        return Loss(sum((x - self.shift).square().mean() for x in batch.values()))
+
+    def _generate(self, num_samples, *, given, generator, sample_likelihood):
+        leading = (num_samples,)
+        if given:
+            leading += (len(next(iter(given.values()))),)
+            GIVEN
+        return {m: self.shift + torch.zeros(*leading, *s.shape) for m, s in self.modalities.items()}
+
+    def _log_likelihood(self, batch, *, given, num_importance_samples, generator):
+        found = -sum((x - self.shift).square().flatten(1).sum(1) for x in batch.values())
+        LIKELIHOOD
+        return found
+
+def build(modalities):
+    return Own(modalities)
+"""
+
+
+def own_model(given: str, likelihood: str) -> str:
+    """A model of the package's class, with a statement where something is given, and one in the likelihood."""
+    return OWN_MODEL.replace("GIVEN", given).replace("LIKELIHOOD", likelihood)
 
 
 @pytest.fixture
@@ -242,6 +281,23 @@ def test_installed_packages_offer_methods(folder: Path, monkeypatch: pytest.Monk
             THREE_METHODS.replace("return -sum(", "return (1.0 if given is None else float('nan')) * sum("),
             "log_likelihood given 'm0' must give 8",
         ),
+        (THREE_METHODS.replace("return sum(", "raise SystemExit(0)\n        return sum("), "bad: SystemExit: 0"),
+        (
+            THREE_METHODS.replace("leading =", "assert not sample_likelihood or exit(3); leading ="),
+            "method bad: SystemExit: 3",
+        ),
+        (
+            THREE_METHODS.replace("torch.tensor(start)", "torch.tensor(start, dtype=torch.bfloat16)"),
+            r"parameters are torch.bfloat16; training takes torch.float32 or torch.float64",
+        ),
+        (
+            THREE_METHODS.replace("given=None, sample_likelihood=False", "given=None").replace(
+                "float(sample_likelihood)", "1"
+            ),
+            "takes no sample_likelihood",
+        ),
+        (own_model("[x.zero_() for x in given.values()]", "pass"), "generate writes into the values of 'm0'"),
+        (own_model("pass", "[x.zero_() for x in batch.values()]"), "likelihood writes into the values of 'm0'"),
         (  # an error of torch's own in the table's protocol
             THREE_METHODS.replace("leading =", "torch.zeros(2 if num_samples > 30 else 3) + torch.zeros(3); leading ="),
             "cannot be measured as gmrf_mcvae/table1 is: RuntimeError",
@@ -253,8 +309,9 @@ def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Cap
     assert run("--method", "bad.py:build", "--only-methods") == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    lines = [line for line in printed.err.splitlines() if line.startswith("repro: ")]
+    lines = [line for line in printed.err.splitlines() if " to run; about " not in line]
     assert len(lines) == 1
+    assert lines[0].startswith("repro: ")
     assert re.search(said, lines[0]), lines[0]
     assert not (folder / "runs").exists()
     assert not (folder / "results").exists()
@@ -273,7 +330,7 @@ def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Cap
         (["--method", "../x=bias.py:build"], "is no name"),
         (["--method", "bias.py:build", "--method", "bias.py:build"], "two methods have the name 'bias'"),
         (["--method", "a=bias.py:build", "--method", "A=bias.py:build"], "two methods have the name 'A'"),
-        (["--method", "x" * 65 + "=bias.py:build"], "is no name; up to 64 letters"),
+        (["--method", "x" * 65 + "=bias.py:build"], "is no name; a letter (A to Z), then up to 63 letters"),
         (["--method", "bias.py"], "which function of bias.py? Such as bias.py:build"),
         (["--method", "x=~nobody-of-that-name/bias.py:build"], "cannot read ~nobody-of-that-name/bias.py"),
         (["--method", "bias.py:build", "--set", "epochs="], "epochs is '', must be a whole number"),
@@ -281,6 +338,7 @@ def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Cap
         (["--method", "bias.py:build", "--set", "epochs=[1]", "--dry-run"], "epochs is [1], must be a whole number"),
         (["--method", "bias.py:build", "--set", "learning_rate=Infinity"], "not a finite number"),
         (["--method", "bias.py:build", "--set", "start=1e400"], "not a finite number"),
+        (["--method", "bias.py:build", "--set", "start=\udcff"], "not UTF-8"),
         (["--method", "bias.py:build", "--set", "start=1", "--set", "start=2"], "start is set twice"),
         (["--method", "multivae:MVAE", "--set", "name=JMVAE"], "multivae:MVAE has no setting ['name']"),
         (["--method", "multivae:MVAE", "--set", "like=3"], "multivae:MVAE has no setting ['like']"),
@@ -438,6 +496,84 @@ def test_it_continues_bit_for_bit(folder: Path) -> None:
     assert [m.value for m in parts.metrics] == [m.value for m in whole.metrics]
 
 
+@pytest.mark.parametrize(
+    ("failing", "said"),
+    [
+        ("return [][1]", "IndexError: list index out of range (bias.py, line 16)"),
+        ("return {}['a']", "KeyError: 'a' (bias.py, line 16)"),
+        ("torch.zeros(2) + torch.zeros(3)", "RuntimeError: The size of tensor a (2) must match"),
+        ("raise SystemExit", "SystemExit: exit(None) (bias.py, line 16)"),
+        ("raise ArithmeticError", "failed: gmrf_mcvae/bias seed 0"),
+    ],
+)
+def test_code_that_fails_while_training_is_one_line_with_its_place(
+    folder: Path, capsys: Capture, failing: str, said: str
+) -> None:
+    text = "    calls = 0\n\n    def loss(self, batch):\n        self.calls += 1\n        if self.calls > 2:\n"
+    text += f"            {failing}\n"
+    write(folder / "bias.py", THREE_METHODS.replace("    def loss(self, batch):\n", text))
+    assert run("--method", "bias.py:build", "--only-methods", "--set", "batch_size=20") == 1
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("repro: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "Traceback" not in lines[0]
+
+
+@pytest.mark.slow
+def test_code_that_ends_its_process_fails_alone(folder: Path, capsys: Capture) -> None:
+    """Whatever the code is that it ends with, and be it the only run; the other method's row is written."""
+    dies = "    calls = 0\n\n    def loss(self, batch):\n        self.calls += 1\n        if self.calls > 2:\n"
+    dies += "            import os\n            os._exit(0)\n"
+    write(folder / "dies.py", THREE_METHODS.replace("    def loss(self, batch):\n", dies))
+    write(folder / "bias.py", THREE_METHODS)
+    own = ["--seeds", "1", "--device", "cpu", "--only-methods", "--workers", "1", "--set", "batch_size=20"]
+    words = ["run", "gmrf-table1", "--profile", "smoke", *own, "--method", "dies.py:build"]
+    for more in ([], ["--method", "bias.py:build"]):
+        assert main([*words, *more]) == 1
+        assert "dies seed 0 (smoke, " in (said := capsys.readouterr().err)
+        assert "its process ended with code 0" in said.splitlines()[-1]
+    assert (folder / "results" / "own" / "bias" / "gmrf_mcvae" / "smoke" / "table1.md").exists()
+    assert not (folder / "results" / "own" / "dies").exists()
+
+
+def test_what_an_object_is_given_is_a_copy(folder: Path) -> None:
+    """A method that writes into what it is given would change the data that all are measured by."""
+    written = THREE_METHODS.replace("leading =", "[x.zero_() for x in (given or {}).values()]; leading =")
+    values = {}
+    for name, text in (("reads", THREE_METHODS), ("writes", written)):
+        write(folder / f"{name}.py", text)
+        spec = spec_of(f"{name}.py:build")
+        values[name] = [(m.name, m.value) for m in execute(spec, RunStore(folder / "runs")).metrics]
+    assert [x for x in values["reads"] if "seconds" not in x[0]] == [
+        x for x in values["writes"] if "seconds" not in x[0]
+    ]
+
+
+TIED = """
+        self.first = torch.nn.Linear(2, 2)
+        self.keys = torch.nn.Linear(2, 2)
+        self.values = self.first
+        self.keys.weight = self.first.weight
+"""
+
+
+@pytest.mark.parametrize("slots", [False, True])
+def test_attributes_of_any_name_and_tied_parameters_are_trained_and_saved(folder: Path, slots: bool) -> None:
+    text = THREE_METHODS.replace("        self.shift =", f"{TIED}        self.shift =")
+    text = text.replace("return sum(", "return self.first.weight.square().sum() + sum(")
+    if slots:
+        names = "__slots__ = ('shapes', 'shift', 'first', 'keys', 'values')"
+        text = text.replace("    def __init__", f"    {names}\n\n    def __init__", 1)
+    write(folder / "bias.py", text)
+    spec, store = spec_of("bias.py:build"), RunStore(folder / "runs")
+    record = execute(spec, store)
+    model = experiment_of(spec).build(spec)
+    model.load_state_dict(load_file(store.directory(spec) / "weights.safetensors"))
+    assert torch.equal(model.inner.keys.weight, model.inner.first.weight)
+    assert len(list(model.parameters())) == 4  # shift, a weight and two biases
+    assert record.weights_sha256
+
+
 def test_without_the_tables_records_its_row_stands_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder / "bias.py", THREE_METHODS)
     assert run("--method", "bias.py:build", "--only-methods", "--dry-run") == 0
@@ -448,6 +584,25 @@ def test_without_the_tables_records_its_row_stands_alone(folder: Path, capsys: p
     assert text.count("| bias | obtained |") == 3  # by each of the three distances
     assert "MMVAE" not in text
     assert "The table's own rows are not recorded" in text
+
+
+def test_a_table_of_which_a_training_diverged_has_its_other_rows() -> None:
+    artifact, made = find("compare/copula"), MadeUp("smoke", named_by(HEADINGS, FLOORS))
+    runs = rows.method_runs(artifact, "smoke", 1, "mine", Source("nowhere.py", "build", "0" * 64, ""), {})
+
+    def lookup(spec: RunSpec) -> Record | None:
+        return None if spec.method == "jmvae" else made.record(spec)
+
+    def diverged(spec: RunSpec) -> str:
+        return "epoch 1 of 2: the loss is not finite" if spec.method == "jmvae" else ""
+
+    for lost, whole in ((diverged, True), (not_diverged, False)):
+        first, *_ = rows.method_tables(artifact, "smoke", {"mine": runs}, lookup, 1, lost)
+        assert isinstance(first, Table)
+        labels = [r.label for r in (*first.rows, *(r for g in first.groups for r in g.rows))]
+        assert "mine" in labels
+        assert ({"GMRF MCVAE", "JMVAE"} <= set(labels)) is whole
+        assert any("rows are not recorded" in str(n) for n in first.notes) is not whole
 
 
 def test_ranks_and_differences(smoke: Smoke) -> None:

@@ -4,14 +4,16 @@ A paper states its claims in its paper.toml: in own words, with the place in the
 it, and a rule. The verdict is computed from records, never typed in:
 
 - reproduced or contradicted, where runs of the paper profile settle it, or runs of the overnight profile that have
-  converged and whose reconstructions are good enough to show what the claim is about;
-- inconclusive, with the reasons: other runs, a difference within two standard errors, one seed, chains that do not mix,
-  narrow networks where size could matter;
+  converged and whose reconstructions are good enough to show what the claim is about; runs of any profile, where it is
+  about what a step or a sample costs; no runs, where it can be computed;
+- inconclusive, with the reasons: other runs, a difference within two standard errors, one seed, models of the paper
+  that were not run, trainings that diverged, chains that do not mix, narrow networks where size could matter;
 - not run, with the reason.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -163,18 +165,33 @@ def _computed(evidence: Evidence | None, rule: Mapping[str, Any], paper: str) ->
     return function() if evidence is None else function(evidence)
 
 
+def _compared(evidence: Evidence, claim: Claim) -> list[Comparison]:
+    if claim.rule["kind"] == "computed":
+        return _computed(evidence, claim.rule, claim.paper)
+    return (_compare if claim.rule["kind"] == "compare" else _best)(evidence, claim.rule)
+
+
 def _found(claim: Claim, artifact: str, sources: Sources) -> Evidence | None:
-    """The best profile's evidence, None where no profile has all records of the rows that the rule needs."""
+    """The best profile's evidence, None where no profile has run a seed of all rows that the rule needs.
+
+    Of an artifact that is drawn once all its rows have a seed, the seeds before the first that one of them lacks.
+    """
     for profile in PROFILES:
         try:
             rows = plan(find(artifact), profile)
         except (NotOfferedError, UsageError):
             continue
-        records = {r: [x for s in specs if (x := sources.record(s)) is not None] for r, specs in rows.items()}
         needed = _needed(claim, rows)
-        if needed and all(records.get(r) for r in needed):
+        asked = [s for r in needed for s in rows.get(r, ())]
+        lost = [s for s in dict.fromkeys(asked) if sources.record(s) is None and sources.diverged(s)]
+        absent = [s.seed for s in asked if sources.record(s) is None and s not in lost]
+        end = math.inf if find(artifact).partial else min(absent, default=math.inf)
+        records = {
+            r: [x for s in specs if s.seed < end and (x := sources.record(s)) is not None] for r, specs in rows.items()
+        }
+        if needed and all(records.get(r) or any(s in lost for s in rows.get(r, ())) for r in needed):
             kept = {r: v for r, v in records.items() if v}
-            return Evidence(artifact, profile, kept)
+            return Evidence(artifact, profile, kept, [f"{s.method} seed {s.seed}" for s in lost])
     return None
 
 
@@ -205,9 +222,13 @@ def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) 
             reasons.append(f"no rule says whether they converged ({fixed} of {len(records)} runs)")
     if any(c.seeds == 1 for c in comparisons):
         reasons.append("one seed")
+    if absent := _absent(claim, evidence):
+        reasons.append(f"without {', '.join(absent)}, which the profile {evidence.profile} leaves out")
+    if evidence.diverged:
+        reasons.append(f"diverged: {', '.join(evidence.diverged)}")
     if claim.ceiling:
         asked = claim.ceiling_rows or ((claim.rule["row"],) if isinstance(claim.rule.get("row"), str) else ())
-        for row in asked:
+        for row in (r for r in asked if r in evidence.rows):
             value = fmean(evidence.values(row, claim.ceiling))
             if value < LEAST_CEILING:
                 reasons.append(f"reconstruction ceiling of {row} {value:.2f}, under {LEAST_CEILING}")
@@ -216,6 +237,17 @@ def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) 
         if worst > MOST_R_HAT:
             reasons.append(f"chains of {claim.chains} do not mix (split R-hat {worst:.2f})")
     return reasons
+
+
+def _absent(claim: Claim, evidence: Evidence) -> list[str]:
+    """The models that a claim sets others against in the paper profile, or names, and that the runs have none of."""
+    asked = list(claim.rule.get("models", ()))
+    if claim.rule["kind"] in ("best", "worst"):
+        rows = plan(find(evidence.artifact), "paper")
+        asked = list(dict.fromkeys(s.method for r in _needed(claim, rows) for s in rows.get(r, ())))
+    run = {r.spec.method for records in evidence.rows.values() for r in records}
+    run |= {label.split()[0] for label in evidence.diverged}
+    return [m for m in asked if m not in run]
 
 
 def _not_run(claim: Claim) -> str:
@@ -253,7 +285,8 @@ def assess(claim: Claim, sources: Sources) -> Verdict:
     Rules, by ``kind``: ``best`` and ``worst`` set the best of the rule's ``row`` or rows against the best of all other
     rows (or those ``among``) in each of its ``metrics``; ``compare`` wants every triple of ``all`` to hold, each a row
     and metric, ``<`` or ``>``, and a row and metric or a number, by at least a fourth entry where there is one;
-    ``computed`` asks a function of the paper's claims.py, with ``evidence = false`` without any records.
+    ``computed`` asks a function of the paper's claims.py, without any records where ``evidence = false``; ``models``
+    are those that the claim speaks of.
 
     Arguments:
         claim: The claim.
@@ -281,10 +314,12 @@ def _assessed(claim: Claim, sources: Sources) -> Verdict:
         evidence, stand_in = _found(claim, claim.stand_in, sources), True
     if evidence is None:
         return Verdict(claim, "not run", (_not_run(claim),), artifact=claim.artifact, published=published)
-    if claim.rule["kind"] == "computed":
-        comparisons = _computed(evidence, claim.rule, claim.paper)
-    else:
-        comparisons = (_compare if claim.rule["kind"] == "compare" else _best)(evidence, claim.rule)
+    try:
+        comparisons = _compared(evidence, claim)
+    except (KeyError, ValueError):  # all runs of a row have diverged
+        if not evidence.diverged:
+            raise
+        comparisons = []
     reasons = _gates(claim, evidence, comparisons)
     if stand_in:
         reasons.insert(0, f"on other data than the paper's ({', '.join(find(claim.stand_in).data)})")

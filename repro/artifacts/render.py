@@ -32,6 +32,7 @@ __all__ = [
     "find",
     "is_unrecorded",
     "latex_label",
+    "left_out",
     "missing_runs",
     "plan",
     "record_path",
@@ -133,6 +134,15 @@ def resolved(spec: RunSpec, device: str | None = None) -> RunSpec:
     if precision_of(spec) != "bfloat16" or has_bfloat16(device):
         return spec
     return with_precision(spec, "float32")
+
+
+def left_out(artifact: Artifact, profile: str) -> list[str]:
+    """The methods that the paper profile has and another one leaves out."""
+    try:
+        whole, own = (unique(plan(artifact, p)) for p in ("paper", profile))
+    except (NotOfferedError, UsageError):
+        return []
+    return sorted({s.method for s in whole} - {s.method for s in own})
 
 
 def unique(rows: Mapping[str, Sequence[RunSpec]]) -> list[RunSpec]:

@@ -194,7 +194,7 @@ class Standing:
 
 
 def _seeds(artifact: Artifact, profile: str, sources: a.Sources) -> int | None:
-    """The largest number of seeds that all rows have records of, those beyond the profile's number among them.
+    """The largest number of seeds for which every row has been run, those beyond the profile's number among them.
 
     Raises:
         RunError: If a row lacks even its first seed.
@@ -206,7 +206,7 @@ def _seeds(artifact: Artifact, profile: str, sources: a.Sources) -> int | None:
     number = len({s.seed for s in known})
     while True:
         more = a.unique(a.plan(artifact, profile, number + 1))
-        if set(more) <= set(known) or any(sources.record(s) is None for s in more):
+        if set(more) <= set(known) or any(sources.record(s) is None and not sources.diverged(s) for s in more):
             return found
         known, found = more, number + 1
         number += 1

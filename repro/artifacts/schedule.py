@@ -129,7 +129,7 @@ def plan_steps(steps: Sequence[Step], store: RunStore, figures: Path | None = No
         todo = missing_runs(specs, store)
         if figures is not None and all(shipped.get(name) == every[0].key for name in step.ships):
             recorded = Sources(None, figures)
-            todo = [s for s in todo if recorded.record(s) is None]
+            todo = [s for s in todo if recorded.record(s) is None and not recorded.diverged(s)]
         waits = _waits(step, sources, shipped) if todo else ""
         if not waits:
             seen.update(specs)

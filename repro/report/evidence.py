@@ -9,10 +9,11 @@ from statistics import fmean, stdev
 
 from repro.records import Record
 
-__all__ = ["MOST_R_HAT", "Comparison", "Evidence", "of_the_prior"]
+__all__ = ["CHAINED", "MOST_R_HAT", "Comparison", "Evidence", "of_the_prior"]
 
 MOST_R_HAT = 1.1  # split R-hat of chains that are taken to have mixed
 R_HAT = "test/unconditional/r_hat"
+CHAINED = ("nnmrf", "prior_neural")  # methods that draw joint samples by chains
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class Evidence:
         artifact: Name of the artifact.
         profile: The profile.
         rows: Row to its records.
+        diverged: The runs that have none because their training diverged, for people.
     """
 
     artifact: str
     profile: str
     rows: Mapping[str, Sequence[Record]]
+    diverged: Sequence[str] = ()
 
     def values(self, row: str, metric: str) -> list[float]:
         """A metric's values over the seeds of a row; ``{last}`` in its name is the largest number that there is.
@@ -64,9 +67,10 @@ class Evidence:
         return found
 
     def unmixed(self, row: str, metric: str) -> bool:
-        """Whether a row's values of a metric are of joint samples from chains that do not mix, as their R-hat says."""
-        found = [m.value for r in self.rows[row] for m in r.metrics if m.name == R_HAT]
-        return of_the_prior(metric) and max(found, default=1.0) > MOST_R_HAT
+        """Whether a row's values of a metric are of joint samples from chains that are not known to mix."""
+        found = [[m.value for m in r.metrics if m.name == R_HAT] for r in self.rows[row]]
+        unknown = any(r.spec.method in CHAINED and not v for r, v in zip(self.rows[row], found, strict=True))
+        return of_the_prior(metric) and (unknown or any(v > MOST_R_HAT for values in found for v in values))
 
     def named(self, row: str, metric: str) -> str:
         """A metric's name for people, with the number that ``{last}`` stands for."""

@@ -297,7 +297,8 @@ class Table:
         cells, n, notes = self._all_cells(), self._common_n(), []
         if n:
             spread = "mean ± standard deviation over" if n > 1 else "the value of"
-            notes.append(f"Obtained: {spread} n = {n} seed{'s' * (n > 1)} unless stated; best mean in bold.")
+            bold = "; best mean in bold" * any(column.better is not None for column in self.columns)
+            notes.append(f"Obtained: {spread} n = {n} seed{'s' * (n > 1)} unless stated{bold}.")
         if any(cell.difference is not None for cell in cells):
             m = self.published_seeds
             error = "s/√n" if m is None else f"s √(1/n + 1/{m})"

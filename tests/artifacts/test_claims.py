@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,16 @@ def record(spec: RunSpec, values: Mapping[str, float], converged: bool | None = 
 class Lookup:
     """Records that the test makes up, instead of recorded ones."""
 
-    def __init__(self, make: Callable[[RunSpec], Record | None]) -> None:
-        self.make = make
+    def __init__(
+        self, make: Callable[[RunSpec], Record | None], lost: Callable[[RunSpec], bool] = lambda spec: False
+    ) -> None:
+        self.make, self.lost = make, lost
 
     def record(self, spec: RunSpec) -> Record | None:
-        return self.make(spec)
+        return None if self.lost(spec) else self.make(spec)
+
+    def diverged(self, spec: RunSpec) -> str:
+        return "epoch 3 of 10: the loss is not finite" if self.lost(spec) else ""
 
 
 def claim(**changes: Any) -> Claim:
@@ -218,6 +224,49 @@ def test_a_rival_whose_chains_do_not_mix_is_none() -> None:
     assert "< b" in given.text  # what is given is no matter of the prior's chains
     (alone,) = c._best(Evidence("x", "paper", rows), {**rule, "metrics": [name], "among": ["b"]})
     assert (alone.text, alone.holds) == ("a < no other row whose chains mix", None)
+
+
+def test_a_rival_of_whose_chains_nothing_is_known_is_none_either() -> None:
+    spec, name = copula_spec("mvae", 0, "paper"), "test/unconditional/x"
+    rows = {
+        "a": [record(spec, {name: 2.0})],
+        "b": [record(replace(spec, method="nnmrf"), {name: 1.0})],
+        "c": [record(spec, {name: 3.0})],
+    }
+    rule = {"kind": "best", "row": "a", "better": "lower", "metrics": [name]}
+    (joint,) = c._best(Evidence("x", "paper", rows), rule)
+    assert "< c" in joint.text
+
+
+def test_evidence_is_of_the_seeds_that_all_rows_have() -> None:
+    whole = table1((1.0, 1.1, 0.9), (2.0, 2.1, 1.9), "paper")
+    lookup = Lookup(lambda spec: None if (spec.method, spec.seed) == ("mmvae", 1) else whole.record(spec))
+    found = assess(claim(), lookup)
+    assert (found.verdict, found.seeds, found.reasons) == ("inconclusive", 1, ("one seed",))
+    assert found.evidence[0].startswith("gmrf_mcvae 1 < mvae 2 (")
+
+
+@pytest.mark.parametrize("method", ["mvae", "gmrf_mcvae"])
+@pytest.mark.parametrize("seeds", [(1,), (0, 1, 2)])
+def test_a_claim_is_not_settled_without_what_diverged(method: str, seeds: tuple[int, ...]) -> None:
+    whole = table1((1.0, 1.1, 0.9), (2.0, 2.1, 1.9), "paper")
+    lookup = Lookup(whole.make, lambda s: (s.profile, s.method) == ("paper", method) and s.seed in seeds)
+    found = assess(claim(), lookup)
+    assert (found.verdict, found.profile) == ("inconclusive", "paper")
+    assert f"diverged: {', '.join(f'{method} seed {s}' for s in seeds)}" in found.reasons
+
+
+def test_models_that_a_profile_leaves_out_are_named() -> None:
+    rule = {"kind": "best", "row": "SBM-VAE", "better": "lower", "metrics": ["test/rest/plain/frechet/mean"]}
+
+    def make(spec: RunSpec) -> Record | None:
+        return record(spec, {"test/rest/plain/frechet/mean": 1.0}) if spec.profile == "quick" else None
+
+    found = assess(claim(artifact="sbm_vae/table5", rule=rule), Lookup(make))
+    said = [r for r in found.reasons if r.endswith("which the profile quick leaves out")]
+    assert said
+    assert all(f" {m}," in said[0] for m in ("mvae", "mmvae", "mopoe", "mmvae_plus", "mld"))
+    assert "mvtcae" not in said[0]
 
 
 # The papers' own claims

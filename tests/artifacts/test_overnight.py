@@ -14,14 +14,14 @@ import pytest
 from repro.artifacts import schedule
 from repro.artifacts.inventory import find
 from repro.artifacts.planning import Measured, read_measured
-from repro.artifacts.render import plan, unique
+from repro.artifacts.render import divergence_path, plan, unique
 from repro.artifacts.schedule import Step, plan_steps, read_steps, render_steps
 from repro.cli.main import main
 from repro.engine.locks import RunLock
 from repro.engine.progress import makespan
-from repro.engine.store import RunStore
+from repro.engine.store import RunStore, write_atomically
 from repro.errors import NotOfferedError, UsageError
-from repro.records import RunSpec
+from repro.records import Divergence, RunSpec
 from tests.support.toy import call, environment, fill, repro_command, same_result, small_disk
 
 if TYPE_CHECKING:
@@ -230,6 +230,12 @@ def test_what_is_on_record_is_left_out_unless_it_has_yet_to_ship(
         assert main([*call, *more]) == 0
         (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("mrf_mvae/table4"))
         assert line.split()[2:4] == [str(len(again.specs)), str(recorded)]
+    # So is a training that diverged: it is not tried again each night.
+    lost, figures = again.specs[0], tmp_path / "figures"
+    note = Divergence(lost, "epoch 1 of 2: the loss is not finite", {"commit": "a" * 40, "dirty": False})
+    write_atomically(divergence_path(lost, figures), note.to_json())
+    (rest,) = plan_steps([step], store, figures)
+    assert set(again.todo) - set(rest.todo) == {lost}
     # A building block is shipped from its run's own directory.
     step = Step("pretrained/vaegan", profile="quick", ships=["decoder"])
     (vaegan,) = unique(plan(find(step.artifact), step.profile))

@@ -112,3 +112,6 @@ class MadeUp:
             values["test/unconditional/digits"] = 3 if spec.method == self.collapsed else 10
         values |= {"test/unconditional/r_hat": 1.0} if spec.method == "nnmrf" else {}
         return made_record(spec, values)
+
+    def diverged(self, spec: RunSpec) -> str:
+        return ""

@@ -24,7 +24,9 @@ def best_note(column: Column, rows: Sequence[Row]) -> Claim | None:
     if len(known) < 2:
         return None
     (first, best), (second, other) = sorted(known, key=lambda x: x[1].mean, reverse=column.better == "higher")[:2]
-    numbers = f"{best.mean:.{column.decimals}f} against {other.mean:.{column.decimals}f}"
+    finest = range(column.decimals, column.decimals + 4)  # unequal means are not printed as equal ones
+    decimals = next((n for n in finest if f"{best.mean:.{n}f}" != f"{other.mean:.{n}f}"), column.decimals)
+    numbers = f"{best.mean:.{decimals}f} against {other.mean:.{decimals}f}"
     if best.mean == other.mean:
         *others, last = [label for label, cell in known if cell.mean == best.mean]
         shared = f"{', '.join(others)} and {last} share the best mean, {best.mean:.{column.decimals}f}"

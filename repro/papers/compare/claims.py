@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from repro.report.evidence import Comparison, Evidence
@@ -22,7 +23,9 @@ def _nearest(evidence: Evidence, metrics: Sequence[str]) -> list[Comparison]:
             rivals = [m for m in models if m != "covae" and not evidence.unmixed(f"{m}, {level}", metric)]
             means = {m: fmean(evidence.values(f"{m}, {level}", metric)) for m in rivals}
             best = min(means, key=means.__getitem__)
-            found.append(evidence.compare((f"covae, {level}", metric), "<", (f"{best}, {level}", metric)))
+            comparison = evidence.compare((f"covae, {level}", metric), "<", (f"{best}, {level}", metric))
+            named = evidence.named(f"covae, {level}", metric)
+            found.append(replace(comparison, text=f"{comparison.text} ({named})"))
     return found
 
 

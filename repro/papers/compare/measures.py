@@ -143,5 +143,5 @@ def likelihood(model: MultimodalModel, data: Dataset, spec: RunSpec, device: str
         return []
     if not bool(values.isfinite().all()):
         return []
-    text = f"mean ln p(x) of all modalities by {number:,} importance samples, low in the mean, at the loss's own scale"
+    text = f"mean ln p(x) of all modalities by {number:,} importance samples, at the loss's own scale"
     return [Metric(f"{data.split}/log_likelihood", float(values.double().mean()), "nats", points, text)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from repro.experiment import Results, Rows
 from repro.papers.compare.best import best_note
@@ -42,10 +43,13 @@ Caveats = Callable[[Sequence[Record]], Mapping[str, str]]  # a row's records to 
 LIKELIHOOD = "test/log_likelihood"
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
 SIGNS = "the random signs of the divergences raise it in the mean: no bound"  # of a score model's density
+NORMALISER = "the estimate of the prior's normaliser raises it in the mean: no bound"  # of a neural field's density
+UNBOUNDED = {**dict.fromkeys(SCORE, SIGNS), "nnmrf": NORMALISER}  # methods to why their likelihoods rank with none
 BOUND = (
     "Log-likelihood: at the scale at which the loss is a negative ELBO, by importance samples (1,000 in the paper "
-    "profile, 32 of SBM-VAE), low in the mean but for SBM-VAE's, whose density is of divergences by random signs. That "
-    "scale's square is the weight; of ALMRF, whose surrogate loss is no ELBO, it is the penalty's weight all the same."
+    "profile, 32 of SBM-VAE), low in the mean but for NN-MRF's, whose normaliser is an estimate too, and SBM-VAE's, "
+    "whose density is of divergences by random signs. That scale's square is the weight; of ALMRF, whose surrogate "
+    "loss is no ELBO, it is the penalty's weight all the same."
 )
 NLL_BOUND = (
     "NLL in nats, at the scale at which the loss is a negative ELBO, by importance samples (1,000 a point in the paper "
@@ -79,8 +83,13 @@ def _value(record: Record, name: str) -> float | None:
 
 
 def _cell(records: Sequence[Record], name: str, reason: str, missing: str = "not run") -> Cell:
-    values = [v for r in records if (v := _value(r, name)) is not None]
-    return Cell(None, values) if values else Cell(None, (), reason if records else missing)
+    """One value a seed: of a dataset in several variants, the mean over them."""
+    values: dict[int, list[float]] = {}
+    for r in records:
+        if (v := _value(r, name)) is not None:
+            values.setdefault(r.spec.seed, []).append(v)
+    means = [fmean(found) for found in values.values()]
+    return Cell(None, means) if means else Cell(None, (), reason if records else missing)
 
 
 def _rows(
@@ -98,8 +107,8 @@ def _rows(
         cells = {k: _cell(records, k, reasons.get(method, none[k]), missing) for k in names}
         if caveat := mixing_caveat(records):  # of joint samples, which are the prior's
             cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if of_the_prior(k) and c.n}
-        if method in SCORE and LIKELIHOOD in cells and cells[LIKELIHOOD].n:
-            cells[LIKELIHOOD] = replace(cells[LIKELIHOOD], caveat=SIGNS)
+        if method in UNBOUNDED and LIKELIHOOD in cells and cells[LIKELIHOOD].n:
+            cells[LIKELIHOOD] = replace(cells[LIKELIHOOD], caveat=UNBOUNDED[method])
         for k, own in (caveats(records) if caveats else {}).items():
             if cells[k].n and not cells[k].caveat:
                 cells[k] = replace(cells[k], caveat=own)
@@ -254,6 +263,8 @@ def _cost_table(results: Results, caption: str) -> Table:
     records = results.all_records()
     devices = "Seconds of training: wall clock, of a machine that may have had other work; of samples: processor time "
     note = devices + "of one core, or the wall clock where the devices say GPU. Epochs are the same for all models."
+    runs = max(len({s for s in specs if s.seed == specs[0].seed}) for specs in results.runs.values())
+    note += f" Of the {runs} runs of a model and a seed, the mean." if runs > 1 else ""
     return Table(caption, provenance(records), _columns(COSTS), _rows(results, list(COSTS), {}), notes=[note])
 
 
@@ -309,6 +320,8 @@ def sweep_table(
         "The weight is beta; of ALMRF's penalty, and of the latents' norm in regularised autoencoders "
         f"({', '.join(LABELS[m] for m in SCORE if m in REGULARISED)}).",
     ]
+    if records:
+        notes.append(f"Runs of up to {epochs_in_all(records[0].spec)} epochs of all stages together.")
     if edge:
         notes.append(f"At an edge of what was tried: {', '.join(edge)}.")
     if rest := [LABELS[m] for m in scores if m not in chosen]:

@@ -55,7 +55,9 @@ def _recovers(evidence: Evidence, metric: str) -> list[Comparison]:
     return [
         Comparison(f"CoVAE off by at most {max(own):.3f} at rho {listed} (at most {NEAR})", max(own) <= NEAR, seeds),
         Comparison(
-            f"every other model off by more somewhere, {best} by {others[best]:.3f}", others[best] > NEAR, seeds
+            f"every other model run is off by more somewhere, {best} by {others[best]:.3f}",
+            others[best] > NEAR,
+            seeds,
         ),
     ]
 

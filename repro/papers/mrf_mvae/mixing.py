@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from repro.records import Metric, Record
-from repro.report.evidence import MOST_R_HAT
+from repro.report.evidence import CHAINED, MOST_R_HAT
 
 if TYPE_CHECKING:
     from repro.model import MultimodalModel
 
 __all__ = ["JOINT", "chain_metrics", "mixing_caveat"]
 
-CHAINED = ("nnmrf", "prior_neural")  # methods that draw joint samples by chains
 JOINT = "test/unconditional"  # prefix of what is measured of the prior's samples
 
 

@@ -17,7 +17,7 @@ from repro.papers.compare.correlated_pairs.settings import (
     pairs_spec,
 )
 from repro.papers.compare.methods import PAIRS, compared_runs, sweep_runs
-from repro.papers.compare.rows import Heading, compared_tables, epochs_in_all, sweep_table
+from repro.papers.compare.rows import NLL_BOUND, Heading, compared_tables, epochs_in_all, sweep_table
 from repro.papers.sbm_vae.settings import ALPHA
 from repro.records import Record, RunSpec
 from repro.report.tables import Table
@@ -74,11 +74,8 @@ READING = (
     "so that a right mean without spread is not enough; norm over pixels. MAE: of the mean of the same draws. Given "
     "both: what the model's own encoders and decoders reach at best."
 )
-BOUND = (
-    "NLL in nats, at the scale at which the loss is a negative ELBO, by importance samples (1,000 a point in the paper "
-    "profile, 4 of SBM-VAE), high in the mean but for NN-MRF's, whose normaliser is an estimate too. That scale's "
-    "square is the weight, so that NLLs of models of unequal weights differ by it too, and none is called the best; of "
-    "ALMRF, whose surrogate loss is no ELBO, it is the penalty's weight all the same. Predictive: of the mean of "
+BOUND = NLL_BOUND + (
+    " Predictive: of the mean of "
     "p(x_m | z) over what is inferred from the other modality, as CoVAE (Figure 8; fewer samples of NN-MRF and "
     "SBM-VAE); ratio: ln p(x) - ln p(x_o), the model's true conditional (erratum E16). Both are means over which "
     "modality is given. Fewer samples raise joint and predictive NLLs, and move ratios, which are differences, either "

@@ -8,7 +8,7 @@ from statistics import geometric_mean
 from repro.datasets.card import load_card
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.methods import TUMOURS, compared_runs, sweep_runs
-from repro.papers.compare.rows import Heading, compared_tables, epochs_in_all, sweep_table
+from repro.papers.compare.rows import NLL_BOUND, Heading, compared_tables, epochs_in_all, sweep_table
 from repro.papers.compare.tumours.settings import (
     CANONICAL,
     CANONICAL_HELD_OUT,
@@ -61,15 +61,11 @@ READING = (
     "and decoders reach at best. Nearest training points: the one nearest in what is given. No true distribution is "
     "known, so there is no row of true data."
 )
-BOUND = (
-    "NLL in nats, at the scale at which the loss is a negative ELBO, by importance samples (1,000 a point in the paper "
-    "profile, 4 of SBM-VAE), high in the mean but for NN-MRF's, whose normaliser is an estimate too. That scale's "
-    "square is the weight, so that NLLs of models of unequal weights differ by it too, and none is called the best; of "
-    "ALMRF, whose surrogate loss is no ELBO, it is the penalty's weight all the same. Predictive: of the mean of "
-    "p(x_m | z) over what is inferred from the other modality (1,000 samples; 100 of NN-MRF and SBM-VAE), as CoVAE; "
-    "ratio: ln p(x) - ln p(x_o), the model's true conditional (erratum E16). Fewer samples raise joint and predictive "
-    "NLLs, and move ratios, which are differences, either way: SBM-VAE's are not comparable with the others', nor "
-    "NN-MRF's predictive ones."
+BOUND = NLL_BOUND + (
+    " Predictive: of the mean of p(x_m | z) over what is inferred from the other modality (1,000 samples; 100 of "
+    "NN-MRF and SBM-VAE), as CoVAE; ratio: ln p(x) - ln p(x_o), the model's true conditional (erratum E16). Fewer "
+    "samples raise joint and predictive NLLs, and move ratios, which are differences, either way: SBM-VAE's are not "
+    "comparable with the others', nor NN-MRF's predictive ones."
 )
 SCORED_BY = tuple(f"validation/mae/{name}" for name in GIVEN)
 
@@ -101,11 +97,11 @@ def shared_notes(spec: RunSpec) -> list[str]:
     parts = (samples, round((1 - VALIDATION) * samples), fitted)
     steps, fewer, canonical = (-(-n // training["batch_size"]) for n in parts)  # an epoch
     return [
-        f"The same for all: CoVAE's encoders and decoders of omics, dropout too, {LATENTS} latents in all, "
-        f"{samples} tumours, {epochs} epochs of all stages together ({epochs * steps:,} steps of at most "
-        f"{training['batch_size']}), AdamW at {training['learning_rate']:g}, which falls after {training['plateau']} "
-        "epochs without progress, Gaussian likelihood of unit scale in the loss. No paper compares these models, so "
-        "nothing is published.",
+        f"The same for all: CoVAE's encoders and decoders of omics, dropout too, {LATENTS} latents in all "
+        f"({3 * LATENT_DIM} of MMVAE+ and DMVAE), {samples} tumours, {epochs} epochs of all stages together "
+        f"({epochs * steps:,} steps of at most {training['batch_size']}), AdamW at "
+        f"{training['learning_rate']:g}, which falls after {training['plateau']} epochs without progress, Gaussian "
+        "likelihood of unit scale in the loss. No paper compares these models, so nothing is published.",
         f"Latents: {LATENT_DIM} a modality where each has its own, {LATENTS} shared ones else; MMVAE+ and DMVAE "
         f"{LATENT_DIM} shared and {LATENT_DIM} of each modality, as CoVAE has them. Of their epochs, score-based "
         f"models train autoencoders for {1 - SCORED:.0%}, CoVAE its Deep CCA for {CANONICAL:.0%}, on the "

@@ -56,9 +56,12 @@ class BusyError(RunError):
 
 
 class FailedCodeError(RunError):
-    """A run of a reader's own model whose code raised something, or ended the process."""
+    """A run of a reader's own model whose code raised something, or ended the process.
 
-    final = True  # the same code would fail again
+    ``final`` says whether a second attempt cannot change it.
+    """
+
+    final = True
 
 
 class OutOfMemoryError(RunError):

@@ -59,6 +59,7 @@ class Claim:
         size_matters: Whether narrow networks could be what decides it, so that only the paper profile may contradict.
         training_matters: Whether it is about trained models, and not about what a step or a sample costs.
         published: Table, row and column of the published value, or table and key.
+        asked: Whether no paper makes it: a question that a comparison asks of the models of all papers.
     """
 
     paper: str
@@ -77,6 +78,7 @@ class Claim:
     size_matters: bool = True
     training_matters: bool = True
     published: tuple[str, ...] = ()
+    asked: bool = False
 
     @property
     def name(self) -> str:
@@ -183,15 +185,15 @@ def _found(claim: Claim, artifact: str, sources: Sources) -> Evidence | None:
             continue
         needed = _needed(claim, rows)
         asked = [s for r in needed for s in rows.get(r, ())]
-        lost = [s for s in dict.fromkeys(asked) if sources.record(s) is None and sources.diverged(s)]
-        absent = [s.seed for s in asked if sources.record(s) is None and s not in lost]
+        gone = {s for s in asked if sources.record(s) is None and sources.diverged(s)}
+        absent = [s.seed for s in asked if sources.record(s) is None and s not in gone]
         end = math.inf if find(artifact).partial else min(absent, default=math.inf)
         records = {
             r: [x for s in specs if s.seed < end and (x := sources.record(s)) is not None] for r, specs in rows.items()
         }
-        if needed and all(records.get(r) or any(s in lost for s in rows.get(r, ())) for r in needed):
-            kept = {r: v for r, v in records.items() if v}
-            return Evidence(artifact, profile, kept, [f"{s.method} seed {s.seed}" for s in lost])
+        lost = {f"{r}, seed {s.seed}": s for r in needed for s in rows.get(r, ()) if s in gone and s.seed < end}
+        if needed and all(records.get(r) or any(s in gone for s in rows.get(r, ())) for r in needed):
+            return Evidence(artifact, profile, {r: v for r, v in records.items() if v}, lost)
     return None
 
 
@@ -246,7 +248,7 @@ def _absent(claim: Claim, evidence: Evidence) -> list[str]:
         rows = plan(find(evidence.artifact), "paper")
         asked = list(dict.fromkeys(s.method for r in _needed(claim, rows) for s in rows.get(r, ())))
     run = {r.spec.method for records in evidence.rows.values() for r in records}
-    run |= {label.split()[0] for label in evidence.diverged}
+    run |= {s.method for s in evidence.diverged.values()}
     return [m for m in asked if m not in run]
 
 
@@ -314,12 +316,9 @@ def _assessed(claim: Claim, sources: Sources) -> Verdict:
         evidence, stand_in = _found(claim, claim.stand_in, sources), True
     if evidence is None:
         return Verdict(claim, "not run", (_not_run(claim),), artifact=claim.artifact, published=published)
-    try:
-        comparisons = _compared(evidence, claim)
-    except (KeyError, ValueError):  # all runs of a row have diverged
-        if not evidence.diverged:
-            raise
-        comparisons = []
+    needed = _needed(claim, plan(find(evidence.artifact), evidence.profile))
+    whole = all(r in evidence.rows for r in needed)  # not where all runs of a row have diverged
+    comparisons = _compared(evidence, claim) if whole else []
     reasons = _gates(claim, evidence, comparisons)
     if stand_in:
         reasons.insert(0, f"on other data than the paper's ({', '.join(find(claim.stand_in).data)})")
@@ -344,9 +343,13 @@ def _weigh(comparisons: Sequence[Comparison]) -> str:
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:
-    """How many claims have each verdict, in one line."""
-    numbers = {v: sum(x.verdict == v for x in verdicts) for v in VERDICTS}
-    return f"{len(verdicts)} claims: " + ", ".join(f"{n} {v}" for v, n in numbers.items())
+    """How many claims have each verdict, in one line, and apart from them what the comparisons ask."""
+    found = []
+    for asked, what in ((False, "claims"), (True, "questions of the comparisons")):
+        own = [x.verdict for x in verdicts if x.claim.asked is asked]
+        if own or not asked:
+            found.append(f"{len(own)} {what}: " + ", ".join(f"{own.count(v)} {v}" for v in VERDICTS))
+    return "; ".join(found)
 
 
 def to_markdown(verdicts: Sequence[Verdict]) -> str:

@@ -8,7 +8,6 @@ import textwrap
 
 from repro.artifacts.claims import Verdict, all_verdicts, counts
 from repro.engine.store import figures_root
-from repro.errors import UsageError
 
 __all__ = ["print_claims"]
 
@@ -19,10 +18,8 @@ def print_claims(options: argparse.Namespace) -> None:
     """Prints every claim with its verdict, from recorded runs.
 
     Raises:
-        UsageError: If there is no such paper, or no such folder.
+        UsageError: If there is no such paper.
     """
-    if options.figures is not None and not options.figures.is_dir():
-        raise UsageError(f"there is no folder {options.figures}")
     verdicts = all_verdicts(options.figures or figures_root(), options.paper)
     if options.json:
         print(json.dumps([_entry(v) for v in verdicts], indent=1))

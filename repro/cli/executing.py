@@ -84,7 +84,7 @@ def run_specs(
         options: What the command line says.
         total: Number of runs of the artifact, with those that are recorded.
         discarded: Runs of which nothing is kept, once what was asked for is known to be possible.
-        apart: Whether runs have processes of their own, but with the executor ``inline``.
+        apart: Whether even a single run has a process of its own, except with the executor ``inline``.
 
     Raises:
         UsageError: If there is no such device, a number is under 1, or the folder cannot be written to.

@@ -48,10 +48,10 @@ COMMANDS = {
 }
 
 
-READING = ("claims", "list", "report", "show", "status")  # commands that tell what is recorded
-# What the same command does of those that take long, once it was interrupted.
+READING = ("claims", "list", "overnight", "report", "show", "status")  # commands that tell what is recorded
+# What is said of a command that was interrupted: how the same command goes on, where it does.
 CONTINUED = {
-    **dict.fromkeys(("data", "weights"), "; the same command continues"),
+    **dict.fromkeys(("data fetch", "data build", "weights pull"), "; the same command continues"),
     **dict.fromkeys(("run", "overnight"), "; the same command continues from the last epochs, where there are any"),
 }
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoppedError as stopped:
         return _said(stopped, stopped.code)
     except KeyboardInterrupt:
-        return _said(f"interrupted{CONTINUED.get(options.command, '')}", 130)
+        return _said(f"interrupted{CONTINUED.get(' '.join(words), '')}", 130)
     except BrokenPipeError:  # the reader of a pipe went away
         return 1
     except (RunError, RecordError, ValueError, OSError) as error:
@@ -80,9 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _check_figures(options: argparse.Namespace) -> None:
     """Refuses a folder of recorded material that is none, where everything in it would be said not to be run."""
-    if options.command not in READING or getattr(options, "figures", None) or not os.environ.get("REPRO_FIGURES"):
-        return
-    if not figures_root().is_dir():
+    reads = options.command in READING or (options.command == "run" and options.method)
+    given = getattr(options, "figures", None)
+    if reads and given is not None and not given.is_dir():
+        raise UsageError(f"there is no folder {given}")
+    if reads and given is None and os.environ.get("REPRO_FIGURES") and not figures_root().is_dir():
         raise UsageError(f"there is no folder {figures_root()}, which REPRO_FIGURES names")
 
 

@@ -89,8 +89,11 @@ def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dic
         model = experiment.build(runs[0])
     if missing := check_method(name, model):
         missing = f"{name} does not offer {' or '.join(missing)}, which some tables ask for"
-    with suppress(NotOfferedError):
+    try:
         smaller = m.method_runs(artifact, "smoke", 1, name, source, settings)
+    except NotOfferedError:
+        smaller = []
+    if smaller:
         _check_measured(artifact, name, smaller)
     if missing:
         print(missing, file=sys.stderr)
@@ -203,7 +206,7 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
         except RunError:
             finished = {name: runs for name, runs in chosen.items() if all(lookup(s) is not None for s in runs)}
             if finished:
-                with suppress(RunError):  # nothing without what failed, which the message says
+                with suppress(RecordError, RunError, UsageError):  # what failed is said, not that nothing is drawn
                     write(finished)
             raise
     write(chosen)

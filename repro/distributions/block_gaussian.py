@@ -204,8 +204,8 @@ class BlockGaussian(Distribution):
         lead = value.ndim - 1 - len(self._batch_shape)
         if lead < 1 or self._scale_tril.shape[:-2] != self._batch_shape:
             return apply_to_rows(solve_tril, self._scale_tril, value - self._mean).square().sum(-1)
-        # The points of one Gaussian lie in one block of memory, as the solver wants them: no copy of them is made.
-        rows = value.flatten(0, lead - 1).movedim(0, -2) - self._mean.unsqueeze(-2)
+        # The points of one Gaussian in one block of memory, which is what a solver is fast on.
+        rows = (value.flatten(0, lead - 1).movedim(0, -2) - self._mean.unsqueeze(-2)).contiguous()
         rows = torch.linalg.solve_triangular(self._scale_tril.mT, rows, upper=True, left=False)
         return rows.square().sum(-1).movedim(-1, 0).unflatten(0, value.shape[:lead])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import sysconfig
 import time
 import traceback
@@ -86,7 +87,7 @@ def execute(
     finished = False
     try:
         if (record := parallel.share(lambda: store.record(spec))) is None:
-            with _foreign_code() if experiment_of(spec).foreign else contextlib.nullcontext():
+            with _foreign_code(spec) if experiment_of(spec).foreign else contextlib.nullcontext():
                 record = _execute(spec, _Place(lock, device, on_epoch, stop or _never, parallel, step))
         finished = True
         return record
@@ -97,19 +98,28 @@ def execute(
 
 
 @contextlib.contextmanager
-def _foreign_code() -> Iterator[None]:
-    """Makes one line of what a reader's own code raises, which names the place in it."""
+def _foreign_code(spec: RunSpec) -> Iterator[None]:
+    """Makes one line of what a reader's own code raises, which names the place in it.
+
+    Arguments:
+        spec: The run, whose model names the file or the module that builds it.
+    """
+    module = sys.modules.get(str(spec.params["model"]["module"]).partition(".")[0])
+    folder = Path(getattr(module, "__file__", None) or "nowhere").parent
     try:
         yield
     except (CheckpointError, NonFiniteLossError, RecordError, RunError, TrainingStopped, UsageError):
         raise
     except (Exception, SystemExit) as error:
-        own = [f for f in traceback.extract_tb(error.__traceback__) if not _installed(f.filename)]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if folder in Path(f.filename).parents or not _installed(f.filename)]
         if not own and isinstance(error, ValueError | TypeError | RuntimeError | OSError | KeyError):
             raise
         text = f"exit({error.code!r})" if isinstance(error, SystemExit) else " ".join(str(error).split())
         place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-        raise FailedCodeError(type(error).__name__ + (f": {text}" if text else "") + place) from error
+        failed = FailedCodeError(type(error).__name__ + (f": {text}" if text else "") + place)
+        failed.final = not isinstance(error, OSError)  # the same code would fail again
+        raise failed from error
 
 
 def _installed(filename: str) -> bool:

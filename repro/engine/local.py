@@ -324,7 +324,8 @@ def run_all(
     Arguments:
         specs: The runs, in the order in which they are started.
         store: Where run directories live.
-        workers: Processes, each on one thread; as many as :func:`device_slots` says if None. One means this process.
+        workers: Processes, each on one thread; as many as :func:`device_slots` says if None. One means this process,
+            but for ``apart``.
         device: Where models are trained; ``"cuda"`` for all visible GPUs.
         progress: Told of every epoch and every end.
         stop: Asked after every step; no further run is started after the first true answer.
@@ -355,7 +356,7 @@ def run_all(
     if stacked:
         stopped = _stacked(ledger, way, stop)
     else:
-        here = len(places) == 1 and not apart
+        here = len(places) == 1 and (not apart or processes > 1)  # several are torchrun's, apart already
         stopped = _inline(ledger, way, stop) if here else _pooled(ledger, way, stop, places)
     if stopped:
         raise RunsStopped(ledger.failures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
@@ -71,8 +71,7 @@ class Adapted(MultimodalModel):
         generator: torch.Generator | None,
         sample_likelihood: bool,
     ) -> dict[str, Tensor]:
-        given = None if given is None else {m: x.clone() for m, x in given.items()}  # the object may write into it
-        options = {"given": given, "generator": generator, "sample_likelihood": sample_likelihood}
+        options = {"given": _copied(given), "generator": generator, "sample_likelihood": sample_likelihood}
         self._check_takes("generate", options)
         found = _call(self.inner.generate, num_samples, options, generator)
         if not isinstance(found, Mapping) or set(found) != set(self.modalities):
@@ -87,9 +86,10 @@ class Adapted(MultimodalModel):
         num_importance_samples: int,
         generator: torch.Generator | None,
     ) -> Tensor:
-        options = {"given": given, "num_importance_samples": num_importance_samples, "generator": generator}
+        number = num_importance_samples
+        options = {"given": _copied(given), "num_importance_samples": number, "generator": generator}
         self._check_takes("log_likelihood", options)
-        return self._as_own(_call(self.inner.log_likelihood, dict(batch), options, generator))
+        return self._as_own(_call(self.inner.log_likelihood, _copied(batch), options, generator))
 
     def _check_takes(self, name: str, options: Mapping[str, Any]) -> None:
         """Refuses what would be answered as if it had not been asked for."""
@@ -104,14 +104,20 @@ class Adapted(MultimodalModel):
         return x.to(self.dtype) if isinstance(x, Tensor) and not x.is_complex() else x
 
 
+def _copied(values: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+    """What an object is given of the data, into which it may write."""
+    return None if values is None else {m: x.clone() for m, x in values.items()}
+
+
 def _attributes(inner: Any) -> list[str]:
-    """The names of an object's attributes, those of its slots too."""
-    slots = [s for kind in type(inner).__mro__ for s in _listed(getattr(kind, "__slots__", ()))]
+    """The names of an object's attributes, those of its slots too, private ones as Python mangles them."""
+    slots = []
+    for kind in type(inner).__mro__:
+        names = getattr(kind, "__slots__", ())
+        for name in [names] if isinstance(names, str) else names:
+            private = name.startswith("__") and not name.endswith("__")
+            slots.append(f"_{kind.__name__.lstrip('_')}{name}" if private else name)
     return list(dict.fromkeys([*slots, *getattr(inner, "__dict__", {})]))
-
-
-def _listed(names: str | Iterable[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
 
 
 def _taken(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,6 +261,7 @@ def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> l
             as_given = {m: x.clone() for m, x in data.items()}
             model.train()
             _check_loss(model, data)
+            _check_unchanged(data, as_given, "loss")
             model.load_state_dict(kept)  # batch normalisation has counted a batch
             model.eval()
             _check_samples(model.generate(SAMPLES, generator=draws), model, (SAMPLES,), "generate")

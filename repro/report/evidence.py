@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from repro.records import Record
+from repro.records import Record, RunSpec
 
 __all__ = ["CHAINED", "MOST_R_HAT", "Comparison", "Evidence", "of_the_prior"]
 
@@ -44,13 +44,13 @@ class Evidence:
         artifact: Name of the artifact.
         profile: The profile.
         rows: Row to its records.
-        diverged: The runs that have none because their training diverged, for people.
+        diverged: Of runs that have none because their training diverged, row and seed in words to the run.
     """
 
     artifact: str
     profile: str
     rows: Mapping[str, Sequence[Record]]
-    diverged: Sequence[str] = ()
+    diverged: Mapping[str, RunSpec] = field(default_factory=dict)
 
     def values(self, row: str, metric: str) -> list[float]:
         """A metric's values over the seeds of a row; ``{last}`` in its name is the largest number that there is.

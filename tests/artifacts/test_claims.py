@@ -12,8 +12,8 @@ import pytest
 
 from repro.artifacts import claims as c
 from repro.artifacts import gallery
-from repro.artifacts.claims import VERDICTS, Claim, assess, claims, counts, to_markdown
-from repro.artifacts.inventory import artifacts
+from repro.artifacts.claims import VERDICTS, Claim, Verdict, assess, claims, counts, to_markdown
+from repro.artifacts.inventory import artifacts, find
 from repro.artifacts.render import Sources, plan, unsettled
 from repro.cli.main import main
 from repro.errors import RecordError, UsageError
@@ -253,7 +253,46 @@ def test_a_claim_is_not_settled_without_what_diverged(method: str, seeds: tuple[
     lookup = Lookup(whole.make, lambda s: (s.profile, s.method) == ("paper", method) and s.seed in seeds)
     found = assess(claim(), lookup)
     assert (found.verdict, found.profile) == ("inconclusive", "paper")
-    assert f"diverged: {', '.join(f'{method} seed {s}' for s in seeds)}" in found.reasons
+    assert f"diverged: {', '.join(f'{method}, seed {s}' for s in seeds)}" in found.reasons
+
+
+@pytest.mark.parametrize("x", claims(), ids=lambda x: x.name)
+def test_every_claim_is_assessed_whatever_diverged(x: Claim) -> None:
+    """All runs, or those of one model: there is a verdict, which settles nothing and names them."""
+    sources = Sources(None, FIGURES)
+    before = assess(x, sources)
+    if not before.profile:
+        return
+    specs = [s for found in plan(find(before.artifact), before.profile).values() for s in found]
+    for methods in ({s.method for s in specs}, {specs[0].method}, {specs[-1].method}):
+        found = assess(x, Lookup(sources.record, lambda s, methods=methods: s in specs and s.method in methods))
+        if any(r.startswith("diverged") for r in found.reasons):
+            assert found.verdict == "inconclusive"
+
+
+def test_what_diverged_does_not_hide_a_metric_that_is_not_there() -> None:
+    whole = table1((1.0, 1.1, 0.9), (2.0, 2.1, 1.9), "paper")
+    rule = {"kind": "best", "row": "gmrf_mcvae", "better": "lower", "metrics": ["test/typo"]}
+    with pytest.raises(RecordError, match="test/typo"):
+        assess(claim(rule=rule), Lookup(whole.make, lambda s: (s.method, s.seed) == ("mvae", 2)))
+
+
+def test_what_diverged_beyond_the_seeds_that_all_have_is_not_told() -> None:
+    whole = table1((1.0, 1.1, 0.9), (2.0, 2.1, 1.9), "paper")
+    lookup = Lookup(
+        lambda s: None if (s.method, s.seed) == ("mmvae", 1) else whole.record(s),
+        lambda s: (s.method, s.seed) == ("mvae", 2),
+    )
+    assert assess(claim(), lookup).reasons == ("one seed",)
+
+
+def test_questions_of_the_comparisons_are_counted_apart() -> None:
+    verdicts = [Verdict(claim(asked=asked), v) for asked, v in ((False, "reproduced"), (True, "contradicted"))]
+    assert counts(verdicts) == (
+        "1 claims: 1 reproduced, 0 contradicted, 0 inconclusive, 0 not run; "
+        "1 questions of the comparisons: 0 reproduced, 1 contradicted, 0 inconclusive, 0 not run"
+    )
+    assert {x.name for x in claims() if x.asked} == {x.name for x in claims() if "models of all papers" in x.text}
 
 
 def test_models_that_a_profile_leaves_out_are_named() -> None:
@@ -316,7 +355,7 @@ def test_the_committed_records_give_every_claim_a_verdict() -> None:
     known = {v.claim.name: v.verdict for v in verdicts}
     assert known["gmrf_mcvae/copula-unconditional"] == "reproduced"
     assert known["mrf_mvae/lemma-1"] == "contradicted"
-    assert counts(verdicts).startswith(f"{len(verdicts)} claims: ")
+    assert counts(verdicts).startswith(f"{sum(not v.claim.asked for v in verdicts)} claims: ")
     assert to_markdown(verdicts).count("\n") == len(verdicts) + 2
 
 

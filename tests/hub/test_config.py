@@ -279,6 +279,7 @@ def test_what_the_manifest_states_of_the_package_is_there() -> None:
         assert hashes is not None or entry.repo, f"{name} is neither in the package nor on the Hub"
         for file, expected in (hashes or {}).items():
             assert file_sha256(package_folder() / name / file) == expected
+            assert (package_folder() / name / file).stat().st_size == entry.bytes[file]
         if not models()[name].block and hashes is not None:
             record = read_record(package_folder() / name / "record.json", models()[name].spec())
             assert record is not None

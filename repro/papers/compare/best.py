@@ -9,12 +9,14 @@ from repro.report.tables import Column, Row
 
 __all__ = ["best_note"]
 
+FINER = 4  # numbers of decimals tried, the column's own first
+
 
 def best_note(column: Column, rows: Sequence[Row]) -> Claim | None:
     """Whether a column's best row differs from the second by more than two standard errors; None for under two rows.
 
     Values with a caveat, such as those from chains that do not mix, take no part. Where several rows share the best
-    mean, none of them is the best, and all are named.
+    mean to three decimals more than are printed, none of them is the best, and all are named.
 
     Arguments:
         column: With a direction.
@@ -24,13 +26,14 @@ def best_note(column: Column, rows: Sequence[Row]) -> Claim | None:
     if len(known) < 2:
         return None
     (first, best), (second, other) = sorted(known, key=lambda x: x[1].mean, reverse=column.better == "higher")[:2]
-    finest = range(column.decimals, column.decimals + 4)  # unequal means are not printed as equal ones
-    decimals = next((n for n in finest if f"{best.mean:.{n}f}" != f"{other.mean:.{n}f}"), column.decimals)
-    numbers = f"{best.mean:.{decimals}f} against {other.mean:.{decimals}f}"
-    if best.mean == other.mean:
-        *others, last = [label for label, cell in known if cell.mean == best.mean]
+    finest = [*range(column.decimals, column.decimals + FINER)]  # unequal means are not printed as equal ones
+    decimals = next((n for n in finest if f"{best.mean:.{n}f}" != f"{other.mean:.{n}f}"), None)
+    if decimals is None:
+        alike = f"{best.mean:.{finest[-1]}f}"
+        *others, last = [label for label, cell in known if f"{cell.mean:.{finest[-1]}f}" == alike]
         shared = f"{', '.join(others)} and {last} share the best mean, {best.mean:.{column.decimals}f}"
         return Claim(f"{column.group}, {column.label}: {shared}.")
+    numbers = f"{best.mean:.{decimals}f} against {other.mean:.{decimals}f}"
     text = f"{column.group}, {column.label}: {first} is the best, {numbers} of {second}"
     same = agreement(best, other)
     if same is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -263,8 +264,8 @@ def _cost_table(results: Results, caption: str) -> Table:
     records = results.all_records()
     devices = "Seconds of training: wall clock, of a machine that may have had other work; of samples: processor time "
     note = devices + "of one core, or the wall clock where the devices say GPU. Epochs are the same for all models."
-    runs = max(len({s for s in specs if s.seed == specs[0].seed}) for specs in results.runs.values())
-    note += f" Of the {runs} runs of a model and a seed, the mean." if runs > 1 else ""
+    runs = max(Counter((r.spec.method, r.spec.seed) for r in records).values(), default=0)
+    note += f" Of the up to {runs} runs of a model and a seed, the mean." if runs > 1 else ""
     return Table(caption, provenance(records), _columns(COSTS), _rows(results, list(COSTS), {}), notes=[note])
 
 

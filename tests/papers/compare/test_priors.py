@@ -214,6 +214,7 @@ def test_best_of_a_column_is_said_only_beyond_two_standard_errors() -> None:
         "Joint, exact: row 0, row 2 and row 3 share the best mean, 1.5."
     )
     assert said((1.0,), (1.0,)) == "Joint, exact: row 0 and row 1 share the best mean, 1.0."
+    assert said((0.1 + 0.2,), (0.3,)) == "Joint, exact: row 0 and row 1 share the best mean, 0.3."
     assert said((1.002,), (1.004,)) == (
         "Joint, exact: row 0 is the best, 1.002 against 1.004 of row 1; one seed, which tells of no spread."
     )

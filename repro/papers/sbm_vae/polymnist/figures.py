@@ -284,7 +284,13 @@ def observed_coherence(results: Results) -> Figure:
     return _observed(results, "coherence", results.id == "fig9")
 
 
-@artifact("fig11", runs=comparison_runs)
+def _stepped_runs(profile: str, seeds: int | None) -> Rows:
+    """The models of the comparison that are sampled with the energy's guidance, with and without it."""
+    rows = comparison_runs(profile, seeds)
+    return {row: specs for row, specs in rows.items() if ROWS[row][1] == "guided" or f"{row}-C" in rows}
+
+
+@artifact("fig11", runs=_stepped_runs)
 def by_steps(results: Results) -> Figure:
     """The last modality by the number of observed ones, a curve a model and number of predictor-corrector steps.
 
@@ -293,8 +299,6 @@ def by_steps(results: Results) -> Figure:
     models = {}
     for row, records in results:
         how = ROWS[row][1]
-        if how != "guided" and f"{row}-C" not in results.runs:
-            continue
         last, steps = _size(records) - 1, records[0].spec.params["evaluation"]["steps"]
         for n in steps:
             each = {k: f"test/steps/{how}/{n}/coherence/m{last}/{k}" for k in range(1, last + 1)}

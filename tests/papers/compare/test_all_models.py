@@ -295,7 +295,7 @@ def test_the_table_says_how_the_best_differs_from_the_second(smoke: Path) -> Non
 def test_claims_name_rows_and_metrics_that_there_are(smoke: Path) -> None:
     found, rows = records(smoke), plan(find("compare/copula"), "smoke")
     stated = [c for c in claims("compare") if c.artifact == "compare/copula"]
-    assert len(stated) == 4
+    assert len(stated) == 6
     for c in stated:
         assert c.rule["row"] in rows
         assert set(c.rule.get("among", ())) <= set(rows)

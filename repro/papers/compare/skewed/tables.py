@@ -78,8 +78,7 @@ def skewed(results: Results) -> list[Table]:
         sweep=target,
         planned=weights_runs,
         score=score,
-        origin="are those of mrf-tails-sweep for the three fields, those of papers for others, or lie in the middle of "
-        "what is tried where no paper has one",
+        origin="are those that the sweep of the profile paper chose",
     )
 
 

@@ -313,8 +313,9 @@ def _result(entry: Entry, records: Records, errata: Sequence[tuple[str, str, str
         found = behind.get(place) or (entry.records if place in measured else ())
         return records.page(found, entry) if found else ""
 
-    without = f", without {', '.join(x)}" if (x := left_out(entry.artifact, entry.profile)) else ""
-    said = [f"Profile {entry.profile} ({PROFILE_WORDS[entry.profile]}){without}"]
+    said = [f"Profile {entry.profile} ({PROFILE_WORDS[entry.profile]})"]
+    if without := left_out(entry.artifact, entry.profile):
+        said.append(without)
     if entry.records:
         count = len(entry.records)
         said.append(f'<a href="{records.page(entry.records, entry)}">{count} record{"s" * (count > 1)}</a>')

@@ -198,9 +198,8 @@ def headline(figures: Path) -> str:
 def _entry(artifact: Artifact, profile: str, figures: Path) -> str:
     folder = output_folder(artifact, profile, figures)
     found = {p.suffix: p.relative_to(figures).as_posix() for p in sorted(folder.glob(f"{artifact.id}.*"))}
-    without = f": without {', '.join(x)}" if (x := left_out(artifact, profile)) else ""
-    label = f"**{artifact.id}** {artifact.title}"
-    label += "" if profile == "paper" else f" (profile {profile}, reduced{without})"
+    reduced = ": ".join(filter(None, (f"profile {profile}, reduced", left_out(artifact, profile))))
+    label = f"**{artifact.id}** {artifact.title}" + ("" if profile == "paper" else f" ({reduced})")
     links = ", ".join(f"[{suffix[1:]}]({path})" for suffix, path in found.items())
     picture = f"\n\n![{artifact.title}]({found['.png']})" if ".png" in found else ""
     return f"- {label}: {links}{picture}"

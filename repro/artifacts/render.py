@@ -136,13 +136,14 @@ def resolved(spec: RunSpec, device: str | None = None) -> RunSpec:
     return with_precision(spec, "float32")
 
 
-def left_out(artifact: Artifact, profile: str) -> list[str]:
-    """The methods that the paper profile has and another one leaves out."""
+def left_out(artifact: Artifact, profile: str) -> str:
+    """``"without <methods>"`` of those that the paper profile has and another one leaves out; empty without any."""
     try:
         whole, own = (unique(plan(artifact, p)) for p in ("paper", profile))
     except (NotOfferedError, UsageError):
-        return []
-    return sorted({s.method for s in whole} - {s.method for s in own})
+        return ""
+    found = sorted({s.method for s in whole} - {s.method for s in own})
+    return f"without {', '.join(found)}" if found else ""
 
 
 def unique(rows: Mapping[str, Sequence[RunSpec]]) -> list[RunSpec]:

@@ -180,7 +180,8 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
     if options.dry_run:
         for spec in own + table:
             state = "to run" if spec in todo else "left out" if spec in lacking else "recorded"
-            state = "diverged" if state == "recorded" and lookup(spec) is None else state
+            if diverged(spec) and spec not in todo:
+                state = "diverged"
             print(f"{spec.key}  {spec.label:56s}  {state}")
         print(summary)
         return

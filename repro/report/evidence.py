@@ -9,10 +9,10 @@ from statistics import fmean, stdev
 
 from repro.records import Record, RunSpec
 
-__all__ = ["CHAINED", "MOST_R_HAT", "Comparison", "Evidence", "of_the_prior"]
+__all__ = ["JOINT", "MOST_R_HAT", "Comparison", "Evidence", "mixing_caveat", "of_the_prior"]
 
 MOST_R_HAT = 1.1  # split R-hat of chains that are taken to have mixed
-R_HAT = "test/unconditional/r_hat"
+JOINT = "test/unconditional"  # prefix of what is measured of the prior's samples
 CHAINED = ("nnmrf", "prior_neural")  # methods that draw joint samples by chains
 
 
@@ -34,6 +34,23 @@ class Comparison:
 def of_the_prior(metric: str) -> bool:
     """Whether a metric is of joint samples, which chains of the prior draw."""
     return "/unconditional/" in metric or metric.startswith(("test/images/joint", "test/frechet/joint"))
+
+
+def mixing_caveat(records: Sequence[Record], prefix: str = JOINT) -> str:
+    """Says so where the Markov chains of some seed do not mix, or it is not known whether they do; else nothing.
+
+    Arguments:
+        records: A record a seed.
+        prefix: Of the names of the chains' metrics.
+    """
+    found = [[m.value for m in r.metrics if m.name == f"{prefix}/r_hat"] for r in records]
+    worst = max((v for values in found for v in values), default=1.0)
+    if worst > MOST_R_HAT:
+        most = f"largest split R-hat {worst:.2f}, over {MOST_R_HAT:g}"
+        return f"chains that do not mix ({most}): no value of the model's prior"
+    if any(r.spec.method in CHAINED and not values for r, values in zip(records, found, strict=True)):
+        return "chains of which it was not recorded whether they mix"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -68,9 +85,7 @@ class Evidence:
 
     def unmixed(self, row: str, metric: str) -> bool:
         """Whether a row's values of a metric are of joint samples from chains that are not known to mix."""
-        found = [[m.value for m in r.metrics if m.name == R_HAT] for r in self.rows[row]]
-        unknown = any(r.spec.method in CHAINED and not v for r, v in zip(self.rows[row], found, strict=True))
-        return of_the_prior(metric) and (unknown or any(v > MOST_R_HAT for values in found for v in values))
+        return of_the_prior(metric) and bool(mixing_caveat(self.rows[row]))
 
     def named(self, row: str, metric: str) -> str:
         """A metric's name for people, with the number that ``{last}`` stands for."""

@@ -19,11 +19,10 @@ from repro.papers.compare.methods import (
     chosen_weights,
     weights,
 )
-from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.papers.sbm_vae.settings import ALPHA
 from repro.records import Record, RunSpec, provenance
 from repro.report.cells import Cell, Claim
-from repro.report.evidence import of_the_prior
+from repro.report.evidence import mixing_caveat, of_the_prior
 from repro.report.plain_tables import make_command
 from repro.report.tables import Column, Row, Table
 

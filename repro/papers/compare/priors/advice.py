@@ -8,9 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from repro.papers.compare.priors.settings import LABELS, ORACLE, POLYMNIST
-from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.records import Record
 from repro.report.cells import Cell, agreement
+from repro.report.evidence import mixing_caveat
 
 __all__ = ["advice", "dependence"]
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.priors.settings import POLYMNIST
 from repro.papers.compare.priors.tables import copula_runs, digits_runs, polymnist_runs, runs_of, triples_runs
-from repro.papers.mrf_mvae.mixing import mixing_caveat
+from repro.report.evidence import mixing_caveat
 from repro.report.plotting import PALETTE, new_figure, use_style
 
 __all__ = [

@@ -9,11 +9,10 @@ from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.best import best_note
 from repro.papers.compare.priors.advice import advice
 from repro.papers.compare.priors.settings import LABELS, ORACLE, POLYMNIST, PROFILES, RHOS, priors_spec
-from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.papers.mrf_mvae.triples.readings import ALIKE
 from repro.records import Record, canonical_json, of_profile, provenance
 from repro.report.cells import Cell, Claim
-from repro.report.evidence import of_the_prior
+from repro.report.evidence import mixing_caveat, of_the_prior
 from repro.report.tables import Column, Row, Table
 
 __all__ = [

@@ -11,7 +11,6 @@ from typing import Any
 from repro.experiment import Results, artifact
 from repro.metrics.inception import unavailable_reason
 from repro.papers import paper
-from repro.papers.mrf_mvae.mixing import mixing_caveat
 from repro.papers.mrf_mvae.triples.experiment import (
     FIGURE9,
     LABELS,
@@ -26,6 +25,7 @@ from repro.papers.mrf_mvae.triples.experiment import (
 from repro.papers.mrf_mvae.triples.readings import ALIKE, reading
 from repro.records import Record, RunSpec, provenance
 from repro.report.cells import Cell, Claim, Shown
+from repro.report.evidence import mixing_caveat
 from repro.report.plain_tables import NONE, PlainTable, make_command
 from repro.report.tables import Column, Row, RowGroup, Table
 

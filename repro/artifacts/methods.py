@@ -18,7 +18,8 @@ from repro.engine.environment import environment
 from repro.engine.store import RunStore, read_record, write_atomically
 from repro.errors import RunError, UsageError
 from repro.experiment import not_diverged
-from repro.methods.experiment import derived, differences, measured_as, protocol, protocol_rows
+from repro.methods.experiment import derived
+from repro.methods.runs import differences, measured_as, protocol, protocol_rows
 from repro.methods.source import Source
 from repro.papers import experiment_of
 from repro.records import Metric, Record, RunSpec, provenance

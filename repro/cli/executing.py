@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import time
@@ -148,7 +149,17 @@ def submit_array(specs: Sequence[RunSpec], store: Any, options: argparse.Namespa
         print(f"nothing to submit{waiting}")
         return
     job = next(iter(found.tasks.values())).split("_")[0]
-    print(f"job {job}: {len(found.tasks)} runs submitted{waiting}; `repro status {options.id}` shows how they stand")
+    print(f"job {job}: {len(found.tasks)} runs submitted{waiting}; `{_status(options)}` shows how they stand")
+
+
+def _status(options: argparse.Namespace) -> str:
+    """The command that shows the runs of another: of the same profile, seeds, precision and folder."""
+    words = ["repro", "status", options.id]
+    words += ["--profile", options.profile] if options.profile != "paper" else []
+    for name in ("seeds", "precision", "runs"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def run_everything(options: argparse.Namespace) -> None:

@@ -165,4 +165,6 @@ def states(specs: Sequence[RunSpec], store: RunStore) -> list[RunState]:
 def summary(found: Sequence[RunState]) -> str:
     """How many runs are in each state, in one line."""
     counts = {s: sum(x.state == s for x in found) for s in ORDER}
-    return f"{len(found)} runs: " + ", ".join(f"{n} {s}" for s, n in counts.items() if n or s == "done")
+    return f"{len(found)} run{'s' * (len(found) != 1)}: " + ", ".join(
+        f"{n} {s}" for s, n in counts.items() if n or s == "done"
+    )

@@ -159,7 +159,8 @@ def experiment_of(spec: RunSpec) -> Experiment:
     Raises:
         UsageError: If its paper is unknown or has no such experiment.
     """
-    from repro.methods.experiment import MethodExperiment, is_method, measured_as
+    from repro.methods.experiment import MethodExperiment
+    from repro.methods.runs import is_method, measured_as
 
     for experiment in paper(spec.paper).experiments:
         if experiment.owns(measured_as(spec)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import stat
 import sys
@@ -135,7 +136,7 @@ def test_run_goes_on_after_a_signal_a_requeue_and_a_node_s_crash(
     done = [(e["stage"], e["epoch"]) for e in entries[: saved + 2] if "epoch" in e]
     assert len(set(done)) == len(done) > 3  # the signal cost no epoch
     assert at_crash >= 13
-    assert summary(states([spec], store)) == "1 runs: 1 done"
+    assert summary(states([spec], store)) == "1 run: 1 done"
 
 
 def test_killed_task_is_told_and_submitted_again(slurm: Slurm, store: RunStore, tmp_path: Path, hurry: Path) -> None:
@@ -194,7 +195,8 @@ def test_command_line(slurm: Slurm, tmp_path: Path, capsys: Capture) -> None:
     try:
         assert main([*command, "--partition", "gpu", "--time", "2h", "--max-jobs", "2"]) == 0
         said = capsys.readouterr().out
-        assert said.endswith("3 runs submitted; `repro status gmrf-fig6` shows how they stand\n")
+        status = ["status", "gmrf-fig6", "--profile", "smoke", "--runs", str(tmp_path / "runs")]
+        assert said.endswith(f"3 runs submitted; `repro {shlex.join(status)}` shows how they stand\n")
         job = said.split()[1].rstrip(":")
         shown = slurm.call("scontrol", "show", "job", job)
         assert "TimeLimit=02:00:00" in shown
@@ -202,14 +204,14 @@ def test_command_line(slurm: Slurm, tmp_path: Path, capsys: Capture) -> None:
         assert "Requeue=1" in shown
         assert main([*command, "--partition", "gpu"]) == 0
         assert capsys.readouterr().out == "nothing to submit, 3 are waiting or running already\n"
-        assert main(["status", "gmrf-fig6", "--profile", "smoke", "--runs", str(tmp_path / "runs")]) == 0
+        assert main(status) == 0
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 4
         assert all(" queued " in line and "pending (Partition" in line for line in lines[:3])
         assert lines[-1] == "gmrf_mcvae/fig6, profile smoke: 3 runs: 0 done, 3 queued"
         slurm.call("scancel", job)
         until(lambda: not queue(), "the queue's end")
-        assert main(["status", "gmrf-fig6", "--profile", "smoke", "--runs", str(tmp_path / "runs")]) == 0
+        assert main(status) == 0
         assert capsys.readouterr().out.count("failed   gmrf_mcvae/mvae") == 3
     finally:
         slurm.call("scontrol", "update", "PartitionName=gpu", "State=UP")

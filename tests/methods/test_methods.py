@@ -25,8 +25,9 @@ from repro.engine.store import RunStore, check_spec_file
 from repro.errors import UsageError
 from repro.experiment import not_diverged
 from repro.methods import template
-from repro.methods.experiment import MethodExperiment, is_method, measured_as
+from repro.methods.experiment import MethodExperiment
 from repro.methods.models import check_method
+from repro.methods.runs import is_method, measured_as
 from repro.methods.source import Source, source_of
 from repro.model import isolated_rng
 from repro.papers import experiment_of
@@ -465,6 +466,25 @@ def test_it_is_run_and_stands_under_the_tables_own_rows(
     assert not (folder / "results" / "gmrf_mcvae").exists()
     assert run(*chosen, "--set", "learning_rate=0.01", "--set", "second.start=0.5") == 0  # nothing is trained again
     assert "0 to run" not in capsys.readouterr().err
+
+
+def test_status_tells_of_methods_beside_the_tables_own_runs(folder: Path, smoke: Smoke, capsys: Capture) -> None:
+    write(folder / "bias.py", THREE_METHODS)
+    store = RunStore(folder / "runs")
+    own, source = spec_of("bias.py:build"), source_of("bias.py:build")[1]
+    (other,) = rows.method_runs(find("gmrf-table1"), "quick", 1, "mine", source, {})
+    for spec in (own, other):
+        store.directory(spec).mkdir(parents=True)
+        check_spec_file(store.directory(spec), spec)
+    damaged = store.root / "gmrf_mcvae" / ("0" * 16)
+    damaged.mkdir()
+    write(damaged / "spec.json", "{")
+    command = ["status", "gmrf-table1", "--profile", "smoke", "--seeds", "1", "--runs", str(store.root)]
+    assert main(command) == 0
+    *lines, mine, table = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "mine" in line] == [f"{own.key}  to run   {own.label}"]
+    assert mine == "your method mine in it: 1 run: 0 done, 1 to run"
+    assert table == "gmrf_mcvae/table1, profile smoke: 5 runs: 0 done, 5 to run"
 
 
 def test_a_run_is_found_by_its_key_alone_and_refused_with_another_source(folder: Path, capsys: Capture) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from repro.artifacts.claims import Verdict, all_verdicts, counts
 from repro.artifacts.inventory import Artifact, artifacts
-from repro.artifacts.pages import Entry, entries, group_of, records_behind, titled
+from repro.artifacts.pages import Entry, entries, group_of, records_behind
 from repro.artifacts.render import Sources, left_out, results, state
 from repro.papers import papers
 from repro.papers.compare.priors.advice import advice, dependence
@@ -23,6 +23,7 @@ from repro.papers.compare.priors.tables import by_data
 from repro.records import PROFILES, Record
 from repro.report.cells import Cell
 from repro.report.html import Place, badge, inline, page, table_html
+from repro.report.names import titled
 from repro.report.plain_tables import PlainTable, make_command
 from repro.report.tables import Column, Row, Table
 

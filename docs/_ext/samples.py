@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
-from repro.artifacts.pages import titled
 from repro.artifacts.planning import distinguished
 from repro.records import PROFILES, Record
+from repro.report.names import titled
 
 NAMES = {
     "mvae": "MVAE",

@@ -29,6 +29,7 @@ from repro.papers import paper as paper_of
 from repro.papers import papers
 from repro.report.evidence import MOST_R_HAT, Comparison, Evidence
 from repro.report.markdown import escaped
+from repro.report.names import named
 
 __all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "claims", "counts", "to_markdown"]
 
@@ -141,7 +142,7 @@ def _best(evidence: Evidence, rule: Mapping[str, Any]) -> list[Comparison]:
         champion = (min if better == "<" else max)(means, key=means.__getitem__)
         rivals = {r: fmean(evidence.values(r, metric)) for r in others if not evidence.unmixed(r, metric)}
         if not rivals:
-            found.append(Comparison(f"{champion} {better} no other row whose chains mix", None))
+            found.append(Comparison(f"{named(champion)} {better} no other row whose chains mix", None))
             continue
         rival = (min if better == "<" else max)(rivals, key=rivals.__getitem__)
         comparison = evidence.compare((champion, metric), better, (rival, metric))
@@ -191,7 +192,7 @@ def _found(claim: Claim, artifact: str, sources: Sources) -> Evidence | None:
         records = {
             r: [x for s in specs if s.seed < end and (x := sources.record(s)) is not None] for r, specs in rows.items()
         }
-        lost = {f"{r}, seed {s.seed}": s for r in needed for s in rows.get(r, ()) if s in gone and s.seed < end}
+        lost = {f"{named(r)}, seed {s.seed}": s for r in needed for s in rows.get(r, ()) if s in gone and s.seed < end}
         if needed and all(records.get(r) or any(s in gone for s in rows.get(r, ())) for r in needed):
             return Evidence(artifact, profile, {r: v for r, v in records.items() if v}, lost)
     return None
@@ -225,7 +226,7 @@ def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) 
     if any(c.seeds == 1 for c in comparisons):
         reasons.append("one seed")
     if absent := _absent(claim, evidence):
-        reasons.append(f"without {', '.join(absent)}, which the profile {evidence.profile} leaves out")
+        reasons.append(f"without {', '.join(map(named, absent))}, which the profile {evidence.profile} leaves out")
     if evidence.diverged:
         reasons.append(f"diverged: {', '.join(evidence.diverged)}")
     if claim.ceiling:
@@ -233,11 +234,11 @@ def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) 
         for row in (r for r in asked if r in evidence.rows):
             value = fmean(evidence.values(row, claim.ceiling))
             if value < LEAST_CEILING:
-                reasons.append(f"reconstruction ceiling of {row} {value:.2f}, under {LEAST_CEILING}")
+                reasons.append(f"reconstruction ceiling of {named(row)} {value:.2f}, under {LEAST_CEILING}")
     if claim.chains and claim.chains in evidence.rows:
         worst = max(evidence.values(claim.chains, "test/unconditional/r_hat"))
         if worst > MOST_R_HAT:
-            reasons.append(f"chains of {claim.chains} do not mix (split R-hat {worst:.2f})")
+            reasons.append(f"chains of {named(claim.chains)} do not mix (split R-hat {worst:.2f})")
     return reasons
 
 

@@ -13,6 +13,7 @@ from repro.errors import NotOfferedError, RunError
 from repro.papers import paper, papers
 from repro.records import PROFILES
 from repro.report.markdown import escaped
+from repro.report.names import titled
 
 __all__ = [
     "RESULTS_HEADING",
@@ -100,7 +101,7 @@ def claims_page(figures: Path) -> str:
     ]
     for name in dict.fromkeys(v.claim.paper for v in verdicts):
         own = [v for v in verdicts if v.claim.paper == name]
-        lines += ["", f"## {name}", "", f"{counts(own)}.", "", to_markdown(own).rstrip()]
+        lines += ["", f"## {titled(name)}", "", f"{counts(own)}.", "", to_markdown(own).rstrip()]
     return "\n".join(lines) + "\n"
 
 
@@ -111,7 +112,7 @@ def headline_claims(figures: Path) -> str:
     lines = [f"{counts(verdicts)}. The main ones:", "", "| paper | claim | verdict |", "|:--|:--|:--|"]
     for v in main:
         why = f": {'; '.join(v.reasons)}" if v.reasons and v.verdict != "not run" else ""
-        lines.append(f"| {v.claim.paper} | {escaped(v.claim.text)} | **{v.verdict}**{escaped(why)} |")
+        lines.append(f"| {titled(v.claim.paper)} | {escaped(v.claim.text)} | **{v.verdict}**{escaped(why)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -233,7 +234,7 @@ def gallery(figures: Path, *, own: bool = False) -> str:
                     else:
                         waiting.append(entry.replace(f"**{artifact.id}**", f"**{artifact.name}**", 1))
         if entries or not own:
-            lines += ["", f"## {name}", "", *entries]
+            lines += ["", f"## {titled(name)}", "", *entries]
         if not own and (left := [a.id for a in found if a.id not in shown]):
             lines += ["", f"Not rendered: {', '.join(left)}. `repro list {name}` says why."]
     if waiting:

@@ -17,26 +17,14 @@ from repro.errors import NotOfferedError, RunError
 from repro.papers import paper, papers
 from repro.records import PROFILES, Metric, Record, RunSpec, digest
 from repro.report.html import Place, inline, page, places, table_html
+from repro.report.names import titled
 from repro.report.plain_tables import PlainTable
 from repro.report.tables import Table
 
-__all__ = ["Entry", "entries", "group_of", "own_page", "records_behind", "titled"]
+__all__ = ["Entry", "entries", "group_of", "own_page", "records_behind"]
 
-TITLES = {
-    "gmrf_mcvae": "GMRF MCVAE",
-    "mrf_mvae": "MRF MVAE",
-    "sbm_vae": "SBM-VAE",
-    "covae": "CoVAE",
-    "pretrained": "Pretrained networks",
-    "compare": "The papers' models beside each other",
-}
 FACTOR = 0.93  # of a record's values, to see which cells follow; towards zero, where shares and correlations stay valid
 INSTEAD_OF_ZERO = 0.01
-
-
-def titled(name: str) -> str:
-    """What a paper package is called on a page: its method's name, or its own where it is another distribution's."""
-    return TITLES.get(name, name)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from repro.errors import NoProfileError, NotOfferedError, RunError, UsageError
 from repro.experiment import Results, not_diverged
 from repro.papers import paper
 from repro.records import PRECISIONS, PROFILES, Record, RunSpec, precision_of, with_precision
+from repro.report.names import named
 from repro.report.plain_tables import PlainTable
 from repro.report.tables import Table, join_tables
 
@@ -143,7 +144,7 @@ def left_out(artifact: Artifact, profile: str) -> str:
     except (NotOfferedError, UsageError):
         return ""
     found = sorted({s.method for s in whole} - {s.method for s in own})
-    return f"without {', '.join(found)}" if found else ""
+    return f"without {', '.join(map(named, found))}" if found else ""
 
 
 def unique(rows: Mapping[str, Sequence[RunSpec]]) -> list[RunSpec]:
@@ -463,5 +464,5 @@ def unsettled(profile: str, records: Sequence[Record]) -> str:
     ceilings = {key: fmean(values) for key, values in found.items()}
     if ceilings and min(ceilings.values()) < LEAST_CEILING:
         lowest = min(ceilings, key=ceilings.__getitem__)
-        reasons.append(f"only {ceilings[lowest]:.2f} of {lowest[0]}'s reconstructions show the right digit")
+        reasons.append(f"only {ceilings[lowest]:.2f} of {named(lowest[0])}'s reconstructions show the right digit")
     return " and ".join(reasons)

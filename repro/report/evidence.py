@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from repro.records import Record, RunSpec
+from repro.report.names import named
 
 __all__ = ["JOINT", "MOST_R_HAT", "Comparison", "Evidence", "mixing_caveat", "of_the_prior"]
 
@@ -126,5 +127,5 @@ def _last(metric: str, names: Mapping[str, float]) -> str:
 
 
 def _said(row: str, values: Sequence[float]) -> str:
-    text = f"{row} {fmean(values):.4g}"
+    text = f"{named(row)} {fmean(values):.4g}"
     return text + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")

@@ -21,6 +21,7 @@ from repro.papers import papers
 from repro.papers.gmrf_mcvae.copula.experiment import copula_spec
 from repro.records import Metric, Record, RunSpec
 from repro.report.evidence import Comparison, Evidence
+from repro.report.names import NAMES
 
 PAPERS = [p.name for p in papers().values() if p.title]
 
@@ -139,10 +140,10 @@ def test_what_keeps_a_night_from_settling_is_named() -> None:
     (why,) = assess(triples(), overnight(HIGH, LOW, False)).reasons
     assert why.startswith("not converged (")
     (why,) = assess(triples(), overnight(HIGH, LOW, True, r_hat=10.9)).reasons
-    assert why == "chains of nnmrf do not mix (split R-hat 10.90)"
+    assert why == "chains of NN-MRF MVAE do not mix (split R-hat 10.90)"
     rows = {"ceiling": "test/conditional/coherence", "ceiling_rows": ("nnmrf",)}
     (why,) = assess(triples(**rows), overnight(HIGH, LOW, True)).reasons
-    assert why == "reconstruction ceiling of nnmrf 0.41, under 0.9"
+    assert why == "reconstruction ceiling of NN-MRF MVAE 0.41, under 0.9"
 
 
 def test_bounds_belong_to_what_is_good_enough() -> None:
@@ -157,7 +158,7 @@ def test_nights_of_a_fixed_length_settle_nothing() -> None:
     spec = copula_spec("mvae", 0, "paper")
     runs = [record(spec, {"test/reconstruction/coherence": x}, True) for x in (0.8, 0.95, 0.98)]
     assert unsettled("overnight", runs) == ""  # their mean is over 0.9
-    assert unsettled("overnight", runs[:2]) == "only 0.88 of mvae's reconstructions show the right digit"
+    assert unsettled("overnight", runs[:2]) == "only 0.88 of MVAE's reconstructions show the right digit"
     assert unsettled("overnight", [record(spec, {METRIC: 1.0})]).startswith("1 of 1 runs have no rule")
 
 
@@ -243,7 +244,7 @@ def test_evidence_is_of_the_seeds_that_all_rows_have() -> None:
     lookup = Lookup(lambda spec: None if (spec.method, spec.seed) == ("mmvae", 1) else whole.record(spec))
     found = assess(claim(), lookup)
     assert (found.verdict, found.seeds, found.reasons) == ("inconclusive", 1, ("one seed",))
-    assert found.evidence[0].startswith("gmrf_mcvae 1 < mvae 2 (")
+    assert found.evidence[0].startswith("GMRF MCVAE 1 < MVAE 2 (")
 
 
 @pytest.mark.parametrize("method", ["mvae", "gmrf_mcvae"])
@@ -253,7 +254,7 @@ def test_a_claim_is_not_settled_without_what_diverged(method: str, seeds: tuple[
     lookup = Lookup(whole.make, lambda s: (s.profile, s.method) == ("paper", method) and s.seed in seeds)
     found = assess(claim(), lookup)
     assert (found.verdict, found.profile) == ("inconclusive", "paper")
-    assert f"diverged: {', '.join(f'{method}, seed {s}' for s in seeds)}" in found.reasons
+    assert f"diverged: {', '.join(f'{NAMES[method]}, seed {s}' for s in seeds)}" in found.reasons
 
 
 @pytest.mark.parametrize("x", claims(), ids=lambda x: x.name)
@@ -304,8 +305,8 @@ def test_models_that_a_profile_leaves_out_are_named() -> None:
     found = assess(claim(artifact="sbm_vae/table5", rule=rule), Lookup(make))
     said = [r for r in found.reasons if r.endswith("which the profile quick leaves out")]
     assert said
-    assert all(f" {m}," in said[0] for m in ("mvae", "mmvae", "mopoe", "mmvae_plus", "mld"))
-    assert "mvtcae" not in said[0]
+    assert all(f" {m}," in said[0] for m in ("MVAE", "MMVAE", "MoPoE-VAE", "MMVAE+", "MLD"))
+    assert "MVTCAE" not in said[0]
 
 
 # The papers' own claims

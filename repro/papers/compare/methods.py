@@ -15,6 +15,7 @@ from repro.papers.covae.settings import model_settings
 from repro.papers.mrf_mvae.skewed.experiment import spec as skewed_spec
 from repro.papers.sbm_vae.settings import ALPHA, METHODS
 from repro.records import RunSpec, changed, of_profile
+from repro.report.names import NAMES
 
 __all__ = [
     "DIGITS",
@@ -33,20 +34,23 @@ __all__ = [
 
 # Method to label, in the order of the rows.
 LABELS = {
-    "gmrf_mcvae": "GMRF MCVAE",
-    "almrf": "ALMRF MVAE",
-    "nnmrf": "NN-MRF MVAE",
-    "sbm_vae": "SBM-VAE",
-    "sbm_rae": "SBM-RAE",
-    "mld": "MLD",
-    "covae": "CoVAE",
-    "mvae": "MVAE",
-    "mmvae": "MMVAE",
-    "mopoe": "MoPoE-VAE",
-    "mmvae_plus": "MMVAE+",
-    "mvtcae": "MVTCAE",
-    "jmvae": "JMVAE",
-    "dmvae": "DMVAE",
+    m: NAMES[m]
+    for m in (
+        "gmrf_mcvae",
+        "almrf",
+        "nnmrf",
+        "sbm_vae",
+        "sbm_rae",
+        "mld",
+        "covae",
+        "mvae",
+        "mmvae",
+        "mopoe",
+        "mmvae_plus",
+        "mvtcae",
+        "jmvae",
+        "dmvae",
+    )
 }
 VARIANTS = {"gmrf_mcvae": "gmrf", "almrf": "almrf", "nnmrf": "nnmrf"}  # of MRF MVAE's comparison of them
 SCORE = ("sbm_vae", "sbm_rae", "mld")

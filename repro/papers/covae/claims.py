@@ -6,6 +6,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from repro.report.evidence import Comparison, Evidence
+from repro.report.names import named
 
 __all__ = [
     "cross_diagonal_alike",
@@ -55,7 +56,7 @@ def _recovers(evidence: Evidence, metric: str) -> list[Comparison]:
     return [
         Comparison(f"CoVAE off by at most {max(own):.3f} at rho {listed} (at most {NEAR})", max(own) <= NEAR, seeds),
         Comparison(
-            f"every other model run is off by more somewhere, {best} by {others[best]:.3f}",
+            f"every other model run is off by more somewhere, {named(best)} by {others[best]:.3f}",
             others[best] > NEAR,
             seeds,
         ),
@@ -79,7 +80,7 @@ def shared_latents_collapse(evidence: Evidence) -> list[Comparison]:
         for model in (m for m in models if m in SHARED):
             found[model, rho] = fmean(evidence.values(f"{model}, rho {rho:g}", "test/correlation/joint"))
     (model, rho), value = min(found.items(), key=lambda x: x[1])
-    return [Comparison(f"at least {value:.3f} ({model} at rho {rho:g})", value >= 1 - NEAR, _seeds(evidence))]
+    return [Comparison(f"at least {value:.3f} ({named(model)} at rho {rho:g})", value >= 1 - NEAR, _seeds(evidence))]
 
 
 def tells_missing_from_observed(evidence: Evidence) -> list[Comparison]:
@@ -96,7 +97,9 @@ def tells_missing_from_observed(evidence: Evidence) -> list[Comparison]:
     seeds = _seeds(evidence)
     return [
         Comparison(f"CoVAE's deviation, missing over observed, at rho {rho:g}: {own:.2f} > 1.05", own > 1.05, seeds),
-        Comparison(f"the largest of the others: {other} {ratios[other]:.2f} <= 1.05", ratios[other] <= 1.05, seeds),
+        Comparison(
+            f"the largest of the others: {named(other)} {ratios[other]:.2f} <= 1.05", ratios[other] <= 1.05, seeds
+        ),
     ]
 
 
@@ -164,7 +167,7 @@ def no_weakness(evidence: Evidence) -> list[Comparison]:
     """The smallest of four mean Spearman coefficients: CoVAE's, MoPoE's and JMVAE's against the best other one."""
     models = [r for r in evidence.rows if "," not in r and " " not in r]
     least = {m: min(fmean(evidence.values(m, f"test/spearman/{s}")) for s in SPEARMAN) for m in models}
-    named = {m: least.pop(m) for m in ("covae", "mopoe", "jmvae")}
-    own, other = min(named, key=named.__getitem__), max(least, key=least.__getitem__)
-    text = f"smallest of the four coefficients: {own} {named[own]:.3f} > {other} {least[other]:.3f}"
-    return [Comparison(text, named[own] > least[other], _seeds(evidence))]
+    chosen = {m: least.pop(m) for m in ("covae", "mopoe", "jmvae")}
+    own, other = min(chosen, key=chosen.__getitem__), max(least, key=least.__getitem__)
+    text = f"smallest of the four coefficients: {named(own)} {chosen[own]:.3f} > {named(other)} {least[other]:.3f}"
+    return [Comparison(text, chosen[own] > least[other], _seeds(evidence))]

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from repro.report.names import NAMES
+
 __all__ = ["LABELS", "METHODS", "changed_settings", "check_method", "model_settings", "training_params"]
 
 # The tables' rows, in their order, under the names that the paper gives the methods.
-LABELS = {
-    "mvae": "MVAE",
-    "mvtcae": "MVTCAE",
-    "mmvae": "MMVAE",
-    "mopoe": "MoPoE",
-    "jmvae": "JMVAE",
-    "dmvae": "DMVAE",
-    "mmvae_plus": "MMVAE+",
-    "covae": "CoVAE",
-}
-METHODS = tuple(LABELS)
+METHODS = ("mvae", "mvtcae", "mmvae", "mopoe", "jmvae", "dmvae", "mmvae_plus", "covae")
+LABELS = {m: NAMES[m] for m in METHODS} | {"mopoe": "MoPoE"}
 PRIVATE = ("mmvae_plus", "dmvae")  # half of their latents are private
 LEARNING_RATE, PATIENCE = 1e-3, 30  # appendix B; a patience of 30 cannot act within 30 epochs
 

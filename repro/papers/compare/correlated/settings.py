@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.records import RunSpec, changed
+from repro.report.names import NAMES
 
 __all__ = ["DATASET", "LABELS", "MODALITIES", "PROFILES", "RHOS", "compare_spec"]
 
 DATASET, MODALITIES = "correlated_mnist3", ("m0", "m1", "m2")
-LABELS = {"covae": "CoVAE", "gmrf_mcvae": "GMRF MCVAE", "sbm_vae": "SBM-VAE"}
+LABELS = {m: NAMES[m] for m in ("covae", "gmrf_mcvae", "sbm_vae")}
 # Latents a modality: the data's ten, and for the score network's square images the next square number.
 LATENTS = {"covae": 10, "gmrf_mcvae": 10, "sbm_vae": 16}
 # CoVAE's paper has 1. GMRF MCVAE's has 1e-3 relative to the mean over pixels, which for 784 of them is 0.78 of their

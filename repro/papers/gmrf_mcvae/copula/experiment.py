@@ -9,6 +9,7 @@ from repro import datasets
 from repro.experiment import Cost, Experiment
 from repro.papers import paper
 from repro.records import Metric, RunSpec, of_profile
+from repro.report.names import NAMES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,13 +35,7 @@ __all__ = [
 ]
 
 # Table I's rows, in its order, under the names that the package gives the methods.
-LABELS = {
-    "mvae": "MVAE",
-    "mmvae": "MMVAE",
-    "mopoe": "MoPoE-VAE",
-    "mmvae_plus": "MMVAE+",
-    "gmrf_mcvae": "GMRF MCVAE",
-}
+LABELS = {m: NAMES[m] for m in ("mvae", "mmvae", "mopoe", "mmvae_plus", "gmrf_mcvae")}
 METHODS = tuple(LABELS)
 BETAS = (2.5, 1.0, 0.1, 0.05, 0.001)  # section -C2
 

@@ -13,6 +13,7 @@ from repro import datasets
 from repro.experiment import Cost, Experiment, Rows
 from repro.papers import paper
 from repro.records import Metric, RunSpec, of_profile
+from repro.report.names import NAMES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,12 +26,7 @@ __all__ = ["BETAS", "LABELS", "SkewedCopula", "chosen_betas", "spec", "sweep_run
 DATASET = "skewed_copula"
 
 # The paper's three, and the asymmetric Laplace one with a location (erratum E2).
-LABELS = {
-    "gmrf": "GMRF MVAE",
-    "almrf": "ALMRF MVAE",
-    "almrf_location": "ALMRF MVAE with a location",
-    "nnmrf": "NN-MRF MVAE",
-}
+LABELS = {m: NAMES[m] for m in ("gmrf", "almrf", "almrf_location", "nnmrf")}
 VARIANT = {"gmrf": "gmrf", "almrf": "almrf", "almrf_location": "almrf", "nnmrf": "nnmrf"}
 BETAS = {
     "gmrf": (0.001, 0.01),

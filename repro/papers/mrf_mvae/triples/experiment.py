@@ -10,6 +10,7 @@ from repro.experiment import Cost, Experiment, Rows
 from repro.papers import paper
 from repro.papers.mrf_mvae.triples.readings import ALIKE, reading
 from repro.records import Metric, RunSpec, of_profile
+from repro.report.names import NAMES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ __all__ = [
 DATASET = "mnist_triples"
 
 # Table 4's rows, in its order.
-LABELS = {"nnmrf": "NN-MRF MVAE", "almrf": "ALMRF MVAE", "gmrf": "GMRF MVAE"}
+LABELS = {m: NAMES[m] for m in ("nnmrf", "almrf", "gmrf")}
 NN_BETAS = (0.0078, 0.0085)  # appendix D.2: of Table 4, and of Figure 9
 
 # The readings of a profile, that of its table's own rows first; "quick" was recorded before the first was there.

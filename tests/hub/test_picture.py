@@ -11,11 +11,13 @@ from PIL import Image
 
 from repro.cli.main import main
 from repro.engine.store import file_sha256
+from repro.hub.card import model_card
 from repro.hub.config import FILES, PICTURE
 from repro.hub.load import load_model
 from repro.hub.manifest import packaged_files, read_manifest
 from repro.hub.picture import samples_picture
 from repro.hub.registry import models
+from repro.records import Record
 from repro.weights.folder import package_folder
 from tests.support.weights import NAME
 
@@ -79,3 +81,5 @@ def test_every_card_that_ships_is_whole(name: str) -> None:
     for part in ("| metric | obtained |", "published |", "## How to use it", "## Limits", "## Licence", "## Citation"):
         assert part in text
     assert f"`{entry.profile or 'paper'}`" in text
+    record = Record.from_json((folder / "record.json").read_text(encoding="utf-8"))
+    assert text == model_card(models()[name], record, entry.committed, entry.rounded), "repro weights ship --cards"

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from repro.papers.compare.methods import REGULARISED, SCORE, VARIANTS
+from repro.papers.compare.methods import REGULARISED, SCORE, VARIANTS, weighted_settings
 from repro.papers.compare.priors.settings import SDE
-from repro.papers.covae.settings import model_settings
 from repro.papers.mrf_mvae.skewed.experiment import spec as skewed_spec
-from repro.papers.sbm_vae.settings import ALPHA, METHODS
+from repro.papers.sbm_vae.settings import METHODS
 
 __all__ = ["CANONICAL", "SCORED", "alike_model", "alike_training", "private_latents"]
 
@@ -63,13 +62,11 @@ def alike_model(
         own |= {"regularisation" if method in REGULARISED else "beta": weight}
         own |= {"noise_variance": 0.01} if method in REGULARISED else {}
         return own | {"sde": list(SDE), "score": p["score"], "multi_time": method == "mld"}
-    own = model_settings(method, latent_dim * len(modalities), tuple(modalities[:2]), dict(networks)) | {"beta": weight}
+    own = weighted_settings(method, latent_dim * len(modalities), tuple(modalities[:2]), networks, weight)
     if method == "covae":
         own |= {"latent_dims": dict.fromkeys(modalities, latent_dim), "held_out": p["canonical"]["held_out"]}
     elif own["specific_dim"]:
         own |= private_latents(latent_dim, len(modalities))
-    elif method == "mvtcae":
-        own["alpha"] = ALPHA
     return own
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "compared_runs",
     "method_spec",
     "sweep_runs",
+    "weighted_settings",
     "weights",
 ]
 
@@ -177,13 +178,34 @@ def _model(method: str, p: Mapping[str, Any], profile: str, weight: float) -> di
         own |= {"noise_variance": 0.01} if method in REGULARISED else {"latents": "sample"}
         return own | {"sde": [1.0, 5.0], "score": p["score"], "multi_time": method == "mld"}
     networks = {"networks": "mlp", "widths": p["widths"]}
-    own = model_settings(method, SHARED, MODALITIES[:2], networks) | {"beta": weight}
+    own = weighted_settings(method, SHARED, MODALITIES[:2], networks, weight)
     if method == "covae":
         own |= {"latent_dims": dict.fromkeys(MODALITIES, LATENT_DIM), "held_out": HELD_OUT}
     elif own["specific_dim"]:
         own |= PRIVATE
-    elif method == "mvtcae":
+    return own
+
+
+def weighted_settings(
+    method: str, latents: int, modalities: tuple[str, str], networks: Mapping[str, Any], weight: float
+) -> dict[str, Any]:
+    """The settings of CoVAE or of a baseline, all of its divergences weighed alike.
+
+    The weight is the square of the likelihood's scale, by which the ELBO was multiplied. JMVAE's alpha, which the
+    library counts beside beta and not within it, goes along (erratum B5).
+
+    Arguments:
+        method: CoVAE or a baseline.
+        latents: Number of latents in all.
+        modalities: The modalities' names, or the first two.
+        networks: Kind and sizes of encoders and decoders.
+        weight: Weight of the KL terms.
+    """
+    own = model_settings(method, latents, modalities, dict(networks)) | {"beta": weight}
+    if method == "mvtcae":
         own["alpha"] = ALPHA
+    if method == "jmvae":
+        own["alpha"] = round(own["alpha"] * weight, 12)
     return own
 
 

@@ -28,6 +28,7 @@ from repro.report.tables import Column, Row, Table
 
 __all__ = [
     "NLL_BOUND",
+    "OF_MODELS",
     "Caveats",
     "Heading",
     "chosen_by",
@@ -41,6 +42,11 @@ __all__ = [
 Heading = tuple[str, str, str | None, int]  # group, label, what is better, decimals
 Caveats = Callable[[Sequence[Record]], Mapping[str, str]]  # a row's records to metric to why its values rank with none
 LIKELIHOOD = "test/log_likelihood"
+# Which of their forms the models have in all comparisons.
+OF_MODELS = (
+    f"MVAE with the ELBO of each modality alone (erratum B4), MVTCAE at alpha {ALPHA:.2g} (erratum B3), JMVAE's alpha "
+    "a tenth of its weight (erratum B5), ALMRF without a location (erratum E2)"
+)
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
 SIGNS = "the random signs of the divergences raise it in the mean: no bound"  # of a score model's density
 NORMALISER = "the estimate of the prior's normaliser raises it in the mean: no bound"  # of a neural field's density
@@ -138,9 +144,8 @@ def shared_notes(spec: RunSpec) -> list[str]:
         "loss. No paper compares these models, so nothing is published.",
         f"Latents: {LATENT_DIM} a modality where each has its own, {SHARED} shared ones else; MMVAE+ and DMVAE "
         f"{PRIVATE['latent_dim']} shared and {PRIVATE['specific_dim']} of each modality. Of their epochs, score-based "
-        "models train autoencoders for half, CoVAE its Deep CCA for a tenth. MVAE with the ELBO of each modality alone "
-        f"(erratum B4), MVTCAE at alpha {ALPHA:.2g} (erratum B3), ALMRF without a location (erratum E2), score models "
-        "without guidance.",
+        f"models train autoencoders for half, CoVAE its Deep CCA for a tenth. {OF_MODELS}, score models without "
+        "guidance.",
     ]
 
 

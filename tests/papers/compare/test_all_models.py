@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,14 @@ from repro.papers.compare.copula.tables import SCORED, copula, score, weights_ru
 from repro.papers.compare.correlated_pairs.settings import pairs_spec
 from repro.papers.compare.measures import TrainingPoints, likelihood
 from repro.papers.compare.methods import LABELS, REGULARISED, SCORE, SHARED, chosen_weights, weights
+from repro.papers.compare.polymnist.settings import polymnist_spec
 from repro.papers.compare.rows import chosen_by, sweep_table, weight_of
 from repro.papers.compare.skewed.experiment import skewed_spec
 from repro.papers.compare.skewed.tables import HEADINGS as SKEWED_HEADINGS
 from repro.papers.compare.skewed.tables import score as skewed_score
 from repro.papers.compare.skewed.tables import skewed
+from repro.papers.compare.triples.settings import triples_spec
+from repro.papers.compare.tumours.settings import tumours_spec
 from repro.records import Metric, Record, RunSpec
 
 PLACE = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "a machine", "versions": {"torch": "2"}}
@@ -71,6 +75,27 @@ def test_all_have_the_same_data_steps_and_measures(profile: str, made: Callable[
         assert "likelihood" not in other.params["evaluation"]
     assert len(budgets) == 1
     assert len({str(s.params["data"]) for s in specs.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        copula_spec,
+        skewed_spec,
+        tumours_spec,
+        partial(pairs_spec, rho=0.6),
+        partial(triples_spec, alike="digit"),
+        polymnist_spec,
+    ],
+)
+def test_all_divergences_of_a_model_have_the_weight(made: Callable[..., RunSpec]) -> None:
+    """Twice the weight is twice every divergence: JMVAE's alpha beside its beta too (erratum B5)."""
+    for weight in (10.0, 1.0, 0.3, 0.1, 0.03, 0.0001):
+        model = made("jmvae", 0, "smoke", weight=weight).params["model"]
+        assert (model["beta"], model["alpha"]) == (weight, float(f"{weight / 10:g}"))
+    covae = made("covae", 0, "smoke", weight=0.3).params["model"]
+    assert covae["beta"] == 0.3
+    assert made("mvtcae", 0, "smoke", weight=0.3).params["model"]["alpha"] == 5 / 6  # a share, within beta
 
 
 def test_hidden_layers_are_the_same_and_latents_as_many() -> None:

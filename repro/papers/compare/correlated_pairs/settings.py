@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.papers.compare import methods
-from repro.papers.compare.methods import LABELS, PAIRS, REGULARISED, SCORE, VARIANTS, chosen_weights
+from repro.papers.compare.methods import LABELS, PAIRS, REGULARISED, SCORE, VARIANTS, chosen_weights, weighted_settings
 from repro.papers.covae.correlated_mnist import experiment as covae
-from repro.papers.covae.settings import PATIENCE, model_settings
+from repro.papers.covae.settings import PATIENCE
 from repro.papers.mrf_mvae.skewed.experiment import spec as skewed_spec
-from repro.papers.sbm_vae.settings import ALPHA, METHODS
+from repro.papers.sbm_vae.settings import METHODS
 from repro.records import RunSpec, changed, of_profile
 
 __all__ = ["LATENTS", "LATENT_DIM", "PROFILES", "RHOS", "SCORED", "SCORE_LATENT_DIM", "SWEPT", "pairs_spec"]
@@ -110,10 +110,7 @@ def _model(method: str, p: Mapping[str, Any], weight: float) -> dict[str, Any]:
         own |= {"regularisation" if method in REGULARISED else "beta": weight}
         own |= {"noise_variance": 0.01} if method in REGULARISED else {}
         return own | {"sde": [1.0, 5.0], "score": p["score"], "multi_time": method == "mld"}
-    own = model_settings(method, LATENTS, MODALITIES, networks) | {"beta": weight}
-    if method == "mvtcae":
-        own["alpha"] = ALPHA
-    return own
+    return weighted_settings(method, LATENTS, MODALITIES, networks, weight)
 
 
 def _training(method: str, p: Mapping[str, Any], epochs: int, patience: int | None) -> dict[str, Any]:

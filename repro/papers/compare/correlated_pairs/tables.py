@@ -17,8 +17,7 @@ from repro.papers.compare.correlated_pairs.settings import (
     pairs_spec,
 )
 from repro.papers.compare.methods import PAIRS, compared_runs, sweep_runs
-from repro.papers.compare.rows import NLL_BOUND, Heading, compared_tables, epochs_in_all, sweep_table
-from repro.papers.sbm_vae.settings import ALPHA
+from repro.papers.compare.rows import NLL_BOUND, OF_MODELS, Heading, compared_tables, epochs_in_all, sweep_table
 from repro.records import Record, RunSpec
 from repro.report.tables import Table
 
@@ -126,9 +125,7 @@ def shared_notes(spec: RunSpec) -> list[str]:
         f"networks, {LATENTS} shared ones else; MMVAE+ and DMVAE {LATENTS // 2} shared and {LATENTS // 2} of each "
         f"modality, as CoVAE has them. Of their epochs, score-based models train autoencoders for {1 - SCORED:.0%}, "
         f"CoVAE its Deep CCA for {own}, in batches of {deep_cca['batch_size']:,} as its paper's canonical "
-        "correlations need. MVAE with the ELBO of each modality alone (erratum B4), "
-        f"MVTCAE at alpha {ALPHA:.2g} (erratum B3), ALMRF without a location (erratum E2), score models without "
-        "guidance.",
+        f"correlations need. {OF_MODELS}, score models without guidance.",
         f"Weights were chosen at ρ = {SWEPT:g} on {tried['held_out']:,} training pairs, by runs of {tried['epochs']} "
         "epochs on the rest, and serve all correlations.",
     ]

@@ -9,8 +9,7 @@ from repro.papers.compare.alike import CANONICAL, SCORED, private_latents
 from repro.papers.compare.digit_scores import FEWEST, FRECHET, collapsed, digit_score
 from repro.papers.compare.methods import POLYMNIST, compared_runs, sweep_runs
 from repro.papers.compare.polymnist.settings import MODALITIES, PROFILES, polymnist_spec
-from repro.papers.compare.rows import NLL_BOUND, Heading, compared_tables, epochs_in_all, sweep_table
-from repro.papers.sbm_vae.settings import ALPHA
+from repro.papers.compare.rows import NLL_BOUND, OF_MODELS, Heading, compared_tables, epochs_in_all, sweep_table
 from repro.records import Record, RunSpec
 from repro.report.tables import Table
 
@@ -105,8 +104,7 @@ def shared_notes(spec: RunSpec) -> list[str]:
         f"{private['latent_dim']} shared and {private['specific_dim']} of each modality. Of their epochs, score-based "
         f"models train autoencoders for {1 - SCORED:.0%}, CoVAE its Deep CCA for {max(1, round(CANONICAL * epochs))}, "
         f"in batches of {canonical['batch_size']:,}, as canonical correlations need, on "
-        f"{1 - canonical['held_out']:.0%} of the samples. MVAE with the ELBO of each modality alone (erratum B4), "
-        f"MVTCAE at alpha {ALPHA:.2g} (erratum B3), ALMRF without a location (erratum E2) and with the Gaussian of its "
+        f"{1 - canonical['held_out']:.0%} of the samples. {OF_MODELS} and with the Gaussian of its "
         "conditional's moments (erratum E4), score models without guidance.",
         f"Weights were chosen on {tried['num_samples']:,} samples of the validation split, of runs of "
         f"{tried['epochs']} epochs on {tried['train_samples']:,} training samples.",

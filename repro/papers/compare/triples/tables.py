@@ -9,7 +9,7 @@ from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.alike import CANONICAL, SCORED
 from repro.papers.compare.digit_scores import FEWEST, FRECHET, collapsed, digit_score
 from repro.papers.compare.methods import compared_runs, sweep_runs
-from repro.papers.compare.rows import NLL_BOUND, Heading, compared_tables, epochs_in_all, sweep_table
+from repro.papers.compare.rows import NLL_BOUND, OF_MODELS, Heading, compared_tables, epochs_in_all, sweep_table
 from repro.papers.compare.triples.settings import (
     LATENT_DIM,
     PRIVATE,
@@ -19,7 +19,6 @@ from repro.papers.compare.triples.settings import (
     triples_spec,
 )
 from repro.papers.mrf_mvae.triples.readings import ALIKE
-from repro.papers.sbm_vae.settings import ALPHA
 from repro.records import Record, RunSpec
 from repro.report.tables import Table
 
@@ -102,8 +101,7 @@ def shared_notes(spec: RunSpec) -> list[str]:
         f"{PRIVATE['latent_dim']} shared and {PRIVATE['specific_dim']} of each modality. Of their epochs, score-based "
         f"models train autoencoders for {1 - SCORED:.0%}, CoVAE its Deep CCA for {max(1, round(CANONICAL * epochs))}, "
         f"in batches of {canonical['batch_size']:,}, as canonical correlations need, on "
-        f"{1 - canonical['held_out']:.0%} of the triples. MVAE with the ELBO of each modality alone (erratum B4), "
-        f"MVTCAE at alpha {ALPHA:.2g} (erratum B3), ALMRF without a location (erratum E2) and with the Gaussian of its "
+        f"{1 - canonical['held_out']:.0%} of the triples. {OF_MODELS} and with the Gaussian of its "
         "conditional's moments (erratum E4), score models without guidance.",
         f"Weights were chosen on {tried['held_out']:,} training triples that the sweep's runs, of {tried['epochs']} "
         f"epochs on {tried['train_samples'] - tried['held_out']:,}, are not trained on; their images occur in other "

@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.papers.compare import methods
-from repro.papers.compare.methods import LABELS, REGULARISED, SCORE, TUMOURS, VARIANTS, chosen_weights
-from repro.papers.covae.settings import PATIENCE, model_settings
+from repro.papers.compare.methods import (
+    LABELS,
+    REGULARISED,
+    SCORE,
+    TUMOURS,
+    VARIANTS,
+    chosen_weights,
+    weighted_settings,
+)
+from repro.papers.covae.settings import PATIENCE
 from repro.papers.mrf_mvae.skewed.experiment import spec as skewed_spec
-from repro.papers.sbm_vae.settings import ALPHA, METHODS
+from repro.papers.sbm_vae.settings import METHODS
 from repro.records import RunSpec, changed, of_profile
 
 __all__ = ["LATENT_DIM", "LATENTS", "PROFILES", "tumours_spec"]
@@ -74,11 +82,9 @@ def _model(method: str, p: Mapping[str, Any], profile: str, weight: float) -> di
         own |= {"regularisation" if method in REGULARISED else "beta": weight}
         own |= {"noise_variance": 0.01} if method in REGULARISED else {}
         return own | {"sde": [1.0, 5.0], "score": p["score"], "multi_time": method == "mld"}
-    own = model_settings(method, LATENTS, MODALITIES, networks) | {"beta": weight}
+    own = weighted_settings(method, LATENTS, MODALITIES, networks, weight)
     if method == "covae":
         own |= {"pretraining": "distance_correlation", "held_out": CANONICAL_HELD_OUT}
-    elif method == "mvtcae":
-        own["alpha"] = ALPHA
     return own
 
 

@@ -8,7 +8,7 @@ from statistics import geometric_mean
 from repro.datasets.card import load_card
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.methods import TUMOURS, compared_runs, sweep_runs
-from repro.papers.compare.rows import NLL_BOUND, Heading, compared_tables, epochs_in_all, sweep_table
+from repro.papers.compare.rows import NLL_BOUND, OF_MODELS, Heading, compared_tables, epochs_in_all, sweep_table
 from repro.papers.compare.tumours.settings import (
     CANONICAL,
     CANONICAL_HELD_OUT,
@@ -19,7 +19,6 @@ from repro.papers.compare.tumours.settings import (
     VALIDATION,
     tumours_spec,
 )
-from repro.papers.sbm_vae.settings import ALPHA
 from repro.records import Record, RunSpec
 from repro.report.tables import Table
 
@@ -106,9 +105,7 @@ def shared_notes(spec: RunSpec) -> list[str]:
         f"{LATENT_DIM} shared and {LATENT_DIM} of each modality, as CoVAE has them. Of their epochs, score-based "
         f"models train autoencoders for {1 - SCORED:.0%}, CoVAE its Deep CCA for {CANONICAL:.0%}, on the "
         f"{fitted} tumours that its correlations are not taken from ({canonical} instead of {steps} steps an epoch); "
-        "the rate of score models and of Deep CCA does not fall. MVAE with the ELBO of each modality alone (erratum "
-        f"B4), MVTCAE at alpha {ALPHA:.2g} (erratum B3), ALMRF without a location (erratum E2), score models without "
-        "guidance.",
+        f"the rate of score models and of Deep CCA does not fall. {OF_MODELS}, score models without guidance.",
         f"Weights were chosen on {VALIDATION:.0%} of each class of the training split, with which the runs of this "
         f"table are trained too, by runs of {epochs} epochs on the rest ({epochs * fewer:,} steps).",
     ]

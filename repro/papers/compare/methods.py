@@ -69,7 +69,7 @@ PRIVATE = {"latent_dim": 8, "specific_dim": 2}  # 8 + 4 x 2
 WEIGHTS = (0.1, 0.01, 0.001, 0.0001)
 OWN_WEIGHTS = {
     "almrf": (30.0, 3.0, 0.3, 0.03, 0.003),
-    "sbm_vae": (*WEIGHTS, 0.00001, 0.000001),
+    **dict.fromkeys(("sbm_vae", "jmvae"), (*WEIGHTS, 0.00001, 0.000001)),
     **dict.fromkeys(REGULARISED, (0.01, 0.001, 0.0001, 0.00001, 0.000001)),
 }
 # On the tumours a reconstruction is of 384 features of unit variance, not of eight values in [0, 1]: both kinds of

@@ -407,8 +407,8 @@ class Baseline(ExpertMixtureModel):
 
     DMVAE adds, to the negative ELBO of the joint posterior, that of each q_m, all modalities being reconstructed from
     each with their own private latents. Posteriors are, as in multivae: MVTCAE, the product of the observed
-    modalities' encoders; DMVAE, the same with the prior as one more expert; JMVAE, the joint encoder given all and the
-    product of encoders given some.
+    modalities' encoders; DMVAE, the same with the prior as one more expert (given one modality too, erratum B6);
+    JMVAE, the joint encoder given all and the product of encoders given some.
 
     Arguments:
         settings: Method, modalities, latents and likelihood.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from repro.report.tables import Column, Row, Table
 __all__ = [
     "NLL_BOUND",
     "OF_MODELS",
+    "OF_SAMPLES",
     "Caveats",
     "Heading",
     "chosen_by",
@@ -47,10 +49,18 @@ OF_MODELS = (
     f"MVAE with the ELBO of each modality alone (erratum B4), MVTCAE at alpha {ALPHA:.2g} (erratum B3), JMVAE's alpha "
     "a tenth of its weight (erratum B5), ALMRF without a location (erratum E2)"
 )
+# How all comparisons draw and reconstruct.
+OF_SAMPLES = (
+    "Joint samples are of each model's own prior; CoVAE's paper draws its own from a mixture of Gaussians that is "
+    "fitted to latents of training points. Given all modalities the Markov random fields draw from the joint posterior "
+    "(erratum E19), other models from theirs; score-based ones take means of encodings for what is given."
+)
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
 SIGNS = "the random signs of the divergences raise it in the mean: no bound"  # of a score model's density
 NORMALISER = "the estimate of the prior's normaliser raises it in the mean: no bound"  # of a neural field's density
-UNBOUNDED = {**dict.fromkeys(SCORE, SIGNS), "nnmrf": NORMALISER}  # methods to why their likelihoods rank with none
+SURROGATE = "its scale's square is a penalty's weight, not that of an ELBO's divergence"
+# Methods to why their likelihoods rank with none.
+UNBOUNDED = {**dict.fromkeys(SCORE, SIGNS), "nnmrf": NORMALISER, "almrf": SURROGATE}
 BOUND = (
     "Log-likelihood: at the scale at which the loss is a negative ELBO, by importance samples (1,000 in the paper "
     "profile, 32 of SBM-VAE), low in the mean but for NN-MRF's, whose normaliser is an estimate too, and SBM-VAE's, "
@@ -64,6 +74,8 @@ NLL_BOUND = (
     "unequal weights differ by it too, and none is called the best; of ALMRF, whose surrogate loss is no ELBO, it is "
     "the penalty's weight all the same."
 )
+CONDITIONAL_DIGITS = re.compile(r"validation/(conditional|given-[a-z]+)/coherence")
+HARDLY_CHANCE = 0.2  # a coherence under which a model has hardly begun to show the right one of ten digits
 COSTS: Mapping[str, Heading] = {
     "model/parameters": ("", "Parameters", None, 0),
     "training": ("Seconds", "of training", None, 0),
@@ -227,7 +239,7 @@ def compared_tables(
     every = replace(results, runs={m: specs for m, specs in runs.items() if specs})
     chosen = chosen_by(results, planned(results.profile, None), score)[1]
     first = results.all_records()[0].spec
-    notes = [reading, bound, *shared(first), *_weight_notes(every, sweep, chosen, origin)]
+    notes = [reading, OF_SAMPLES, bound, *shared(first), *_weight_notes(every, sweep, chosen, origin)]
     found = []
     for variant, runs in parts.items():
         if (own := replace(results, runs=runs)).all_records():
@@ -327,6 +339,12 @@ def sweep_table(
     ]
     if records:
         notes.append(f"Runs of up to {epochs_in_all(records[0].spec)} epochs of all stages together.")
+    digits = [m.value for r in records for m in r.metrics if CONDITIONAL_DIGITS.fullmatch(m.name)]
+    if digits and max(digits) < HARDLY_CHANCE:
+        notes.append(
+            f"No coherence given a modality is above {max(digits):.2f}, where chance has 0.10: these runs are too "
+            "short for it, and what they choose by are Fréchet distances and whether ten digits are shown."
+        )
     if edge:
         notes.append(f"At an edge of what was tried: {', '.join(edge)}.")
     if rest := [LABELS[m] for m in scores if m not in chosen]:

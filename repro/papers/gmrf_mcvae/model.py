@@ -292,12 +292,14 @@ class GMRFMCVAE(MultimodalModel):
 
         Arguments:
             num_samples, generator: As :meth:`~repro.model.MultimodalModel.generate`.
-            given: Observed modalities; each z_j is drawn from its own encoder's q(z_j | x_j).
+            given: Observed modalities. Some: each z_j is drawn from its own encoder's q(z_j | x_j). All: from the joint
+                posterior q(z | X), which the decoders were trained with (erratum E19).
             sample_likelihood: Whether to add noise of :meth:`noise_scale` to the decoders' means.
             protocol: How the unobserved blocks are drawn. ``"joint"``: together, from the prior's conditional.
                 ``"componentwise"``: each alone, from its own conditional (eq. 9), so that they are independent of one
                 another given the observed. ``"componentwise_covariance_as_scale"``: the same, with z_j drawn with the
-                diagonal covariance instead of the standard deviation, as the author's released code does.
+                diagonal covariance instead of the standard deviation, as the author's released code does, by its own
+                encoder where all are given too.
                 ``"mean"``: none is drawn, they are at the mean of the prior's conditional given the drawn z_j.
             temperature: Factor of the deviation of what is drawn from the prior, or from its conditional, from its
                 mean, positive; 1 for the distribution itself.
@@ -330,6 +332,9 @@ class GMRFMCVAE(MultimodalModel):
         generator: torch.Generator | None,
     ) -> dict[str, Tensor]:
         z: dict[str, Tensor] = {}
+        if len(given) == len(self.modalities) and protocol != "componentwise_covariance_as_scale":
+            q = self.posterior(given)
+            return q.split(q.rsample((num_samples,), generator=generator))
         for m, x in given.items():
             mean, log_variance = self._encoded(m, x)
             exponent = 1.0 if protocol == "componentwise_covariance_as_scale" else 0.5

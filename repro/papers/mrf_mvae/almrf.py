@@ -241,7 +241,8 @@ class ALMRFMVAE(MRFMVAE):
 
         Arguments:
             num_samples, generator: As :meth:`~repro.model.MultimodalModel.generate`.
-            given: Observed modalities; each z_j is drawn from its own encoder's q(z_j | x_j).
+            given: Observed modalities. Some: each z_j is drawn from its own encoder's q(z_j | x_j). All: from the joint
+                posterior q(z | X) (erratum E19).
             sample_likelihood: Whether to add noise of :meth:`noise_scale` to the decoders' means.
             protocol: ``"joint"``: the unobserved blocks together. ``"componentwise"``: each alone from its own
                 conditional, as corollary 1 is written, so that they are independent given the observed.

@@ -82,7 +82,14 @@ class MRFMVAE(GMRFMCVAE):
     def _observed(
         self, given: Mapping[str, Tensor], num_samples: int, generator: torch.Generator | None
     ) -> dict[str, Tensor]:
-        """Draws ``(num_samples, batch, d)`` of each observed block from its own encoder's posterior."""
+        """Draws ``(num_samples, batch, d)`` of each observed block: all from the joint posterior, else each alone.
+
+        Where all modalities are given, from q(z | X), which the decoders were trained with (erratum E19); otherwise
+        each block from its own encoder's posterior.
+        """
+        if len(given) == len(self.modalities):
+            q = self.posterior(given)
+            return q.split(q.rsample((num_samples,), generator=generator))
         return {
             m: self.unary_posterior(m, given[m]).rsample((num_samples,), generator=generator)
             for m in self.modalities

@@ -207,7 +207,8 @@ class NNMRFMVAE(MRFMVAE):
 
         Arguments:
             num_samples: Joint samples, or samples for each conditioning point, each by a chain of its own.
-            given: Observed modalities; each z_j is drawn from its own encoder's q(z_j | x_j) and held.
+            given: Observed modalities. Some: each z_j is drawn from its own encoder's q(z_j | x_j) and held. All: from
+                the joint posterior q(z | X) (erratum E19).
             generator: Source of randomness.
             sample_likelihood: Whether to add noise of :meth:`noise_scale` to the decoders' means.
             start: As :meth:`sample_prior`, without ``given`` alone.

@@ -101,11 +101,11 @@ class FixedEncoder(nn.Module):
         return self.heads(self.features(x))
 
 
-def transparent(log_variance: float) -> GMRFMCVAE:
+def transparent(log_variance: float, **options: Any) -> GMRFMCVAE:
     """A model whose samples are its latents."""
     with isolated_rng(3):
         encoders = {m: FixedEncoder(2, 2, log_variance) for m in PAIRS}
-    return build(modalities=PAIRS, encoders=encoders, decoders={m: nn.Identity() for m in PAIRS})
+    return build(modalities=PAIRS, encoders=encoders, decoders={m: nn.Identity() for m in PAIRS}, **options)
 
 
 def moments(drawn: Mapping[str, Tensor], names: str) -> tuple[Tensor, Tensor]:
@@ -145,6 +145,21 @@ def test_joint_draws_follow_the_prior_s_conditional(log_variance: float) -> None
         conditional = model.prior().condition({"a": model.encoders["a"](x)[0]})
         assert torch.allclose(mean, conditional.mean[0].double(), atol=0.02)
         assert torch.allclose(covariance, conditional.covariance_matrix[0].double(), atol=0.05)
+
+
+@pytest.mark.parametrize("posterior", ["cholesky", "block_dominant"])
+def test_all_observed_are_drawn_from_the_joint_posterior(posterior: str) -> None:
+    """With the dependence that the global encoder gives and the encoders of single components lack (erratum E19)."""
+    model, x = transparent(math.log(0.25), posterior=posterior), batch(1, PAIRS)
+    with torch.no_grad():
+        list(model.global_encoder.parameters())[-1].normal_(generator=generator())
+    mean, covariance = moments(model.generate(200_000, given=x, generator=generator()), "abc")
+    q = model.posterior(x)
+    assert torch.allclose(mean, q.mean[0].double(), atol=0.02)
+    assert torch.allclose(covariance, q.covariance_matrix[0].double(), atol=0.05)
+    assert covariance[:2, 2:].abs().max() > 0.1
+    drawn = model.generate(200_000, given=x, generator=generator(), protocol=CONDITIONAL_PROTOCOLS[2])
+    assert moments(drawn, "abc")[1][:2, 2:].abs().max() < 0.01  # as the author's code draws
 
 
 def test_componentwise_draws_are_independent_given_the_observed() -> None:

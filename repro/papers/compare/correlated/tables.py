@@ -49,6 +49,9 @@ def _notes(records: Mapping[str, Sequence[Record]]) -> list[str]:
         + ", ".join(f"{LABELS[m]} {BETAS[m]:g}" for m in known)
         + "; CoVAE has a joint encoder and a first stage of Deep CCA, GMRF MCVAE a global encoder, SBM-VAE a second "
         f"stage for its score model. Trained parameters in thousands: {', '.join(sizes)}.",
+        "β is each paper's own and was not chosen on these data: on pairs of them the choice among several takes less "
+        "than 1 for CoVAE and GMRF MCVAE (`compare-correlated-pairs-sweep`), so that differences between the rows may "
+        "be β's.",
     ]
     if (score := known.get("sbm_vae")) is not None:
         stage, sampling = score.spec.params["training"]["stages"]["score"], score.spec.params["evaluation"]["sampling"]

@@ -12,6 +12,7 @@ from repro.distributions.block_gaussian import BlockGaussian
 from repro.metrics.coherence import classify, conditional_coherence
 from repro.model import MultimodalModel
 from repro.networks.classifiers import DigitClassifier
+from repro.papers.gmrf_mcvae.images.settings import RECONSTRUCTIONS
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.records import Metric
 
@@ -47,7 +48,7 @@ def digits_in_reconstructions(
         parts.append({m: x[0].clamp(0, 1) for m, x in model.generate(1, given=rows, generator=generator).items()})
     seen = classify(classifiers, {m: torch.cat([p[m] for p in parts]) for m in true})
     right = fmean(float((x == labels.cpu()).double().mean()) for x in seen.values())
-    text = "reconstructions with all modalities observed; share of right digits, mean over the modalities"
+    text = f"{RECONSTRUCTIONS}; share of right digits, mean over the modalities"
     return [Metric("test/reconstruction/coherence", right, "1", len(labels), text)]
 
 

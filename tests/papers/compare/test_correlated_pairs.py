@@ -31,7 +31,7 @@ from repro.papers.compare.correlated_pairs.settings import (
     SWEPT,
     pairs_spec,
 )
-from repro.papers.compare.correlated_pairs.tables import FLOORS, HEADINGS, SCORED_BY, pairs, weights_runs
+from repro.papers.compare.correlated_pairs.tables import FLOORS, HEADINGS, SCORED_BY, pairs, score, weights_runs
 from repro.papers.compare.methods import LABELS, PAIRS, REGULARISED, SCORE, VARIANTS, chosen_weights, weights
 from repro.papers.compare.rows import epochs_in_all, weight_of
 from repro.papers.covae.correlated_mnist.experiment import CorrelatedMNIST, image_spec
@@ -290,7 +290,10 @@ def test_weights_are_chosen_on_training_pairs_alone(root: Path) -> None:
     assert torch.equal(torch.cat([data["train"].data["m1"], data["validation"].data["m1"]]), whole["train"].data["m1"])
     record = execute(spec, RunStore(root / "runs"), device="cpu")
     assert not [m.name for m in record.metrics if not m.name.startswith("validation/")]
-    assert record.metric(SCORED_BY).value > 0
+    one, both = (record.metric(name).value for name in SCORED_BY)
+    assert SCORED_BY == ("validation/energy/given-one", "validation/energy/given-both")
+    assert score(record) == pytest.approx(sqrt(one * both))
+    assert one > 0
 
 
 def test_held_out_pairs_are_trained_on_by_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,6 @@ def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec,
     if asked := settings.get("likelihood"):
         few = {m: x[: asked["points"]] for m, x in batch.items()}
         number, predictive = asked["importance_samples"], asked["predictive_samples"]
-        found += likelihood_metrics(model, few, number, device, seed, predictive)
+        found += likelihood_metrics(model, few, number, device, seed, predictive, finite=True)
     found += prior_metrics(model, len(data["train"])) + data_metrics(data, device, seed)
     return found + costs(model, data["test"], spec, device)

@@ -13,25 +13,8 @@ from safetensors.numpy import load_file
 
 from repro.artifacts.planning import distinguished
 from repro.records import PROFILES, Record
-from repro.report.names import titled
+from repro.report.names import NAMES, named, titled
 
-NAMES = {
-    "mvae": "MVAE",
-    "mmvae": "MMVAE",
-    "mopoe": "MoPoE-VAE",
-    "mmvae_plus": "MMVAE+",
-    "mvtcae": "MVTCAE",
-    "jmvae": "JMVAE",
-    "covae": "CoVAE",
-    "gmrf_mcvae": "GMRF MCVAE",
-    "sbm_vae": "SBM-VAE",
-    "sbm_rae": "SBM-RAE",
-    "gmrf": "GMRF MVAE",
-    "almrf": "ALMRF MVAE",
-    "almrf_location": "ALMRF MVAE with a location",
-    "nnmrf": "NN-MRF MVAE",
-    "vaegan": "VAEGAN",
-}
 # Datasets of pictures in the order of the picker; others after them.
 FIRST = ("mnist_triples", "polymnist", "biked_rendered", "extended_polymnist", "correlated_mnist")
 SCATTERED = ("copula", "skewed_copula")
@@ -54,8 +37,7 @@ def _runs(root: Path) -> Iterator[tuple[Record, str, Mapping[str, np.ndarray]]]:
     for key in sorted(found, key=lambda k: ([*FIRST, k[0]].index(k[0]), k[1], PROFILES.index(k[2]))):
         labels = distinguished([r.spec for r, _ in found[key]])
         for record, path in sorted(found[key], key=lambda run: labels[run[0].spec]):
-            name, _, rest = labels[record.spec].partition(", ")
-            yield record, f"{NAMES.get(name, name)}, {rest}", load_file(path)
+            yield record, named(labels[record.spec]), load_file(path)
 
 
 def _rows(samples: Mapping[str, np.ndarray]) -> dict[str, list[Row]]:

@@ -24,6 +24,7 @@ NAMES = {
     "mvtcae": "MVTCAE",
     "jmvae": "JMVAE",
     "dmvae": "DMVAE",
+    "vaegan": "VAEGAN",
 }
 # Folder of a paper's package, or of what no paper has, to what it is called.
 TITLES = {

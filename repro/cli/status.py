@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from repro.artifacts import render as a
-from repro.engine.status import RunState, states, summary
+from repro.engine.status import states, summary
 from repro.engine.store import RunStore, default_runs_root, read_spec
 from repro.errors import RecordError
 from repro.methods.runs import is_method, protocol
@@ -34,8 +34,7 @@ def show_status(options: argparse.Namespace) -> None:
             print(f"{x.spec.key}  {x.state:8s} {x.spec.label:56s} {said}".rstrip())
 
     def count(runs: Sequence[RunSpec]) -> str:
-        of: list[RunState] = [x for x in found if x.spec in runs]
-        return summary(of)
+        return summary([x for x in found if x.spec in runs])
 
     for name, own in methods.items():
         print(f"your method {name} in it: {count(own)}")

@@ -30,7 +30,6 @@ from repro.report.tables import Column, Row, Table
 __all__ = [
     "NLL_BOUND",
     "OF_MODELS",
-    "OF_SAMPLES",
     "Caveats",
     "Heading",
     "chosen_by",
@@ -53,7 +52,8 @@ OF_MODELS = (
 OF_SAMPLES = (
     "Joint samples are of each model's own prior; CoVAE's paper draws its own from a mixture of Gaussians that is "
     "fitted to latents of training points. Given all modalities the Markov random fields draw from the joint posterior "
-    "(erratum E19), other models from theirs; score-based ones take means of encodings for what is given."
+    "(erratum E19), other models from theirs; score-based ones take means of encodings for what is given, "
+    "and draw the rest."
 )
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")
 SIGNS = "the random signs of the divergences raise it in the mean: no bound"  # of a score model's density
@@ -75,7 +75,7 @@ NLL_BOUND = (
     "the penalty's weight all the same."
 )
 CONDITIONAL_DIGITS = re.compile(r"validation/(conditional|given-[a-z]+)/coherence")
-HARDLY_CHANCE = 0.2  # a coherence under which a model has hardly begun to show the right one of ten digits
+NEAR_CHANCE = 0.2  # a coherence under which a model has hardly begun to show the right one of ten digits
 COSTS: Mapping[str, Heading] = {
     "model/parameters": ("", "Parameters", None, 0),
     "training": ("Seconds", "of training", None, 0),
@@ -340,7 +340,7 @@ def sweep_table(
     if records:
         notes.append(f"Runs of up to {epochs_in_all(records[0].spec)} epochs of all stages together.")
     digits = [m.value for r in records for m in r.metrics if CONDITIONAL_DIGITS.fullmatch(m.name)]
-    if digits and max(digits) < HARDLY_CHANCE:
+    if digits and max(digits) < NEAR_CHANCE:
         notes.append(
             f"No coherence given a modality is above {max(digits):.2f}, where chance has 0.10: these runs are too "
             "short for it, and what they choose by are Fréchet distances and whether ten digits are shown."

@@ -333,8 +333,7 @@ class GMRFMCVAE(MultimodalModel):
     ) -> dict[str, Tensor]:
         z: dict[str, Tensor] = {}
         if len(given) == len(self.modalities) and protocol != "componentwise_covariance_as_scale":
-            q = self.posterior(given)
-            return q.split(q.rsample((num_samples,), generator=generator))
+            return self._joint_latents(given, num_samples, generator)
         for m, x in given.items():
             mean, log_variance = self._encoded(m, x)
             exponent = 1.0 if protocol == "componentwise_covariance_as_scale" else 0.5
@@ -350,6 +349,13 @@ class GMRFMCVAE(MultimodalModel):
         for m in conditional.block_sizes:
             z[m] = _tempered(conditional.marginal([m]), (), temperature, generator)
         return z
+
+    def _joint_latents(
+        self, batch: Mapping[str, Tensor], num_samples: int, generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """Draws ``(num_samples, batch, d)`` of all blocks from the joint posterior of a batch of all modalities."""
+        q = self.posterior(batch)
+        return q.split(q.rsample((num_samples,), generator=generator))
 
     def _noise(self, modality: str, x: Tensor, generator: torch.Generator | None) -> Tensor:
         scale = self.noise_scale(modality)

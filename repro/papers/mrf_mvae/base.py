@@ -88,8 +88,7 @@ class MRFMVAE(GMRFMCVAE):
         each block from its own encoder's posterior.
         """
         if len(given) == len(self.modalities):
-            q = self.posterior(given)
-            return q.split(q.rsample((num_samples,), generator=generator))
+            return self._joint_latents(given, num_samples, generator)
         return {
             m: self.unary_posterior(m, given[m]).rsample((num_samples,), generator=generator)
             for m in self.modalities

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.correlated.settings import BETAS, LABELS, LATENTS, PROFILES, RHOS, compare_spec
+from repro.papers.compare.methods import PAIRS, chosen_weights
 from repro.records import Record, provenance
 from repro.report.cells import Cell
 from repro.report.tables import Column, Row, Table
@@ -49,9 +50,9 @@ def _notes(records: Mapping[str, Sequence[Record]]) -> list[str]:
         + ", ".join(f"{LABELS[m]} {BETAS[m]:g}" for m in known)
         + "; CoVAE has a joint encoder and a first stage of Deep CCA, GMRF MCVAE a global encoder, SBM-VAE a second "
         f"stage for its score model. Trained parameters in thousands: {', '.join(sizes)}.",
-        "β is each paper's own and was not chosen on these data: on pairs of them the choice among several takes less "
-        "than 1 for CoVAE and GMRF MCVAE (`compare-correlated-pairs-sweep`), so that differences between the rows may "
-        "be β's.",
+        "β is each paper's own and was not chosen on these data, so that differences between the rows may be β's: on "
+        f"pairs of them the choice takes {', '.join(f'{LABELS[m]} {chosen_weights(PAIRS)[m]:g}' for m in known)} "
+        "(`compare-correlated-pairs-sweep`).",
     ]
     if (score := known.get("sbm_vae")) is not None:
         stage, sampling = score.spec.params["training"]["stages"]["score"], score.spec.params["evaluation"]["sampling"]

@@ -55,8 +55,8 @@ READING = (
     "one modality, tested on means given the other; CoVAE's are then of the one modality's block, which its Deep CCA "
     "aligns with the other's, those of the models with a block a modality and another prior are of all blocks, the "
     "missing one's at the conditional mean that the prior or the score model gives. MAE, in standard deviations, and "
-    "Spearman's coefficient, mean over features: decoder means of 32 draws in the paper profile, averaged; score-based "
-    "models take means of encodings for what is given, and draw the rest. Given both: what the model's own encoders "
+    "Spearman's coefficient, mean over features: decoder means of 32 draws in the paper profile, averaged. "
+    "Given both: what the model's own encoders "
     "and decoders reach at best. Nearest training points: the one nearest in what is given. No true distribution is "
     "known, so there is no row of true data."
 )

@@ -75,7 +75,7 @@ def test_a_table_on_its_runs_takes_two_files(installed: dict[str, str], tmp_path
 
 
 def test_a_baseline_in_table_1_takes_two_files(tmp_path: Path) -> None:
-    """Its name and cost in experiment.py, its betas in paper.toml: it is planned, and drawn, with nothing published."""
+    """Its key and cost in experiment.py, its betas in paper.toml: it is planned, and drawn, with nothing published."""
     package = tmp_path / "repro"
     leave = shutil.ignore_patterns("__pycache__", "*.safetensors", "record.json")
     shutil.copytree(Path(repro.__file__).parent, package, ignore=leave)
@@ -83,7 +83,7 @@ def test_a_baseline_in_table_1_takes_two_files(tmp_path: Path) -> None:
     paper = package / "papers" / "gmrf_mcvae"
     replaced(paper / "paper.toml", "mmvae_plus = [0.05, 0.001]", "mvtcae = [0.05, 0.001]")
     replaced(paper / "paper.toml", "mmvae_plus = 0.001", "mvtcae = 0.001")
-    replaced(paper / "copula" / "experiment.py", '    "mmvae_plus": "MMVAE+",', '    "mvtcae": "MVTCAE",')
+    replaced(paper / "copula" / "experiment.py", 'METHODS = ("mvae", "mmvae", "mopoe", "mmvae_plus",', '    "mvtcae",')
     replaced(paper / "copula" / "experiment.py", 'EPOCH_SECONDS = {"mvae": 0.7,', '    "mvtcae": 1.0,')
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1", "REPRO_CACHE": str(tmp_path)}
     planned = call(

@@ -24,10 +24,20 @@ from repro.methods.source import Source
 from repro.papers import experiment_of
 from repro.records import Metric, Record, RunSpec, provenance
 from repro.report.cells import Cell, Claim, Shown
+from repro.report.names import named
 from repro.report.plain_tables import PlainTable
 from repro.report.tables import Column, Row, RowGroup, Table, join_tables
 
-__all__ = ["Chosen", "check_folders", "check_shown", "method_runs", "method_tables", "own_folder", "write_methods"]
+__all__ = [
+    "Chosen",
+    "check_folders",
+    "check_shown",
+    "method_runs",
+    "method_tables",
+    "own_folder",
+    "own_names",
+    "write_methods",
+]
 
 Lookup = Callable[[RunSpec], Record | None]
 Chosen = Mapping[str, Sequence[RunSpec]]  # method's name to its runs
@@ -68,9 +78,14 @@ def method_runs(
     for spec in specs:
         if reason := experiment_of(spec).no_methods:
             raise UsageError(f"{artifact.name} {reason}, so no method can be added")
-    if name in {s.method for s in specs}:
+    if name.lower() in own_names(specs):
         raise UsageError(f"{artifact.name} has a method {name!r}; --method other_name=... gives yours another name")
     return [derived(s, name, source, changes) for s in protocol_rows(specs)]
+
+
+def own_names(specs: Sequence[RunSpec]) -> set[str]:
+    """What a table's own methods are called, as keys and in its rows, in lower case."""
+    return {n.lower() for s in specs for n in (s.method, named(s.method))}
 
 
 def own_folder(results: Path, name: str) -> Path:
@@ -165,27 +180,31 @@ def method_tables(
             k: replace(r, metrics=[replace(m, value=m.value * NUDGE or NUDGE - 1.0) for m in r.metrics])
             for k, r in records.items()
         }
-        beside = _exchanged(theirs, runs, nudged, everywhere=False)
+        # Of its values and no others: ranks of the other rows change too where it stands for one of them.
+        parts = [_exchanged(theirs, some, nudged, everywhere=False) for some in [runs, *_apart(runs)]]
         try:
-            ours, other = (_drawn(artifact, profile, x, seeds, diverged) for x in (theirs, beside))
-            before = _drawn(artifact, profile, lookup, seeds, diverged) if whole else other
-            # Of its values and no others: ranks of the other rows change too where it stands for one of them.
-            changed = [_changed(*pair) for pair in zip(other, ours, strict=True)]
+            ours, *others = (_drawn(artifact, profile, x, seeds, diverged) for x in (theirs, *parts))
+            before = _drawn(artifact, profile, lookup, seeds, diverged) if whole else others[0]
+            changed = [_changed(was, table) for was, table in zip(zip(*others, strict=True), ours, strict=True)]
         except (KeyError, ValueError) as error:  # statistics of no values are errors of value
             reason = str(error.args[0] if error.args else error).split("; it has")[0]
             raise RunError(f"{artifact.name} cannot show {name}: {reason}") from None
         first = found is None and not whole
         note = _note(name, runs, list(records.values()))
+        like = named(measured_as(runs[0]).method)
         missing = "" if whole else f"The table's own rows are not recorded: `{artifact.command(profile)}` makes them."
         if found is None:
             found = before if whole else [_emptied(t) for t in ours]
         found = [
-            None if f is None else _with_row(f, b, c, name, note, missing, first=first)
+            None if f is None else _with_row(f, b, c, name, like, note, missing, first=first)
             for f, b, c in zip(found, before, changed, strict=True)
         ]
     shown = [t for t in found or [] if t is not None and t.rows]
     if not shown:
-        raise RunError(f"{artifact.name} shows nothing of {', '.join(chosen)}")
+        raise RunError(
+            f"{artifact.name} shows nothing of {', '.join(chosen)}: its rows are no models, or are of what "
+            "`loss`, `generate` and `log_likelihood` do not give"
+        )
     return shown
 
 
@@ -215,7 +234,8 @@ def _note(name: str, runs: Sequence[RunSpec], records: Sequence[Record]) -> str:
     model = runs[0].params["model"]
     version = f", version {model['version']}" if model["version"] else ""
     settings = "".join(f", {k} {v}" for k, v in model["settings"].items())
-    changed = "".join(f"; {k} {new} instead of {old}" for k, (old, new) in differences(runs[0]).items())
+    said = [f"{k} {new} instead of {old}" for run in runs for k, (old, new) in differences(run).items()]
+    changed = "".join(f"; {text}" for text in dict.fromkeys(said))
     origin = f"{model['module']}:{model['function']}{version}, source {model['sha256'][:12]}{settings}"
     like = f"data, seeds, training and evaluation of {measured_as(runs[0]).method}'s row{changed}"
     return f"{name}: {origin}; {like}. {provenance(records)}"
@@ -228,13 +248,53 @@ def _emptied(table: Table | PlainTable) -> Table | PlainTable:
     return replace(table, groups=(), notes=(), provenance="Own rows alone.")
 
 
-def _changed(before: Table | PlainTable, ours: Table | PlainTable) -> list[Any]:
-    """The rows in which a table differs from another; of text, without the measured cells in which it does not."""
+def _apart(runs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """A method's runs by what they are of, each with all of its seeds; nothing where that is the same for all."""
+    found: dict[RunSpec, list[RunSpec]] = {}
+    for spec in runs:
+        found.setdefault(replace(protocol(spec), seed=0), []).append(spec)
+    return list(found.values()) if len(found) > 1 else []
+
+
+def _changed(others: Sequence[Table | PlainTable], ours: Table | PlainTable) -> list[Any]:
+    """The rows in which a table differs from others; of text, without the measured cells in which it does not.
+
+    Arguments:
+        others: The table with all of the method's values changed, then with those of some of its runs at a time.
+        ours: The table.
+
+    Returns:
+        Rows of cells of a table of text; else rows with the title of their group, which the table's own have not.
+        Those of groups are of runs of which the table's own rows show nothing.
+    """
+    before = others[0]
     if isinstance(ours, PlainTable):
         pairs = [(old, new) for old, new in zip(before.rows, ours.rows, strict=False) if _shown(old) != _shown(new)]
         return [[_own(*cells) for cells in zip(old, new, strict=True)] for old, new in pairs]
-    former = {row.label: _numbers(row) for row in before.rows}
-    return [row for row in ours.rows if former.get(row.label) != _numbers(row)]
+    if ours.derived:
+        return []
+    found: list[tuple[str, Row]] = []
+    for other in others[1:] or others:
+        rows = _different(other, ours)
+        own = [(title, row) for title, row in rows if not title]
+        found += [pair for pair in own or rows if pair not in found]
+    return found
+
+
+def _different(before: Table, ours: Table) -> list[tuple[str, Row]]:
+    """Rows whose numbers are others in another drawing of the same table, with the titles of their groups."""
+    former = {title: {row.label: _numbers(row) for row in rows} for title, rows in _blocks(before)}
+    return [
+        (title, row)
+        for title, rows in _blocks(ours)
+        for row in rows
+        if former.get(title, {}).get(row.label) != _numbers(row)
+    ]
+
+
+def _blocks(table: Table) -> list[tuple[str, Sequence[Row]]]:
+    """The rows of a table, under no title, and of its groups under theirs."""
+    return [("", table.rows), *((group.title, group.rows) for group in table.groups)]
 
 
 def _own(old: str, new: str) -> str:
@@ -248,6 +308,7 @@ def _with_row(
     before: Table | PlainTable,
     changed: Sequence[Any],
     name: str,
+    like: str,
     note: str,
     missing: str,
     *,
@@ -255,30 +316,54 @@ def _with_row(
 ) -> Table | PlainTable | None:
     """A table with a method's rows added; where it is ``first`` in a table of stand-ins, its rows alone or nothing."""
     if isinstance(table, PlainTable):
-        return _with_plain_row(table, changed, name, [note, missing] if missing else [note])
+        return _with_plain_row(table, changed, name, like, [note, missing] if missing else [note])
     assert isinstance(before, Table)
-    if all(_numbers(row) == _numbers(changed[0]) for row in changed):  # rows that differ in their own model alone
-        changed = changed[:1]
-    rows = [
-        Row(name if len(changed) == 1 else f"{name} ({row.label})", {k: _unpublished(c) for k, c in row.cells.items()})
-        for row in changed
-    ]
+    main, under = _named(name, changed)
+    rows = [*main, *under]
     if not rows:
         return None if first else table
     if missing:
         known = [] if missing in table.notes else [missing]
         return replace(table, rows=[*(() if first else table.rows), *rows], notes=[*table.notes, note, *known])
     lines, ranks = [], []
-    for row in rows:
+    for row in main:
         differences = _differences(row, table.columns, before)
         lines.append(row)
         if any(cell.obtained for cell in differences.values()):
             lines.append(Row(f"{row.label} − best of the table's rows", differences))
             if not before.no_verdict:
                 ranks.append(Claim(_ranks(row, before)))
+    lines += under
     return replace(
         table, groups=[*table.groups, RowGroup(f"Your method {name}", lines)], notes=[*table.notes, note, *ranks]
     )
+
+
+def _named(name: str, changed: Sequence[tuple[str, Row]]) -> tuple[list[Row], list[Row]]:
+    """A method's rows among the table's own and under it, each set of runs once.
+
+    Rows that differ in their own model's settings alone are of the same runs, or of some of their seeds.
+    """
+    kept: list[tuple[str, Row]] = []
+    for i, (title, row) in enumerate(changed):
+        others = [(j, other) for j, (_, other) in enumerate(changed) if j != i and _within(row, other)]
+        if not any(j < i or not _within(other, row) for j, other in others):
+            kept.append((title, row))
+    number = {title: sum(t == title for t, _ in kept) for title, _ in kept}
+    merged = [row for title, row in kept if not title and sum(_within(r, row) for t, r in changed if not t) > 1]
+    found: tuple[list[Row], list[Row]] = [], []
+    for title, row in kept:
+        if not title:
+            label = name if number[""] == 1 or merged == [row] else f"{name} ({row.label})"
+        else:
+            label = f"{name} ({title})" if number[title] == 1 else f"{name} ({title}, {row.label})"
+        found[bool(title)].append(Row(label, {k: _unpublished(c) for k, c in row.cells.items()}))
+    return found
+
+
+def _within(row: Row, other: Row) -> bool:
+    """Whether a row has no value that the other has not."""
+    return all(set(cell.obtained) <= set(other.cells[k].obtained) for k, cell in row.cells.items())
 
 
 def _numbers(row: Row) -> list[object]:
@@ -320,10 +405,13 @@ def _ranks(row: Row, table: Table) -> str:
     return f"Rank of {row.label} by its mean, with the table's rows: {'; '.join(places) or 'none'}."
 
 
-def _with_plain_row(table: PlainTable, changed: Sequence[Any], name: str, notes: Sequence[str]) -> PlainTable:
+def _with_plain_row(
+    table: PlainTable, changed: Sequence[Any], name: str, like: str, notes: Sequence[str]
+) -> PlainTable:
     """Under a table of text: what differs, with the method's name where the row has its label.
 
-    Rows of the same values that differ in their own model's settings alone, such as a weight, are one, without these.
+    Rows of the same values that differ in their own model's settings alone, such as a weight, are one, without these,
+    and without the name of the model that the row is ``like``.
     """
     if not changed:
         return table
@@ -332,7 +420,10 @@ def _with_plain_row(table: PlainTable, changed: Sequence[Any], name: str, notes:
         values = [(x.cell.obtained, x.cell.reason) for x in row if isinstance(x, Shown)]
         alike.setdefault(repr((str(row[0]), values)) if values else repr(row), []).append(row)
     changed = [
-        [x if isinstance(x, Shown) or len({str(r[i]) for r in same}) == 1 else "" for i, x in enumerate(same[0])]
+        [
+            x if isinstance(x, Shown) or (len({str(r[i]) for r in same}) == 1 and (i == 0 or x != like)) else ""
+            for i, x in enumerate(same[0])
+        ]
         for same in alike.values()
     ]
     rows = [(f"{name} ({row[0]})" if len(changed) > 1 else name, *row[1:]) for row in changed]

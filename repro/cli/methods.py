@@ -18,8 +18,8 @@ from repro.engine.devices import available_cores
 from repro.engine.progress import duration
 from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
 from repro.errors import NotOfferedError, RecordError, RunError, UsageError
-from repro.methods.models import check_method
-from repro.methods.source import NAME, NAMED, source_of
+from repro.methods.checks import check_kept, check_method
+from repro.methods.source import MULTIVAE, NAME, NAMED, source_of
 from repro.model import isolated_rng
 from repro.papers import experiment_of
 from repro.records import canonical_json
@@ -62,13 +62,15 @@ def _settings(words: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
     return {name: everybody | own for name, own in found.items()}
 
 
-def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    """Method's name to its source."""
+def _chosen(options: argparse.Namespace, taken: set[str]) -> dict[str, Any]:
+    """Method's name to its source; a model of multivae that the table has by the same name is called after both."""
 
     found: dict[str, Any] = {}
     for word in options.method:
         given, equals, text = word.partition("=")
         default, source = source_of(text if equals else word)
+        if source.module == MULTIVAE and default.lower() in taken:
+            default = f"{MULTIVAE}-{default}"
         name = given if equals else default
         if not NAME.fullmatch(name):
             raise UsageError(f"--method {word!r}: {name!r} is no name; {NAMED}")
@@ -78,17 +80,19 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def _built(spec: Any) -> Any:
+    with isolated_rng(spec.seed):
+        return experiment_of(spec).build(spec)
+
+
 def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dict[str, Any]) -> None:
     """Says what is wrong with a method before it is trained: its model, and what its table asks of it.
 
     Untrained, it is measured as a smoke run of the table is, where there are such runs.
     """
 
-    experiment = experiment_of(runs[0])
-    with isolated_rng(runs[0].seed):
-        model = experiment.build(runs[0])
-    if missing := check_method(name, model):
-        missing = f"{name} does not offer {' or '.join(missing)}, which some tables ask for"
+    missing = check_method(name, _built(runs[0]))
+    lost = check_kept(name, lambda: _built(runs[0]))
     try:
         smaller = m.method_runs(artifact, "smoke", 1, name, source, settings)
     except NotOfferedError:
@@ -96,7 +100,13 @@ def _check(artifact: Any, name: str, runs: list[Any], source: Any, settings: dic
     if smaller:
         _check_measured(artifact, name, smaller)
     if missing:
-        print(missing, file=sys.stderr)
+        print(f"{name} does not offer {' or '.join(missing)}, which some tables ask for", file=sys.stderr)
+    if lost:
+        print(
+            f"{name} changes {', '.join(lost)} while it trains, neither parameter nor buffer: where its training is "
+            "interrupted, that starts anew",
+            file=sys.stderr,
+        )
 
 
 def _check_measured(artifact: Any, name: str, smaller: list[Any]) -> None:
@@ -133,7 +143,8 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
             raise UsageError(f"--method and --{name.replace('_', '-')} do not go together")
     artifact = a.find(options.id)
     profile = a.check_profile(options.profile)
-    sources = _chosen(options)
+    table = a.unique(a.plan(artifact, profile, options.seeds, options.precision or "auto", options.device))
+    sources = _chosen(options, m.own_names(table))
     settings = _settings(options.set, list(sources))
     choices = {"precision": options.precision or "auto", "device": options.device}
     chosen = {
@@ -164,7 +175,6 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
         sys.stdout.flush()
         print("\n".join(map(str, paths)), file=sys.stderr)
 
-    table = a.unique(a.plan(artifact, profile, options.seeds, choices["precision"], options.device))
     own = [s for runs in chosen.values() for s in runs]
     with refusing_damaged_records():
         todo = [s for s in own if options.force or store.record(s) is None]
@@ -178,6 +188,8 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
         f"{len(todo)} to run; about {duration(seconds)} and {megabytes / 1000:.1f} GB on {workers} cores"
     )
     if options.dry_run:
+        for runs in chosen.values():
+            _built(runs[0])  # its function is there, and takes its settings
         for spec in own + table:
             state = "to run" if spec in todo else "left out" if spec in lacking else "recorded"
             if diverged(spec) and spec not in todo:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from repro import baselines, training
 from repro.errors import UsageError
 from repro.experiment import Cost, Experiment
-from repro.methods.runs import MEASURED_AS, is_method, measured_as
+from repro.methods.runs import MEASURED_AS, differences, is_method, measured_as
 from repro.methods.source import MULTIVAE, Source, load
 from repro.records import Metric, RunSpec
 
@@ -97,6 +97,8 @@ class MethodExperiment(Experiment):
             return built(spec.method, baselines.build_named, own.modalities, options)
         function = load(source)
         known = signature(function).parameters.values()
+        if shared := sorted(differences(spec).keys() & {p.name for p in known}):
+            raise UsageError(f"{source.label} has an argument {shared[0]!r}, a setting of training too: rename it")
         if not any(p.kind is Parameter.VAR_KEYWORD for p in known):
             names = [p.name for p in known][1:]
             if unknown := sorted(set(settings) - set(names)):

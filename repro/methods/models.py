@@ -1,8 +1,7 @@
-"""From what a reader's function returns to a model of the one interface, and what is checked before any training."""
+"""From what a reader's function returns to a model of the one interface."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from typing import Any
@@ -14,10 +13,9 @@ from repro.datasets.base import ModalitySpec
 from repro.errors import UsageError
 from repro.model import Loss, MultimodalModel, Stage, isolated_rng
 
-__all__ = ["Adapted", "built", "check_method"]
+__all__ = ["Adapted", "attributes", "built", "reason"]
 
 METHODS = ("loss", "generate", "log_likelihood")
-SAMPLES, POINTS = 3, 8  # of the check: samples drawn, data points given
 
 
 class Adapted(MultimodalModel):
@@ -41,7 +39,7 @@ class Adapted(MultimodalModel):
         if isinstance(inner, nn.Module):
             self.parts = nn.ModuleDict({"inner": inner})
         else:
-            known = {k: getattr(inner, k, None) for k in _attributes(inner)}
+            known = {k: getattr(inner, k, None) for k in attributes(inner)}
             self.parts, self.values = nn.Module(), nn.Module()
             for k, v in known.items():  # with a prefix: an attribute may have the name of one of torch's own
                 if isinstance(v, nn.Module):
@@ -109,7 +107,7 @@ def _copied(values: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
     return None if values is None else {m: x.clone() for m, x in values.items()}
 
 
-def _attributes(inner: Any) -> list[str]:
+def attributes(inner: Any) -> list[str]:
     """The names of an object's attributes, those of its slots too, private ones as Python mangles them."""
     slots = []
     for kind in type(inner).__mro__:
@@ -165,123 +163,13 @@ def built(
                 raise TypeError(f"it returns {type(made).__name__}, which has no {', '.join(lacks)}")
             made = Adapted(modalities, made)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"method {name} cannot be built: {_reason(error)}") from None
+        raise UsageError(f"method {name} cannot be built: {reason(error)}") from None
     if dict(made.modalities) != dict(modalities):
         raise UsageError(f"method {name} has modalities {list(made.modalities)}, the table's are {list(modalities)}")
     return made
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """An exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _points(spec: ModalitySpec, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Values of a modality that data could have: uniform in its range, bits, or standard normal."""
-    shape = (POINTS, *spec.shape)
-    if spec.range is None:
-        return torch.randn(shape, generator=generator, dtype=dtype)
-    low, high = spec.range
-    values = torch.rand(shape, generator=generator, dtype=dtype)
-    return low + (high - low) * (values.round() if spec.kind == "binary" else values)
-
-
-def _check_samples(found: Any, model: MultimodalModel, leading: tuple[int, ...], what: str) -> None:
-    names = list(model.modalities)
-    if not isinstance(found, Mapping) or list(found) != names:
-        got = list(found) if isinstance(found, Mapping) else type(found).__name__
-        raise ValueError(f"{what} returns {got}, must be a tensor for each of {names}")
-    for m, spec in model.modalities.items():
-        x, expected = found[m], (*leading, *spec.shape)
-        if not isinstance(x, Tensor):
-            raise ValueError(f"{what} returns {m!r} of type {type(x).__name__}, must be a tensor")
-        if tuple(x.shape) != expected:
-            raise ValueError(f"{what} returns {m!r} of shape {tuple(x.shape)}, must be {expected}")
-        if x.dtype != model.dtype:
-            raise ValueError(f"{what} returns {m!r} of type {x.dtype}, must be {model.dtype}")
-        if not torch.isfinite(x).all():
-            raise ValueError(f"{what} returns {m!r} with values that are not finite")
-
-
-def _check_loss(model: MultimodalModel, data: Mapping[str, Tensor]) -> None:
-    total = model.loss(data, model.stages()[0]).total
-    if not isinstance(total, Tensor) or total.dim() != 0 or total.is_complex() or not total.requires_grad:
-        raise ValueError("loss must be a scalar with a gradient")
-    if not math.isfinite(total.item()):
-        raise ValueError(f"loss is {total.item()} at the start")
-    total.backward()
-    found = [p.grad for p in model.parameters() if p.grad is not None]
-    if not found:
-        raise ValueError("loss has no gradient in any parameter of the model")
-    if not all(torch.isfinite(g).all() for g in found):
-        raise ValueError("loss has a gradient that is not finite at the start")
-    model.zero_grad()
-
-
-def _check_likelihood(found: Any, what: str) -> None:
-    if not isinstance(found, Tensor) or tuple(found.shape) != (POINTS,) or not torch.isfinite(found).all():
-        raise ValueError(f"{what} must give {POINTS} finite values for {POINTS} points, in a tensor")
-
-
-def _check_unchanged(data: Mapping[str, Tensor], before: Mapping[str, Tensor], what: str) -> None:
-    """Refuses a model that writes into what it is given, which is the data that it is measured by."""
-    if changed := [m for m, x in data.items() if not torch.equal(x, before[m])]:
-        raise ValueError(f"{what} writes into the values of {changed[0]!r} that it is given, must leave them")
-
-
-def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> list[str]:
-    """Takes a loss and samples of a new model, so that what is wrong is said before anything is trained.
-
-    Arguments:
-        name: The method's.
-        model: As it was built; its parameters stay as they are.
-        device: Where to check.
-
-    Returns:
-        What the model does not offer and some tables ask for: a likelihood, or its noise.
-
-    Raises:
-        UsageError: If the loss is no finite scalar with a gradient, or samples have wrong names or shapes or are not
-            finite; one line.
-    """
-    missing = []
-    draws = torch.Generator(device).manual_seed(0)
-    names = list(model.modalities)
-    with isolated_rng(0):
-        try:
-            if model.dtype not in (torch.float32, torch.float64):
-                raise TypeError(f"its parameters are {model.dtype}; training takes torch.float32 or torch.float64")
-            model.to(device)
-            data = {
-                m: _points(s, torch.Generator().manual_seed(i), model.dtype).to(device)
-                for i, (m, s) in enumerate(model.modalities.items())
-            }
-            one, others = {names[0]: data[names[0]]}, {m: data[m] for m in names[1:]}
-            kept = {k: v.clone() for k, v in model.state_dict().items()}
-            as_given = {m: x.clone() for m, x in data.items()}
-            model.train()
-            _check_loss(model, data)
-            _check_unchanged(data, as_given, "loss")
-            model.load_state_dict(kept)  # batch normalisation has counted a batch
-            model.eval()
-            _check_samples(model.generate(SAMPLES, generator=draws), model, (SAMPLES,), "generate")
-            drawn = model.generate(SAMPLES, given=one, generator=draws)
-            _check_samples(drawn, model, (SAMPLES, POINTS), f"generate given {names[0]!r}")
-            _check_unchanged(data, as_given, "generate")
-            try:
-                drawn = model.generate(SAMPLES, generator=draws, sample_likelihood=True)
-                _check_samples(drawn, model, (SAMPLES,), "generate with sample_likelihood")
-            except NotImplementedError:
-                missing.append("samples of its likelihood")
-            options = {"num_importance_samples": 20, "generator": draws}
-            try:
-                _check_likelihood(model.log_likelihood(data, **options), "log_likelihood")
-                if others:
-                    found = model.log_likelihood(others, given=one, **options)
-                    _check_likelihood(found, f"log_likelihood given {names[0]!r}")
-                _check_unchanged(data, as_given, "log_likelihood")
-            except NotImplementedError:
-                missing.append("a likelihood")
-        except (Exception, SystemExit) as error:
-            raise UsageError(f"method {name}: {_reason(error)}") from None
-    return missing

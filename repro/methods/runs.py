@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from repro.records import RunSpec
+from repro.report.evidence import CHAINED
 
 __all__ = ["BASELINES", "MEASURED_AS", "differences", "is_method", "measured_as", "protocol", "protocol_rows"]
 
@@ -43,10 +44,11 @@ def protocol(spec: RunSpec) -> RunSpec:
 def protocol_rows(specs: Sequence[RunSpec]) -> list[RunSpec]:
     """The runs of a table that a method's runs are derived from: those of its first baseline, else its first method.
 
-    Of runs that differ in settings of that model alone, the first.
+    A method whose chains have to mix before its values count comes last. Of runs that differ in settings of that model
+    alone, the first.
     """
-    methods = list(dict.fromkeys(s.method for s in specs))
-    chosen = next((m for m in methods if m in BASELINES), methods[0] if methods else "")
+    methods = sorted(dict.fromkeys(s.method for s in specs), key=lambda m: (m not in BASELINES, m in CHAINED))
+    chosen = methods[0] if methods else ""
     found: dict[RunSpec, RunSpec] = {}
     for spec in specs:
         if spec.method == chosen:

@@ -7,6 +7,7 @@ and no record stands for a source that was edited since.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -154,16 +155,24 @@ def source_of(text: str) -> tuple[str, Source]:
     if not module or not function.isidentifier():
         entry = f"the entry point {name!r}, " if name else ""
         raise UsageError(f"{entry}{text!r} names no function; such as my_package.my_model:build or my_model.py:build")
+    if module == MULTIVAE:
+        from repro.baselines.named import named_models
+
+        function = next((n for n in named_models() if n.lower() == function.lower()), function)
     default = function if module == MULTIVAE else module.removesuffix(".py").replace("\\", "/").split("/")[-1]
     return name or default.split(".")[-1], Source(module, function, _sha256(module), _version(module))
 
 
 def _path(text: str) -> str:
-    """A file's path in one spelling; shells leave the ``~`` of ``NAME=~/model.py`` as it is."""
+    """A file's path in one spelling, relative where it lies in the working directory.
+
+    Shells leave the ``~`` of ``NAME=~/model.py`` as it is.
+    """
     try:
-        return str(Path(text).expanduser())
+        path = Path(os.path.abspath(Path(text).expanduser()))
     except RuntimeError:  # no such user
         return text
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @cache

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from repro.records import Record, RunSpec
 from repro.report.names import named
 
-__all__ = ["JOINT", "MOST_R_HAT", "Comparison", "Evidence", "mixing_caveat", "of_the_prior"]
+__all__ = ["CHAINED", "JOINT", "MOST_R_HAT", "Comparison", "Evidence", "mixing_caveat", "of_the_prior"]
 
 MOST_R_HAT = 1.1  # split R-hat of chains that are taken to have mixed
 JOINT = "test/unconditional"  # prefix of what is measured of the prior's samples

@@ -78,6 +78,7 @@ class Table:
         published_seeds: Runs that each published value averages, None if unknown.
         no_verdict: Why the table says nothing of agreement, of winners or of claims; empty where it does.
         unsettled: Why the runs do not settle which model is the best; empty where they do.
+        derived: Whether its cells are made of another table's rows together, as ranks are: no model is added to it.
 
     Raises:
         ValueError: If a caption is empty, a key or label is repeated, or a row's cells are not the columns'.
@@ -93,6 +94,7 @@ class Table:
     published_seeds: int | None = None
     no_verdict: str = ""
     unsettled: str = ""
+    derived: bool = False
 
     def __post_init__(self) -> None:
         if not self.caption.strip() or not self.provenance.strip():

@@ -7,7 +7,8 @@ import torch
 
 from repro.baselines.named import NOT_OFFERED, NamedModel, build_named, named_models
 from repro.errors import UsageError
-from repro.methods.models import built, check_method
+from repro.methods.checks import check_kept, check_method
+from repro.methods.models import built
 from repro.model import isolated_rng
 from repro.papers.gmrf_mcvae.copula.experiment import Copula, copula_spec
 from tests.support.linear_gaussian import linear_gaussian
@@ -31,6 +32,7 @@ def test_it_trains_and_generates(name: str) -> None:
     """A few steps lower the loss of one batch; samples given one modality have its shape and need no other."""
     model = make(name)
     check_method(name, model)
+    assert check_kept(name, lambda: make(name)) == []
     batch = {
         m: torch.rand(64, *s.shape, generator=torch.Generator().manual_seed(1)) for m, s in model.modalities.items()
     }

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from repro.baselines.named import NOT_OFFERED, build_named, named_models
-from repro.methods.models import built, check_method
+from repro.methods.checks import check_method
+from repro.methods.models import built
 from repro.model import isolated_rng
 from repro.papers.gmrf_mcvae.copula.experiment import Copula, copula_spec
 

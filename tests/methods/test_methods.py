@@ -25,8 +25,8 @@ from repro.engine.store import RunStore, check_spec_file
 from repro.errors import UsageError
 from repro.experiment import not_diverged
 from repro.methods import template
+from repro.methods.checks import check_method
 from repro.methods.experiment import MethodExperiment
-from repro.methods.models import check_method
 from repro.methods.runs import is_method, measured_as
 from repro.methods.source import Source, source_of
 from repro.model import isolated_rng
@@ -183,7 +183,8 @@ def test_a_file_has_one_path_and_may_import_from_the_working_directory(
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(folder))])
     spec = spec_of("bias.py:build")
     assert experiment_of(spec).build(spec).inner.shift == 2.0
-    assert spec_of("./bias.py:build") == spec
+    for path in (".", "../" + folder.name, str(folder), f"{folder}/nothing/.."):
+        assert spec_of(f"{path}/bias.py:build") == spec
     monkeypatch.setenv("HOME", str(folder))
     assert source_of("~/bias.py:build")[1] == source_of(f"{folder}/bias.py:build")[1]
 
@@ -191,6 +192,14 @@ def test_a_file_has_one_path_and_may_import_from_the_working_directory(
 def test_what_is_set_of_one_method_goes_before_what_is_set_of_all() -> None:
     for words in (["a.start=1", "start=2"], ["start=2", "a.start=1"]):
         assert _settings(words, ["a", "b"]) == {"a": {"start": 1}, "b": {"start": 2}}
+
+
+def test_a_model_of_multivae_has_one_name(folder: Path, capsys: Capture) -> None:
+    """In capitals or not; beside the table's own of that name it is called after the library too."""
+    sources = {source_of(f"multivae:{name}") for name in ("NEXUS", "Nexus", "nexus")}
+    assert {(name, s.function) for name, s in sources} == {("Nexus", "Nexus")}
+    assert run("--method", "multivae:mvae", "--dry-run") == 0
+    assert "gmrf_mcvae/multivae-MVAE seed 0" in capsys.readouterr().out
 
 
 def test_samples_of_any_real_type_and_order_are_taken(folder: Path) -> None:
@@ -333,6 +342,11 @@ def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Cap
         (["--method", "bias.py:build", "--set", "epochs"], "such as --set epochs=50"),
         (["--method", "bias.py:build", "--set", "other.epochs=3"], "no --method has the name 'other'"),
         (["--method", "mvae=bias.py:build"], "has a method 'mvae'"),
+        (["--method", "MVAE=bias.py:build"], "has a method 'MVAE'"),
+        (["--method", "mopoe-vae=bias.py:build"], "has a method 'mopoe-vae'"),
+        (["--method", "bias.py:build", "--set", "depth=3", "--dry-run"], "no setting ['depth']; it has ['start']"),
+        (["--method", "bias.py:make", "--dry-run"], "bias.py has no function 'make'"),
+        (["--method", "epochs.py:build", "--set", "epochs=3"], "an argument 'epochs', a setting of training too"),
         (["--method", "../x=bias.py:build"], "is no name"),
         (["--method", "bias.py:build", "--method", "bias.py:build"], "two methods have the name 'bias'"),
         (["--method", "a=bias.py:build", "--method", "A=bias.py:build"], "two methods have the name 'A'"),
@@ -356,6 +370,7 @@ def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Cap
 )
 def test_wrong_calls_are_refused(folder: Path, capsys: Capture, words: list[str], said: str) -> None:
     write(folder / "bias.py", THREE_METHODS)
+    write(folder / "epochs.py", THREE_METHODS.replace("start=0.0", "start=0.0, epochs=9"))
     assert run(*words) == 2
     assert said in capsys.readouterr().err
     assert not (folder / "runs").exists()
@@ -402,15 +417,49 @@ def test_rows_that_differ_in_their_own_model_alone_are_one_row_of_a_method(smoke
     values = [Shown("0.5", Cell(None, [0.5])), Shown("1.0", Cell(None, [1.0]))]
     plain = PlainTable("A sweep", ("reading", "weight", "value"), (), ("measured",))
     other = replace(plain, rows=(("a", values[0], values[1]),))
-    (row,) = rows._changed(other, replace(plain, rows=(("a", values[1], values[1]),)))
+    (row,) = rows._changed([other], replace(plain, rows=(("a", values[1], values[1]),)))
     assert row == ["a", values[1], "—"]  # another model's, beside it
     for texts, made in (
         ([("a", "1"), ("a", "2")], [("mine", "", values[0])]),
+        ([("a", "MVAE")], [("mine", "", values[0])]),
         ([("a", "1"), ("b", "1")], [("mine (a)", "1", values[0]), ("mine (b)", "1", values[0])]),
     ):
-        shown = rows._with_plain_row(plain, [(*t, values[0]) for t in texts], "mine", ["a note"])
+        shown = rows._with_plain_row(plain, [(*t, values[0]) for t in texts], "mine", "MVAE", ["a note"])
         assert shown.rows == tuple(made)
         assert shown.notes == ("a note", "measured")
+
+
+def test_runs_of_a_method_have_a_row_each_where_those_of_the_tables_own_differ_in_their_model(folder: Path) -> None:
+    """Of ablations that leave data and training as they are one row, of those that do not another; the note says so."""
+    table, source = find("gmrf-table1-ablations"), Source("nowhere.py", "build", "0" * 64, "")
+    recorded = Sources(None, FIGURES, "auto")
+    made = {}
+    plain = rows.method_runs(table, "paper", 1, "mine", source, {})
+    for i, spec in enumerate(rows.method_runs(table, "paper", 1, "mine", source, {"epochs": 3})):
+        record = recorded.record(measured_as(plain[i]))
+        assert record is not None
+        made[spec] = replace(record, spec=spec, metrics=[replace(m, value=m.value + i + 1) for m in record.metrics])
+    (shown,) = rows.method_tables(table, "paper", {"mine": list(made)}, lambda s: made.get(s) or recorded.record(s), 1)
+    best = "− best of the table's rows"
+    more = "mine (50,000 training samples)"
+    assert [r.label for r in shown.groups[-1].rows] == ["mine", f"mine {best}", more, f"{more} {best}"]
+    assert "epochs 3 instead of 200; epochs 3 instead of 40" in shown.to_markdown()
+
+
+def test_a_method_among_models_with_chains_has_none(folder: Path) -> None:
+    """In MRF MVAE's Table 4 it is measured as the variants without, has a rank, and a row for either reading."""
+    table, source = find("mrf-table4"), Source("nowhere.py", "build", "0" * 64, "")
+    recorded = Sources(None, FIGURES, "auto")
+    specs = rows.method_runs(table, "overnight", 2, "mine", source, {})
+    assert not {measured_as(s).method for s in specs} & {"nnmrf"}
+    made = {s: replace(r, spec=s) for s in specs if (r := recorded.record(measured_as(s))) is not None}
+    (shown,) = rows.method_tables(
+        table, "overnight", {"mine": list(made)}, lambda s: made.get(s) or recorded.record(s), 2
+    )
+    own = shown.groups[-1].rows
+    assert own[0].label == "mine"
+    assert not any(c.caveat for c in own[0].cells.values())
+    assert "Rank of mine by its mean, with the table's rows: Unconditional coherence" in shown.to_markdown()
 
 
 def test_a_method_whose_every_value_is_zero_has_a_row() -> None:

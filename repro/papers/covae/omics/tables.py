@@ -98,7 +98,8 @@ def _rank_table(table: str, rows: Sequence[Row], caption: str, records: Sequence
             cells[key] = Cell(known, [ours[label]]) if label in ours else Cell(known, (), missing)
     columns = [Column(k, c[0], "lower", 0) for k, c in COLUMNS[table].items()]
     note = "Ranks of the means over seeds, 1 for the best."
-    return Table(caption, provenance(records), columns, [Row(k, v) for k, v in ranked.items()], notes=[note])
+    lines = [Row(k, v) for k, v in ranked.items()]
+    return Table(caption, provenance(records), columns, lines, notes=[note], derived=True)
 
 
 def _notes(table: str, records: Sequence[Record]) -> list[str]:

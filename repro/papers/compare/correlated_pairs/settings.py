@@ -73,7 +73,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         score_importance_samples=2,
         timed=500,
         sweep={"epochs": 6, "held_out": 1_000, "points": 200},
-        seeds=1,
+        seeds=3,
     ),
     "smoke": _profile(
         "smoke",

@@ -264,8 +264,8 @@ def _changed(others: Sequence[Table | PlainTable], ours: Table | PlainTable) -> 
         ours: The table.
 
     Returns:
-        Rows of cells of a table of text; else rows with the title of their group, which the table's own have not.
-        Those of groups are of runs of which the table's own rows show nothing.
+        Rows of cells of a table of text; else rows with the title of their group, which the table's own have not, and
+        which of the method's runs they are of. Those of groups are of runs of which the table's own rows show nothing.
     """
     before = others[0]
     if isinstance(ours, PlainTable):
@@ -273,12 +273,13 @@ def _changed(others: Sequence[Table | PlainTable], ours: Table | PlainTable) -> 
         return [[_own(*cells) for cells in zip(old, new, strict=True)] for old, new in pairs]
     if ours.derived:
         return []
-    found: list[tuple[str, Row]] = []
-    for other in others[1:] or others:
+    found: dict[tuple[str, str], tuple[str, Row, set[int]]] = {}
+    for i, other in enumerate(others[1:] or others):
         rows = _different(other, ours)
         own = [(title, row) for title, row in rows if not title]
-        found += [pair for pair in own or rows if pair not in found]
-    return found
+        for title, row in own or rows:
+            found.setdefault((title, row.label), (title, row, set()))[2].add(i)
+    return list(found.values())
 
 
 def _different(before: Table, ours: Table) -> list[tuple[str, Row]]:
@@ -339,22 +340,26 @@ def _with_row(
     )
 
 
-def _named(name: str, changed: Sequence[tuple[str, Row]]) -> tuple[list[Row], list[Row]]:
+def _named(name: str, changed: Sequence[tuple[str, Row, set[int]]]) -> tuple[list[Row], list[Row]]:
     """A method's rows among the table's own and under it, each set of runs once.
 
-    Rows that differ in their own model's settings alone are of the same runs, or of some of their seeds.
+    Rows that differ in their own model's settings alone are of the same runs, or of some of their seeds: of these the
+    first with all of them stays. Where it alone stands for several, it has the method's name and no more.
     """
     kept: list[tuple[str, Row]] = []
-    for i, (title, row) in enumerate(changed):
-        others = [(j, other) for j, (_, other) in enumerate(changed) if j != i and _within(row, other)]
-        if not any(j < i or not _within(other, row) for j, other in others):
-            kept.append((title, row))
+    several: list[Row] = []
+    for i, (title, row, of) in enumerate(changed):
+        same = [(j, other) for j, (_, other, theirs) in enumerate(changed) if j != i and theirs == of]
+        if any(_within(row, other) and (j < i or not _within(other, row)) for j, other in same):
+            continue
+        kept.append((title, row))
+        if not title and any(_within(other, row) for _, other in same):
+            several.append(row)
     number = {title: sum(t == title for t, _ in kept) for title, _ in kept}
-    merged = [row for title, row in kept if not title and sum(_within(r, row) for t, r in changed if not t) > 1]
     found: tuple[list[Row], list[Row]] = [], []
     for title, row in kept:
         if not title:
-            label = name if number[""] == 1 or merged == [row] else f"{name} ({row.label})"
+            label = name if number[""] == 1 or several == [row] else f"{name} ({row.label})"
         else:
             label = f"{name} ({title})" if number[title] == 1 else f"{name} ({title}, {row.label})"
         found[bool(title)].append(Row(label, {k: _unpublished(c) for k, c in row.cells.items()}))

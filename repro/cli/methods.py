@@ -19,6 +19,8 @@ from repro.engine.progress import duration
 from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
 from repro.errors import NotOfferedError, RecordError, RunError, UsageError
 from repro.methods.checks import check_kept, check_method
+from repro.methods.experiment import check_names
+from repro.methods.models import reason
 from repro.methods.source import MULTIVAE, NAME, NAMED, source_of
 from repro.model import isolated_rng
 from repro.papers import experiment_of
@@ -121,8 +123,7 @@ def _check_measured(artifact: Any, name: str, smaller: list[Any]) -> None:
         except RecordError:  # a number that is not finite, as an untrained model may have
             return
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise UsageError(f"method {name} cannot be measured as {artifact.name} is: {reason}") from None
+            raise UsageError(f"method {name} cannot be measured as {artifact.name} is: {reason(error)}") from None
     m.check_shown(artifact, name, smaller, found)
 
 
@@ -152,6 +153,7 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
         for name, source in sources.items()
     }
     for name, runs in chosen.items():
+        check_names(sources[name], settings[name])
         try:
             experiment_of(runs[0]).training(runs[0])
         except (TypeError, ValueError) as error:

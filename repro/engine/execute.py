@@ -113,8 +113,8 @@ def _foreign_code(spec: RunSpec) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if folder in Path(f.filename).parents or not _installed(f.filename)]
-        if not own and isinstance(error, RuntimeError | OSError):  # of the machine, such as a full disk or memory
-            raise
+        if not own and isinstance(error, TypeError | RuntimeError | OSError | KeyError):
+            raise  # a value that measurements refuse is the model's, these may be the machine's
         text = f"exit({error.code!r})" if isinstance(error, SystemExit) else " ".join(str(error).split())
         place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
         failed = FailedCodeError(type(error).__name__ + (f": {text}" if text else "") + place)

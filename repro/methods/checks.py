@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -18,6 +20,7 @@ from repro.model import MultimodalModel, isolated_rng
 __all__ = ["check_kept", "check_method"]
 
 SAMPLES, POINTS = 3, 8  # samples drawn, data points given
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 def _points(spec: ModalitySpec, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
@@ -68,13 +71,20 @@ def _leaves(total: Tensor) -> dict[int, Tensor]:
 
 
 def _check_trained(model: MultimodalModel, data: Mapping[str, Tensor], before: Mapping[int, Tensor]) -> None:
-    """Refuses a loss whose gradient reaches tensors that no optimizer is given and that were there a loss before."""
+    """Refuses a loss whose gradient reaches tensors that no optimizer is given and that were there a loss before.
+
+    Nor may it reach the loss before, as it does through a running mean that is not detached.
+    """
     own = {id(p) for p in model.parameters()}
-    now = _leaves(model.loss(data, model.stages()[0]).total)
+    total = model.loss(data, model.stages()[0]).total
+    now = _leaves(total)
+    total.backward()
+    model.zero_grad()
     if outside := [x for k, x in now.items() if k in before and k not in own]:
         raise ValueError(
             f"loss depends on a tensor of shape {tuple(outside[0].shape)} that is no parameter of the model and would "
-            "not be trained: make what holds it a torch.nn.Module or an attribute of its own"
+            "not be trained: make what holds it a torch.nn.Module or an attribute of its own, or call "
+            "requires_grad_(False) where it is to stay as it is"
         )
 
 
@@ -130,8 +140,9 @@ def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> l
         What the model does not offer and some tables ask for: a likelihood, or its noise.
 
     Raises:
-        UsageError: If the loss is no finite scalar with a gradient, or samples have wrong names or shapes or are not
-            finite; one line.
+        UsageError: If the loss is no finite scalar with a gradient, or depends on what no optimizer is given; if
+            samples have wrong names or shapes or are not finite; if parameters or buffers are created late, or are no
+            tensors; if it writes into what it is given. One line.
     """
     missing = []
     draws = torch.Generator(device).manual_seed(0)
@@ -177,37 +188,56 @@ def check_method(name: str, model: MultimodalModel, *, device: str = "cpu") -> l
     return missing
 
 
-def _attributes(model: MultimodalModel) -> dict[str, float | Tensor]:
-    """Numbers and tensors among the attributes of a model, its modules and its object; no parameters, no buffers."""
-    holders = [*model.modules(), *([model.inner] if isinstance(model, Adapted) else [])]
-    found: dict[str, float | Tensor] = {}
-    for i, holder in enumerate(holders):
+def _holders(model: MultimodalModel) -> list[Any]:
+    """What of a model may have attributes of its own: its modules, and the object that it adapts."""
+    return [*model.modules(), *([model.inner] if isinstance(model, Adapted) else [])]
+
+
+def _unkept(model: MultimodalModel) -> dict[tuple[int, str], float | Tensor]:
+    """Numbers and plain tensors among a model's attributes, by holder and name; no parameters, no buffers."""
+    found: dict[tuple[int, str], float | Tensor] = {}
+    for i, holder in enumerate(_holders(model)):
         for name in attributes(holder):
             value = getattr(holder, name, None)
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-                found[f"{i} {name}"] = value.detach().clone()
+                if value.layout is torch.strided and not value.is_meta:
+                    found[i, name] = value.detach().clone()
             elif isinstance(value, int | float) and not isinstance(value, bool):
-                found[f"{i} {name}"] = value
+                found[i, name] = value
     return found
 
 
-def _same(one: object, other: object) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    return one is other or one == other
+def _same(one: float | Tensor, other: float | Tensor) -> bool:
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
+    return one == other
 
 
 def _answers(model: MultimodalModel, data: Mapping[str, Tensor]) -> list[Tensor]:
-    """A loss as in training, then joint and conditional samples, all at fixed seeds."""
+    """A loss as in training, then joint and conditional samples, all at fixed seeds of all global generators."""
     first = next(iter(data))
-    with isolated_rng(0):
-        loss = model.train().loss(data, model.stages()[0]).total.detach()
-    model.eval()
     draws = torch.Generator(data[first].device).manual_seed(0)
-    with isolated_rng(0), torch.no_grad():
-        joint = model.generate(SAMPLES, generator=draws)
-        given = model.generate(SAMPLES, given={first: data[first]}, generator=draws)
+    state = random.getstate()
+    random.seed(0)
+    try:
+        with isolated_rng(0):
+            loss = model.train().loss(data, model.stages()[0]).total.detach()
+        model.eval()
+        with isolated_rng(0), torch.no_grad():
+            joint = model.generate(SAMPLES, generator=draws)
+            given = model.generate(SAMPLES, given={first: data[first]}, generator=draws)
+    finally:
+        random.setstate(state)
     return [loss, *joint.values(), *given.values()]
+
+
+def _answers_of_another(
+    make: Callable[[], MultimodalModel], state: Mapping[str, Tensor], data: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """The same of a model that is built anew and given a state."""
+    model = make()
+    model.load_state_dict(state)
+    return _answers(model, data)
 
 
 def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -218,37 +248,36 @@ def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
 def check_kept(name: str, make: Callable[[], MultimodalModel]) -> list[str]:
     """Finds out whether a model is what its parameters and buffers say, which is all that checkpoints keep of it.
 
-    A model that has taken a loss and a new one with its state have to give the same next loss and the same samples.
+    A model that has taken a loss and a new one with its state have to give the same next loss, of the first stage of
+    training, and the same samples. Nothing can be told of a model with random generators of its own.
 
     Arguments:
         name: The method's.
         make: Builds it anew, each time as the first time.
 
     Returns:
-        Names of attributes that change while it trains and are not kept, but show in neither loss nor samples yet.
+        Names of numbers that change while it trains and are not kept, but show in neither loss nor samples yet.
 
     Raises:
         UsageError: If the loss or the samples of the two differ; one line.
     """
     try:
-        used, twin = make(), make()
-        twin.load_state_dict(_copied_state(used))
-        data = _data(used, "cpu")
-        before = _attributes(used)
-        if not _alike(_answers(used, data), _answers(twin, data)):
-            return []  # it draws by other generators than torch's and NumPy's, and so it is never twice the same
-        after = _attributes(used)
-        changed = [k for k, v in after.items() if k not in before or not _same(v, before[k])]
-        names = list(dict.fromkeys(k.split()[1] for k in changed))
-        continued = make()
-        continued.load_state_dict(_copied_state(used))
-        if not _alike(_answers(used, data), _answers(continued, data)):
-            what = f" ({', '.join(names)})" if names else ""
+        model = make()
+        if any(isinstance(getattr(h, k, None), GENERATORS) for h in _holders(model) for k in attributes(h)):
+            return []
+        data, before = _data(model, "cpu"), _unkept(model)
+        as_new = _answers_of_another(make, _copied_state(model), data)
+        if not _alike(_answers(model, data), as_new):
+            return []  # it draws otherwise, and so it is never twice the same
+        after = _unkept(model)
+        changed = {k[1]: v for k, v in after.items() if k not in before or not _same(v, before[k])}
+        continued = _answers_of_another(make, _copied_state(model), data)
+        if not _alike(_answers(model, data), continued):
+            what = ", ".join(changed) or "such as a count in a dict"
             raise ValueError(
-                f"its loss or samples depend on what its training changes besides parameters and buffers{what}, which "
-                "is lost when it is interrupted: keep it in a buffer of a torch.nn.Module"
+                f"its loss or samples depend on what its training changes besides parameters and buffers ({what}), "
+                "which is lost when it is interrupted: keep it in a buffer of a torch.nn.Module"
             )
     except (Exception, SystemExit) as error:
         raise UsageError(f"method {name}: {reason(error)}") from None
-    numbers = [k for k in changed if not isinstance(after[k], Tensor)]
-    return list(dict.fromkeys(k.split()[1] for k in numbers))
+    return [k for k, v in changed.items() if not isinstance(v, Tensor)]

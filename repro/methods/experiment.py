@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from repro import baselines, training
 from repro.errors import UsageError
 from repro.experiment import Cost, Experiment
-from repro.methods.runs import MEASURED_AS, differences, is_method, measured_as
+from repro.methods.runs import MEASURED_AS, is_method, measured_as
 from repro.methods.source import MULTIVAE, Source, load
 from repro.records import Metric, RunSpec
 
@@ -20,7 +20,28 @@ if TYPE_CHECKING:
     from repro.datasets import Dataset
     from repro.model import MultimodalModel
     from repro.training import TrainingSettings
-__all__ = ["MethodExperiment", "derived"]
+__all__ = ["MethodExperiment", "check_names", "derived"]
+
+
+def _of_training(changes: Mapping[str, Any]) -> set[str]:
+    """Which of the names are settings of training."""
+    return changes.keys() & ({f.name for f in fields(training.TrainingSettings)} - {"device", "stages", "labels"})
+
+
+def check_names(source: Source, changes: Mapping[str, Any]) -> None:
+    """Refuses to change what is a setting of training and an argument of the method's function alike.
+
+    Arguments:
+        source: What builds the method.
+        changes: What differs, by name.
+
+    Raises:
+        UsageError: If one of the names is both, or the function cannot be loaded.
+    """
+    if source.module == MULTIVAE:
+        return
+    if shared := sorted(_of_training(changes) & set(signature(load(source)).parameters)):
+        raise UsageError(f"{source.label} has an argument {shared[0]!r}, a setting of training too: rename it")
 
 
 def derived(spec: RunSpec, name: str, source: Source, changes: Mapping[str, Any]) -> RunSpec:
@@ -36,7 +57,7 @@ def derived(spec: RunSpec, name: str, source: Source, changes: Mapping[str, Any]
     """
     stated = {"method": spec.method, "model": spec.params.get("model", {}), "training": spec.params["training"]}
     plain = {k: v for k, v in spec.params["training"].items() if k != "stages"}
-    possible = {f.name for f in fields(training.TrainingSettings)} - {"device", "stages", "labels"}
+    possible = _of_training(changes)
     changed = plain | {k: v for k, v in changes.items() if k in possible}
     settings = {k: v for k, v in changes.items() if k not in possible}
     model = source.to_dict() | {"settings": settings}
@@ -97,8 +118,6 @@ class MethodExperiment(Experiment):
             return built(spec.method, baselines.build_named, own.modalities, options)
         function = load(source)
         known = signature(function).parameters.values()
-        if shared := sorted(differences(spec).keys() & {p.name for p in known}):
-            raise UsageError(f"{source.label} has an argument {shared[0]!r}, a setting of training too: rename it")
         if not any(p.kind is Parameter.VAR_KEYWORD for p in known):
             names = [p.name for p in known][1:]
             if unknown := sorted(set(settings) - set(names)):

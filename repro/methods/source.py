@@ -7,7 +7,6 @@ and no record stands for a source that was edited since.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -169,10 +168,11 @@ def _path(text: str) -> str:
     Shells leave the ``~`` of ``NAME=~/model.py`` as it is.
     """
     try:
-        path = Path(os.path.abspath(Path(text).expanduser()))
-    except RuntimeError:  # no such user
+        given, here = Path(text).expanduser(), Path.cwd().resolve()
+        path = given.parent.resolve() / given.name
+    except (OSError, RuntimeError):  # no working directory; no such user
         return text
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 @cache

@@ -35,7 +35,7 @@ from repro.papers.compare.copula.tables import FLOORS, HEADINGS
 from repro.records import Metric, Record, RunSpec
 from repro.report.cells import Cell, Shown
 from repro.report.plain_tables import PlainTable
-from repro.report.tables import Table
+from repro.report.tables import Row, Table
 from repro.training import TrainingStopped
 from tests.support.compared import MadeUp, named_by
 from tests.support.runs import Smoke
@@ -185,6 +185,10 @@ def test_a_file_has_one_path_and_may_import_from_the_working_directory(
     assert experiment_of(spec).build(spec).inner.shift == 2.0
     for path in (".", "../" + folder.name, str(folder), f"{folder}/nothing/.."):
         assert spec_of(f"{path}/bias.py:build") == spec
+    write(folder / "deep" / "er" / "bias.py", THREE_METHODS)
+    (folder / "deep" / "bias.py").write_text(THREE_METHODS.replace("0.0", "3.0"))
+    (folder / "link").symlink_to(folder / "deep" / "er")
+    assert source_of("link/../bias.py:build")[1].module == "deep/bias.py"
     monkeypatch.setenv("HOME", str(folder))
     assert source_of("~/bias.py:build")[1] == source_of(f"{folder}/bias.py:build")[1]
 
@@ -346,7 +350,7 @@ def test_what_is_wrong_is_one_line_before_any_training(folder: Path, capsys: Cap
         (["--method", "mopoe-vae=bias.py:build"], "has a method 'mopoe-vae'"),
         (["--method", "bias.py:build", "--set", "depth=3", "--dry-run"], "no setting ['depth']; it has ['start']"),
         (["--method", "bias.py:make", "--dry-run"], "bias.py has no function 'make'"),
-        (["--method", "epochs.py:build", "--set", "epochs=3"], "an argument 'epochs', a setting of training too"),
+        (["--method", "epochs.py:build", "--set", "epochs=1"], "an argument 'epochs', a setting of training too"),
         (["--method", "../x=bias.py:build"], "is no name"),
         (["--method", "bias.py:build", "--method", "bias.py:build"], "two methods have the name 'bias'"),
         (["--method", "a=bias.py:build", "--method", "A=bias.py:build"], "two methods have the name 'A'"),
@@ -446,6 +450,17 @@ def test_runs_of_a_method_have_a_row_each_where_those_of_the_tables_own_differ_i
     assert "epochs 3 instead of 200; epochs 3 instead of 40" in shown.to_markdown()
 
 
+def test_runs_of_equal_values_have_a_row_each() -> None:
+    """Two settings of the data that a method does not tell apart; and seeds of one of them are one row."""
+    one, few = Row("rho 0.1", {"x": Cell(None, [0.0, 1.0])}), Row("rho 0.1, sub-sampling", {"x": Cell(None, [0.0])})
+    two = Row("rho 0.9", {"x": Cell(None, [0.0, 1.0])})
+    own, under = rows._named("mine", [("", one, {0}), ("", two, {1})])
+    assert ([r.label for r in own], under) == (["mine (rho 0.1)", "mine (rho 0.9)"], [])
+    own, under = rows._named("mine", [("", few, {0}), ("", one, {0}), ("Others", two, {1})])
+    assert ([r.label for r in own], [r.label for r in under]) == (["mine"], ["mine (Others)"])
+    assert own[0].cells == one.cells
+
+
 def test_a_method_among_models_with_chains_has_none(folder: Path) -> None:
     """In MRF MVAE's Table 4 it is measured as the variants without, has a rank, and a row for either reading."""
     table, source = find("mrf-table4"), Source("nowhere.py", "build", "0" * 64, "")
@@ -475,7 +490,7 @@ def test_a_method_whose_every_value_is_zero_has_a_row() -> None:
         "versions": {"torch": "2"},
     }
     record = Record(spec, [Metric(n, 0.0, "1", 1, "none") for n in names], place, {}, "0" * 64, 1.0, 1.0)
-    table = rows.method_tables(table3, "smoke", {"mine": [spec]}, {spec: record}.get, 1)[0]
+    (table,) = rows.method_tables(table3, "smoke", {"mine": [spec]}, {spec: record}.get, 1)  # and no table of ranks
     assert [row.label for row in table.rows] == ["mine"]
     assert {c.mean for c in table.rows[0].cells.values()} == {0.0}
 
@@ -592,6 +607,15 @@ def test_code_that_fails_while_training_is_one_line_with_its_place(
     assert len(lines) == 1
     assert said in lines[0]
     assert "Traceback" not in error
+
+
+def test_values_that_measurements_refuse_are_not_tried_once_more(folder: Path, capsys: Capture) -> None:
+    """Trained, the model generates nothing finite: as it does again."""
+    write(folder / "bias.py", THREE_METHODS.replace("self.shift + noise", "self.shift / (self.shift == 0) + noise"))
+    assert run("--method", "bias.py:build", "--only-methods") == 1
+    error = capsys.readouterr().err
+    assert "not finite" in error.splitlines()[-1]
+    assert "once more" not in error
 
 
 @pytest.mark.slow

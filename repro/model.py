@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -132,9 +133,9 @@ def checked_distributions() -> Iterator[None]:
 def isolated_rng(source: int | torch.Generator | None) -> Iterator[None]:
     r"""Runs a block under its own global random state and puts the former one back.
 
-    Third-party models draw from the global generators of torch and NumPy. Inside the block both are seeded, either
-    with ``source`` itself or with one integer drawn from it, so that what is drawn is a function of ``source`` alone;
-    afterwards both are as they were.
+    Third-party models draw from the global generators of torch, NumPy and Python. Inside the block all are seeded,
+    either with ``source`` itself or with one integer drawn from it, so that what is drawn is a function of ``source``
+    alone; afterwards all are as they were.
 
     Arguments:
         source: A seed, a generator to draw one from, or None to draw one from torch's global generator (which that
@@ -146,14 +147,16 @@ def isolated_rng(source: int | torch.Generator | None) -> Iterator[None]:
         seed = int(torch.randint(2**62, (), generator=source, device=source.device).item())
     else:
         seed = int(source)
-    numpy_state = np.random.get_state()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
+        random.seed(seed)
         try:
             yield
         finally:
             np.random.set_state(numpy_state)
+            random.setstate(python_state)
 
 
 @contextmanager

@@ -256,7 +256,7 @@ def test_global_random_state_is_seeded_in_one_place() -> None:
         for node in ast.walk(tree(m))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in names
     }
-    assert found == {"repro.model torch.manual_seed", "repro.model np.random.seed"}
+    assert found == {"repro.model torch.manual_seed", "repro.model np.random.seed", "repro.model random.seed"}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 from collections.abc import Mapping
 
@@ -33,13 +34,14 @@ MODEL = Plain({"a": ModalitySpec((2,)), "b": ModalitySpec((1, 3, 4))})
 BATCH = {"a": torch.zeros(5, 2), "b": torch.zeros(5, 1, 3, 4)}
 
 
-def states() -> tuple[bytes, bytes]:
-    """The global states of torch and NumPy."""
-    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()).encode()
+def states() -> tuple[bytes, bytes, bytes]:
+    """The global states of torch, NumPy and Python."""
+    found = (torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), repr(random.getstate()))
+    return found[0], found[1].encode(), found[2].encode()
 
 
 def draws() -> list[float]:
-    return [*torch.rand(3).tolist(), *np.random.rand(3).tolist()]
+    return [*torch.rand(3).tolist(), *np.random.rand(3).tolist(), random.random()]
 
 
 def test_isolated_rng_gives_the_former_states_back() -> None:
@@ -85,7 +87,7 @@ def test_a_generator_advances_by_one_draw_and_none_draws_from_the_global_one() -
 
 def test_isolated_rng_takes_seeds_beyond_32_bits() -> None:
     with isolated_rng(2**62 - 1):
-        assert len(set(draws())) == 6
+        assert len(set(draws())) == 7
 
 
 def test_a_batch_that_fits_gives_its_size() -> None:

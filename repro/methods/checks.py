@@ -214,20 +214,15 @@ def _same(one: float | Tensor, other: float | Tensor) -> bool:
 
 
 def _answers(model: MultimodalModel, data: Mapping[str, Tensor]) -> list[Tensor]:
-    """A loss as in training, then joint and conditional samples, all at fixed seeds of all global generators."""
+    """A loss as in training, then joint and conditional samples, all at fixed seeds."""
     first = next(iter(data))
     draws = torch.Generator(data[first].device).manual_seed(0)
-    state = random.getstate()
-    random.seed(0)
-    try:
-        with isolated_rng(0):
-            loss = model.train().loss(data, model.stages()[0]).total.detach()
-        model.eval()
-        with isolated_rng(0), torch.no_grad():
-            joint = model.generate(SAMPLES, generator=draws)
-            given = model.generate(SAMPLES, given={first: data[first]}, generator=draws)
-    finally:
-        random.setstate(state)
+    with isolated_rng(0):
+        loss = model.train().loss(data, model.stages()[0]).total.detach()
+    model.eval()
+    with isolated_rng(0), torch.no_grad():
+        joint = model.generate(SAMPLES, generator=draws)
+        given = model.generate(SAMPLES, given={first: data[first]}, generator=draws)
     return [loss, *joint.values(), *given.values()]
 
 

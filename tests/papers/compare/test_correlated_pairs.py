@@ -94,11 +94,11 @@ def test_runs_are_told_from_those_of_other_experiments_on_the_same_data() -> Non
     assert not [s for s in triples if isinstance(experiment_of(s), AllOnPairs)]
 
 
-def test_the_quick_profile_is_done_in_an_hour() -> None:
+def test_the_quick_profile_is_done_in_an_hour_on_two_cores() -> None:
     runs = unique(plan(find("compare/correlated-pairs"), "quick"))
     seconds = {s.method: AllOnPairs().cost(s).seconds for s in runs}
-    assert len(runs) == 42
-    assert sum(AllOnPairs().cost(s).seconds for s in runs) < 3600
+    assert len(runs) == 126
+    assert sum(AllOnPairs().cost(s).seconds for s in runs) < 2 * 3600
     assert {m for m, x in seconds.items() if x > 60} <= {"nnmrf", "sbm_vae"}
     assert max(seconds.values()) < 90
 
@@ -332,7 +332,7 @@ def test_a_table_a_correlation_and_one_of_what_runs_take() -> None:
     assert f"To be read as the table {captions[0]!r}, whose notes are of all." in tables[1].notes
     # What a seed takes is a mean over the correlations, which are no seeds.
     costs = tables[3].rows[0].cells["training"]
-    assert (costs.n, tables[3].notes[-1].endswith("Of the up to 3 runs of a model and a seed, the mean.")) == (1, True)
+    assert (costs.n, tables[3].notes[-1].endswith("Of the up to 3 runs of a model and a seed, the mean.")) == (3, True)
     best = [str(n) for n in tables[2].notes if "CoVAE is the best" in str(n)]
     assert len(best) == sum(better == "lower" for _, _, better, _ in HEADINGS.values())
 
@@ -371,5 +371,5 @@ def test_claims_follow_from_records(covae: float, verdict: str) -> None:
         assert assess(c, made_up("paper", covae)).verdict == verdict
         found = assess(c, made_up("quick", covae))
         assert found.verdict == "inconclusive"
-        assert "one seed" in found.reasons
+        assert "trained for minutes (profile quick)" in found.reasons
         assert assess(c, made_up("smoke", covae)).verdict == "not run"

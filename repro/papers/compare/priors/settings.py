@@ -173,7 +173,7 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             test_samples=2_000,
             points=500,
             timed=500,
-            seeds=1,
+            seeds=3,
         ),
         # Of the samples more have to be held out than three modalities have latents.
         "smoke": changed(_CORRELATED, **_SMOKE, train_samples=600, test_samples=80, points=40),

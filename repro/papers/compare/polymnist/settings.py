@@ -54,6 +54,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         canonical={"batch_size": 250},
         likelihood={"points": 50, "importance_samples": 50, "score_importance_samples": 2},
         sweep={"epochs": 4, "train_samples": 800, "num_samples": 250},
+        seeds=1,
     ),
     "smoke": _profile(
         "smoke",

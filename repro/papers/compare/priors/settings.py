@@ -202,7 +202,7 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             train_samples=10_000,
             num_samples=1_000,
             timed=500,
-            seeds=1,
+            seeds=3,
         ),
         "smoke": changed(
             _POLYMNIST,

@@ -319,7 +319,7 @@ def _with_row(
     if isinstance(table, PlainTable):
         return _with_plain_row(table, changed, name, like, [note, missing] if missing else [note])
     assert isinstance(before, Table)
-    main, under = _named(name, changed)
+    main, under = _own_rows(name, changed)
     rows = [*main, *under]
     if not rows:
         return None if first else table
@@ -340,7 +340,7 @@ def _with_row(
     )
 
 
-def _named(name: str, changed: Sequence[tuple[str, Row, set[int]]]) -> tuple[list[Row], list[Row]]:
+def _own_rows(name: str, changed: Sequence[tuple[str, Row, set[int]]]) -> tuple[list[Row], list[Row]]:
     """A method's rows among the table's own and under it, each set of runs once.
 
     Rows that differ in their own model's settings alone are of the same runs, or of some of their seeds: of these the

@@ -454,9 +454,9 @@ def test_runs_of_equal_values_have_a_row_each() -> None:
     """Two settings of the data that a method does not tell apart; and seeds of one of them are one row."""
     one, few = Row("rho 0.1", {"x": Cell(None, [0.0, 1.0])}), Row("rho 0.1, sub-sampling", {"x": Cell(None, [0.0])})
     two = Row("rho 0.9", {"x": Cell(None, [0.0, 1.0])})
-    own, under = rows._named("mine", [("", one, {0}), ("", two, {1})])
+    own, under = rows._own_rows("mine", [("", one, {0}), ("", two, {1})])
     assert ([r.label for r in own], under) == (["mine (rho 0.1)", "mine (rho 0.9)"], [])
-    own, under = rows._named("mine", [("", few, {0}), ("", one, {0}), ("Others", two, {1})])
+    own, under = rows._own_rows("mine", [("", few, {0}), ("", one, {0}), ("Others", two, {1})])
     assert ([r.label for r in own], [r.label for r in under]) == (["mine"], ["mine (Others)"])
     assert own[0].cells == one.cells
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,6 +58,11 @@ def _padded_size(shape: Sequence[int], widths: Sequence[int]) -> tuple[int, int]
     return -(-shape[1] // unit) * unit, -(-shape[2] // unit) * unit
 
 
+def _channels_innermost(maps: Tensor) -> Tensor:
+    """The same maps in the memory layout that convolutions and pooling of few channels are fastest on."""
+    return maps.contiguous(memory_format=torch.channels_last)
+
+
 @rebuildable
 class SoftIntroEncoder(nn.Module):
     r"""Encoder of an image to a vector.
@@ -101,7 +107,7 @@ class SoftIntroEncoder(nn.Module):
             raise ValueError(f"the encoder takes images of shape (batch, {self.shape}), got {tuple(x.shape)}")
         height, width = (n - m for n, m in zip(self.size, self.shape[1:], strict=True))
         x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-        return self.linear(self.blocks(x).flatten(1))
+        return self.linear(self.blocks(_channels_innermost(x)).flatten(1))
 
 
 @rebuildable
@@ -137,7 +143,7 @@ class SoftIntroDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Maps ``(*batch, latent_dim)`` to ``(*batch, *shape)``."""
         maps = F.relu(self.linear(z.reshape(-1, z.shape[-1]))).unflatten(1, self.start)
-        x = self.output(self.blocks(maps))
+        x = self.output(self.blocks(_channels_innermost(maps)))
         top, left = ((n - m) // 2 for n, m in zip(self.size, self.shape[1:], strict=True))
         x = x[..., top : top + self.shape[1], left : left + self.shape[2]]
         return x.reshape(*z.shape[:-1], *self.shape)

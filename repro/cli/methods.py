@@ -12,6 +12,7 @@ import torch
 
 from repro.artifacts import methods as m
 from repro.artifacts import render as a
+from repro.artifacts.method_rows import Chosen, check_shown, method_tables
 from repro.artifacts.results import refusing_damaged_records
 from repro.cli.executing import run_specs, submit_array
 from repro.engine.devices import available_cores
@@ -124,7 +125,7 @@ def _check_measured(artifact: Any, name: str, smaller: list[Any]) -> None:
             return
         except (Exception, SystemExit) as error:
             raise UsageError(f"method {name} cannot be measured as {artifact.name} is: {reason(error)}") from None
-    m.check_shown(artifact, name, smaller, found)
+    check_shown(artifact, name, smaller, found)
 
 
 def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> None:
@@ -168,11 +169,11 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
     def diverged(spec: Any) -> str:
         return "" if lookup(spec) is not None else yours.diverged(spec) or recorded.diverged(spec)
 
-    def write(shown: m.Chosen) -> None:
+    def write(shown: Chosen) -> None:
         with refusing_damaged_records():
             known = {"seeds": options.seeds, "diverged": diverged}
             paths = m.write_methods(artifact, profile, shown, lookup, results, store=store, **known)
-            for table in m.method_tables(artifact, profile, shown, lookup, **known):
+            for table in method_tables(artifact, profile, shown, lookup, **known):
                 print(table.to_markdown())
         sys.stdout.flush()
         print("\n".join(map(str, paths)), file=sys.stderr)

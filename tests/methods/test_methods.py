@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from repro.artifacts import methods as rows
+from repro.artifacts import method_rows as rows
+from repro.artifacts import methods
 from repro.artifacts.inventory import artifacts, find
 from repro.artifacts.render import NotOfferedError, Sources, plan, unique
 from repro.cli.main import main
@@ -125,7 +126,7 @@ def write(path: Path, text: str) -> str:
 
 def spec_of(word: str, name: str = "mine", **changes: object) -> RunSpec:
     _, source = source_of(word)
-    (spec,) = rows.method_runs(find("gmrf-table1"), "smoke", 1, name, source, changes)
+    (spec,) = methods.method_runs(find("gmrf-table1"), "smoke", 1, name, source, changes)
     return spec
 
 
@@ -401,19 +402,19 @@ def test_a_table_without_a_row_for_one_refuses_it_before_any_training() -> None:
     metrics = [Metric(f"test/floor/{n}/mean", 0.0, "1", 1, "none") for n in ("coherence", "frechet")]
     table7 = find("sbm-table7")  # compares latents that a method has not
     with pytest.raises(UsageError, match="method mine: sbm_vae/table7 shows nothing of mine"):
-        rows.check_shown(table7, "mine", rows.method_runs(table7, "smoke", 1, "mine", source, {}), metrics)
+        rows.check_shown(table7, "mine", methods.method_runs(table7, "smoke", 1, "mine", source, {}), metrics)
     for name in ("mrf-table4", "mrf-table4-features"):  # which average what they have
         table4 = find(name)
         with pytest.raises(UsageError, match=f"method mine: {table4.name} cannot show mine: "):
-            rows.check_shown(table4, "mine", rows.method_runs(table4, "smoke", 1, "mine", source, {}), metrics)
+            rows.check_shown(table4, "mine", methods.method_runs(table4, "smoke", 1, "mine", source, {}), metrics)
     table1 = find("gmrf-table1")
     with pytest.raises(UsageError, match=r"method mine: gmrf_mcvae/table1 cannot show mine: record .* has no metric"):
-        rows.check_shown(table1, "mine", rows.method_runs(table1, "smoke", 1, "mine", source, {}), metrics)
+        rows.check_shown(table1, "mine", methods.method_runs(table1, "smoke", 1, "mine", source, {}), metrics)
 
 
 def test_rows_that_differ_in_their_own_model_alone_are_one_row_of_a_method(smoke: Smoke) -> None:
     sweep, source = find("gmrf-table2-sweep"), Source("nowhere.py", "build", "0" * 64, "")
-    (spec,) = rows.method_runs(sweep, "smoke", 1, "mine", source, {})
+    (spec,) = methods.method_runs(sweep, "smoke", 1, "mine", source, {})
     names = [f"validation/{name}" for name in ("reconstruction/coherence", "conditional/coherence")]
     record = replace(smoke.record("mvae"), spec=spec, metrics=[Metric(n, 0.5, "1", 1, "none") for n in names])
     (table,) = rows.method_tables(sweep, "smoke", {"mine": [spec]}, {spec: record}.get, 1)
@@ -438,8 +439,8 @@ def test_runs_of_a_method_have_a_row_each_where_those_of_the_tables_own_differ_i
     table, source = find("gmrf-table1-ablations"), Source("nowhere.py", "build", "0" * 64, "")
     recorded = Sources(None, FIGURES, "auto")
     made = {}
-    plain = rows.method_runs(table, "paper", 1, "mine", source, {})
-    for i, spec in enumerate(rows.method_runs(table, "paper", 1, "mine", source, {"epochs": 3})):
+    plain = methods.method_runs(table, "paper", 1, "mine", source, {})
+    for i, spec in enumerate(methods.method_runs(table, "paper", 1, "mine", source, {"epochs": 3})):
         record = recorded.record(measured_as(plain[i]))
         assert record is not None
         made[spec] = replace(record, spec=spec, metrics=[replace(m, value=m.value + i + 1) for m in record.metrics])
@@ -465,7 +466,7 @@ def test_a_method_among_models_with_chains_has_none(folder: Path) -> None:
     """In MRF MVAE's Table 4 it is measured as the variants without, has a rank, and a row for either reading."""
     table, source = find("mrf-table4"), Source("nowhere.py", "build", "0" * 64, "")
     recorded = Sources(None, FIGURES, "auto")
-    specs = rows.method_runs(table, "overnight", 2, "mine", source, {})
+    specs = methods.method_runs(table, "overnight", 2, "mine", source, {})
     assert not {measured_as(s).method for s in specs} & {"nnmrf"}
     made = {s: replace(r, spec=s) for s in specs if (r := recorded.record(measured_as(s))) is not None}
     (shown,) = rows.method_tables(
@@ -480,7 +481,7 @@ def test_a_method_among_models_with_chains_has_none(folder: Path) -> None:
 def test_a_method_whose_every_value_is_zero_has_a_row() -> None:
     """Rows are told by values that are changed a little, by a factor that leaves 0 as it is."""
     table3, source = find("covae-table3-tcga"), Source("nowhere.py", "build", "0" * 64, "")
-    (spec,) = rows.method_runs(table3, "smoke", 1, "mine", source, {})
+    (spec,) = methods.method_runs(table3, "smoke", 1, "mine", source, {})
     names = [f"test/spearman/{n}" for n in ("mrna-to-mirna", "mirna-to-mrna", "joint/mrna", "joint/mirna")]
     place = {
         "commit": "0" * 40,
@@ -536,7 +537,7 @@ def test_status_tells_of_methods_beside_the_tables_own_runs(folder: Path, smoke:
     write(folder / "bias.py", THREE_METHODS)
     store = RunStore(folder / "runs")
     own, source = spec_of("bias.py:build"), source_of("bias.py:build")[1]
-    (other,) = rows.method_runs(find("gmrf-table1"), "quick", 1, "mine", source, {})
+    (other,) = methods.method_runs(find("gmrf-table1"), "quick", 1, "mine", source, {})
     for spec in (own, other):
         store.directory(spec).mkdir(parents=True)
         check_spec_file(store.directory(spec), spec)
@@ -695,7 +696,7 @@ def test_without_the_tables_records_its_row_stands_alone(folder: Path, capsys: p
 
 def test_a_table_of_which_a_training_diverged_has_its_other_rows() -> None:
     artifact, made = find("compare/copula"), MadeUp("smoke", named_by(HEADINGS, FLOORS))
-    runs = rows.method_runs(artifact, "smoke", 1, "mine", Source("nowhere.py", "build", "0" * 64, ""), {})
+    runs = methods.method_runs(artifact, "smoke", 1, "mine", Source("nowhere.py", "build", "0" * 64, ""), {})
 
     def lookup(spec: RunSpec) -> Record | None:
         return None if spec.method == "jmvae" else made.record(spec)
@@ -715,7 +716,7 @@ def test_a_table_of_which_a_training_diverged_has_its_other_rows() -> None:
 def test_ranks_and_differences(smoke: Smoke) -> None:
     """With the values of another row and a little, the rank is the one behind it."""
     source = Source("nowhere.py", "build", "0" * 64, "")
-    (spec,) = rows.method_runs(find("gmrf-table1"), "smoke", 1, "mine", source, {})
+    (spec,) = methods.method_runs(find("gmrf-table1"), "smoke", 1, "mine", source, {})
     by_value = sorted(
         (smoke.record(s.method) for s in smoke.specs),
         key=lambda r: r.metric("test/unconditional/mean/histogram/mean").value,
@@ -744,7 +745,7 @@ def test_ranks_and_differences(smoke: Smoke) -> None:
 def test_a_method_of_the_values_of_the_row_that_it_is_measured_as_has_a_row_too(smoke: Smoke) -> None:
     """As one has that is the same model of the same seed."""
     source = Source("nowhere.py", "build", "0" * 64, "")
-    (spec,) = rows.method_runs(find("gmrf-table1"), "smoke", 1, "mine", source, {})
+    (spec,) = methods.method_runs(find("gmrf-table1"), "smoke", 1, "mine", source, {})
     twin = next(s for s in smoke.specs if s.method == measured_as(spec).method)
     record = replace(smoke.record(twin.method), spec=spec)
 
@@ -768,7 +769,7 @@ def test_ranks_of_the_other_rows_are_not_a_methods() -> None:
     table1, source = find("covae-table1-tcga"), Source("nowhere.py", "build", "0" * 64, "")
     recorded = Sources(None, FIGURES)
     made = {}
-    for spec in rows.method_runs(table1, "paper", None, "mine", source, {}):
+    for spec in methods.method_runs(table1, "paper", None, "mine", source, {}):
         record = recorded.record(measured_as(spec))
         assert record is not None
         made[spec] = replace(record, spec=spec, metrics=[replace(m, value=m.value / 2) for m in record.metrics])
@@ -804,7 +805,7 @@ def test_every_table_of_trained_models_has_a_row_to_add_one_to() -> None:
                 continue
             if not specs or experiment_of(specs[0]).no_methods:
                 continue
-            made = rows.method_runs(artifact, profile, None, "mine", source, {"epochs": 7, "width": 3})
+            made = methods.method_runs(artifact, profile, None, "mine", source, {"epochs": 7, "width": 3})
             found += 1
             assert len({s.key for s in made}) == len(made) > 0
             assert not {s.key for s in made} & {s.key for s in specs}

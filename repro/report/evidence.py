@@ -10,7 +10,16 @@ from statistics import fmean, stdev
 from repro.records import Record, RunSpec
 from repro.report.names import named
 
-__all__ = ["CHAINED", "JOINT", "MOST_R_HAT", "Comparison", "Evidence", "mixing_caveat", "of_the_prior"]
+__all__ = [
+    "CHAINED",
+    "JOINT",
+    "MOST_R_HAT",
+    "Comparison",
+    "Evidence",
+    "compare_values",
+    "mixing_caveat",
+    "of_the_prior",
+]
 
 MOST_R_HAT = 1.1  # split R-hat of chains that are taken to have mixed
 JOINT = "test/unconditional"  # prefix of what is measured of the prior's samples
@@ -52,6 +61,30 @@ def mixing_caveat(records: Sequence[Record], prefix: str = JOINT) -> str:
     if any(r.spec.method in CHAINED and not values for r, values in zip(records, found, strict=True)):
         return "chains of which it was not recorded whether they mix"
     return ""
+
+
+def compare_values(
+    left: tuple[str, Sequence[float]], op: str, right: tuple[str, Sequence[float]] | float, by: float = 0.0
+) -> Comparison:
+    r"""Whether one quantity is below or above another by more than two standard errors of their difference.
+
+    .. math:: |\bar a - \bar b| > \delta + 2 \sqrt{s_a^2 / n_a + s_b^2 / n_b}
+
+    with the sample deviations s over n seeds, 0 of one seed and of a number. Open within these errors.
+
+    Arguments:
+        left: What it is called, and its value of each seed.
+        op: ``"<"`` or ``">"``.
+        right: The same of the other, or a number.
+        by: How far it has to be, :math:`\delta`, in the unit of the values.
+    """
+    (name, a), number = left, isinstance(right, int | float)
+    other, b = (f"{right}", [float(right)]) if number else (_said(*right), list(right[1]))
+    difference = (fmean(b) - fmean(a)) * (1 if op == "<" else -1) - by
+    spread = [stdev(x) ** 2 / len(x) for x in (a, b) if len(x) > 1]
+    error = 2 * math.sqrt(sum(spread)) if spread else 0.0
+    holds = True if difference > error else False if difference < -error else None
+    return Comparison(f"{_said(name, a)} {op} {other}", holds, len(a) if number else min(len(a), len(b)))
 
 
 @dataclass(frozen=True)
@@ -102,14 +135,8 @@ class Evidence:
             right: Row and metric, or a number.
             by: How far it has to be, in the metric's unit.
         """
-        a = self.values(*left)
-        b = [float(right)] if isinstance(right, int | float) else self.values(*right)
-        text = f"{_said(left[0], a)} {op} {right if isinstance(right, int | float) else _said(right[0], b)}"
-        difference = (fmean(b) - fmean(a)) * (1 if op == "<" else -1) - by
-        spread = [stdev(x) ** 2 / len(x) for x in (a, b) if len(x) > 1]
-        error = 2 * math.sqrt(sum(spread)) if spread else 0.0
-        holds = True if difference > error else False if difference < -error else None
-        return Comparison(text, holds, min(len(a), len(b) if isinstance(right, tuple) else len(a)))
+        other = right if isinstance(right, int | float) else (right[0], self.values(*right))
+        return compare_values((left[0], self.values(*left)), op, other, by)
 
 
 def _last(metric: str, names: Mapping[str, float]) -> str:

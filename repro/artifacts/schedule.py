@@ -72,7 +72,8 @@ def read_steps(path: Path | None = None) -> list[Step]:
         path: Its file; the package's own if None.
 
     Raises:
-        UsageError: If it cannot be read, names what there is not, or a step is to start after what none before ships.
+        UsageError: If it cannot be read, names what there is not, a value is of a wrong type, or a step is to start
+            after what none before ships.
     """
     where = "overnight.toml" if path is None else str(path)
     try:
@@ -83,6 +84,8 @@ def read_steps(path: Path | None = None) -> list[Step]:
         )
         found = tomllib.loads(text)
         steps = [Step(**entry) for entry in found["step"]]
+        for number, step in enumerate(steps, 1):
+            _check_types(step, f"{where}: step {number}")
     except OSError as error:
         raise UsageError(f"cannot read {where}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -97,6 +100,20 @@ def read_steps(path: Path | None = None) -> list[Step]:
             )
         shipped |= set(step.ships)
     return steps
+
+
+def _check_types(step: Step, where: str) -> None:
+    """Refuses values that TOML can hold and a step cannot."""
+    for name in ("artifact", "part", "profile"):
+        if not isinstance(value := getattr(step, name), str):
+            raise UsageError(f"{where}: {name} is {value!r}, must be text")
+    for name in ("ships", "after"):
+        value = getattr(step, name)
+        if not isinstance(value, list | tuple) or not all(isinstance(x, str) for x in value):
+            raise UsageError(f"{where}: {name} is {value!r}, must be a list of names")
+    seeds = step.seeds
+    if seeds is not None and (not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1):
+        raise UsageError(f"{where}: seeds is {seeds!r}, must be a whole number of at least 1")
 
 
 def plan_steps(steps: Sequence[Step], store: RunStore, figures: Path | None = None) -> list[Planned]:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
-from numbers import Real
 from typing import Any
 
 import torch
@@ -45,6 +44,7 @@ from repro.baselines.inference import (
     Posterior,
 )
 from repro.datasets.base import ModalitySpec, check_name
+from repro.datasets.scalars import flag, real_number
 from repro.model import Loss, Stage, isolated_rng, networks_by_name
 from repro.networks.construction import rebuildable
 from repro.networks.mlp import MLP, GaussianMLPEncoder
@@ -110,7 +110,7 @@ class BaselineSettings:
             posterior from each modality's own, relative to a likelihood of unit scale. The others have none, 0.
 
     Raises:
-        ValueError: If a value is out of its range or does not fit the method.
+        ValueError: If a value is out of its range, of no such type, or does not fit the method.
     """
 
     method: str
@@ -132,12 +132,14 @@ class BaselineSettings:
         method = METHODS[self.method]
         if self.latent_dim < 1 or self.specific_dim < 0 or (self.specific_dim > 0) not in method.specific:
             raise ValueError(f"{self.method} takes no latent_dim {self.latent_dim}, specific_dim {self.specific_dim}")
-        if not 0 < self.beta < math.inf:
-            raise ValueError(f"beta is {self.beta}, must be positive and finite")
-        if self.subsampling and self.method != "mvae":
+        beta = real_number("beta", self.beta, "positive and finite", lambda x: x > 0)
+        if flag("subsampling", self.subsampling) and self.method != "mvae":
             raise ValueError(f"subsampling is an option of mvae, not of {self.method}")
-        if not 0 <= self.alpha <= method.largest_alpha or math.isinf(self.alpha):
-            raise ValueError(f"alpha is {self.alpha}; {self.method} takes one in [0, {method.largest_alpha:g}]")
+        alpha = real_number("alpha", self.alpha)
+        if not 0 <= alpha <= method.largest_alpha:
+            raise ValueError(f"alpha is {alpha}; {self.method} takes one in [0, {method.largest_alpha:g}]")
+        object.__setattr__(self, "beta", beta)
+        object.__setattr__(self, "alpha", alpha)
         # multivae keys the subsets of modalities by their joined names, and the prior p among those r_m by "shared".
         names = list(self.modalities)
         ambiguous = len({"_".join(sorted(s)) for s in _all_subsets(names)}) < 2 ** len(names) - 1
@@ -555,17 +557,15 @@ def build_baseline(
         output: Last activation of the default decoders, ``"linear"`` or ``"sigmoid"``.
         widths: Hidden layers of the default networks.
         hidden_dtype: Type that the hidden layers of the default networks compute in.
+        subsampling: Off by default, while MVAE's own paper and most tables here have it on (erratum B4).
 
     Raises:
         ValueError: As both classes and the networks do.
     """
     if alpha is None:
         alpha = METHODS[method].alpha if method in METHODS else 0.0
-    for name, value in (("beta", beta), ("alpha", alpha)):
-        if not isinstance(value, Real):
-            raise ValueError(f"{name} is {value!r}, must be a number")
-    common = (method, modalities, latent_dim, specific_dim, float(beta), likelihood)
-    settings = BaselineSettings(*common, subsampling=subsampling, alpha=float(alpha))
+    common = (method, modalities, latent_dim, specific_dim, beta, likelihood)
+    settings = BaselineSettings(*common, subsampling=subsampling, alpha=alpha)
     size, options = latent_dim + specific_dim, {"hidden_dtype": hidden_dtype}
     if encoders is None:
         encoders = {m: GaussianMLPEncoder(s.numel, size, widths=widths, **options) for m, s in modalities.items()}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from repro.baselines.inference import DECODED_ROWS, DecoderDensity
 from repro.baselines.models import BaselineDecoder, BaselineEncoder
 from repro.datasets.base import ModalitySpec
+from repro.datasets.scalars import real_number
 from repro.metrics.likelihood import gaussian_log_prob, stratified_importance_weighted
 from repro.model import Loss, MultimodalModel, Stage, isolated_rng
 
@@ -198,6 +199,9 @@ def build_named(
     possible = {f.name for f in fields(config)} - set(own) - {"name", "rescale_factors", "warmup"}
     if unknown := sorted(set(settings) - possible):
         raise ValueError(f"multivae's {name} has no setting {unknown} to change; it has {sorted(possible)}")
+    for f in fields(config):  # the library would read texts and flags as numbers
+        if f.type is float and f.name in settings:
+            settings[f.name] = real_number(f.name, settings[f.name])
     specific = 0
     if name in PRIVATE:
         specific = settings.pop("modalities_specific_dim", total // 2)

@@ -12,6 +12,7 @@ from repro.cli.options import parser
 from repro.cli.terminal import use_plain_characters
 from repro.engine.store import figures_root
 from repro.errors import RecordError, RunError, StoppedError, UsageError
+from repro.records import PRECISIONS
 
 __all__ = ["main", "parser"]
 
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module, _, function = COMMANDS[" ".join(words)].partition(":")
     try:
         _check_figures(options)
+        _check_precision(options)
         getattr(import_module(f"repro.cli.{module}"), function)(options)
     except UsageError as error:
         return _said(error, 2)
@@ -86,6 +88,12 @@ def _check_figures(options: argparse.Namespace) -> None:
         raise UsageError(f"there is no folder {given}")
     if reads and given is None and os.environ.get("REPRO_FIGURES") and not figures_root().is_dir():
         raise UsageError(f"there is no folder {figures_root()}, which REPRO_FIGURES names")
+
+
+def _check_precision(options: argparse.Namespace) -> None:
+    given, known = getattr(options, "precision", None), ("auto", *PRECISIONS)
+    if given is not None and given not in known:
+        raise UsageError(f"--precision is {given!r}, must be one of {', '.join(known)}")
 
 
 def _said(what: object, code: int) -> int:

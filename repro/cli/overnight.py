@@ -127,4 +127,6 @@ def _run_all(todo: Sequence[RunSpec], store: RunStore, options: argparse.Namespa
 
 def _say_what_is_left(planned: Sequence[Planned], total: int) -> None:
     print("".join(f"{line}\n" for line in waiting(planned)), end="")
-    print(f"{total} runs recorded; `repro run ID --profile overnight` renders each table and figure")
+    profiles = list(dict.fromkeys(p.step.profile for p in planned if not p.waits)) or ["overnight"]
+    name, where = (profiles[0], "") if len(profiles) == 1 else ("P", f", P being its step's: {' or '.join(profiles)}")
+    print(f"{total} runs recorded; `repro run ID --profile {name}` renders each table and figure{where}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from repro.datasets.base import Dataset
@@ -10,6 +12,7 @@ from repro.datasets.cache import Writer, prepared
 from repro.datasets.card import Card
 from repro.datasets.exact import permutation
 from repro.datasets.mnist import digits
+from repro.datasets.scalars import whole_number
 
 __all__ = ["ALIKE", "load", "triples"]
 
@@ -34,12 +37,16 @@ def triples(labels: np.ndarray, seed: int, stream: str, alike: str = "image") ->
 
     Source: MRF MVAE, appendix D.2.
     """
-    if alike not in ALIKE:
-        raise ValueError(f"alike is {alike!r}, must be one of {', '.join(ALIKE)}")
+    _check_alike(alike)
     count = len(labels)
     first = np.arange(count)
     second = first if alike == "image" else permuted_within(labels, seed, "mnist_triples", stream, "alike")
     return np.stack([first, second, permutation(count, seed, "mnist_triples", stream, "random")], axis=1)
+
+
+def _check_alike(alike: Any) -> None:
+    if not isinstance(alike, str) or alike not in ALIKE:
+        raise ValueError(f"alike is {alike!r}, must be one of {', '.join(ALIKE)}")
 
 
 def load(card: Card, split: str, *, alike: str = "image", seed: int = 0) -> Dataset:
@@ -52,10 +59,12 @@ def load(card: Card, split: str, *, alike: str = "image", seed: int = 0) -> Data
         seed: The seed.
 
     Raises:
-        ValueError: If ``alike`` is neither.
+        ValueError: If ``alike`` is neither, or the seed is no whole number of at least 0.
     """
-    if alike not in ALIKE:
-        raise ValueError(f"alike is {alike!r}, must be one of {', '.join(ALIKE)}")
+    _check_alike(alike)
+    if isinstance(seed, bool) or whole_number("seed", seed) < 0:
+        raise ValueError(f"seed is {seed!r}, must be a whole number of at least 0")
+    seed = whole_number("seed", seed)
 
     def build(writer: Writer) -> None:
         images, labels = digits(split)

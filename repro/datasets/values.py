@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from repro.datasets.scalars import whole_number
 
 __all__ = ["as_tensor", "as_type", "unit_values", "whole_number"]
 
@@ -85,15 +86,3 @@ def as_type(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
 def unit_values(x: Tensor) -> Tensor:
     """Bytes as float32 in [0, 1], all else as it is."""
     return x.float().div_(255.0) if x.dtype is torch.uint8 else x
-
-
-def whole_number(name: str, value: Any) -> int:
-    """A count, size or seed of any type of whole numbers as an int.
-
-    Raises:
-        ValueError: If it is none; it says ``name``.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} is {value!r}, must be a whole number") from None

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from multivae.data.datasets.base import MultimodalBaseDataset
@@ -237,6 +238,8 @@ def test_a_batch_that_does_not_fit_is_named(method):
         ({"method": "mmvae_plus"}, "mmvae_plus takes no latent_dim 2, specific_dim 0"),
         ({"beta": 0.0}, "beta is 0.0"),
         ({"beta": math.nan}, "beta is nan"),
+        *(({"alpha": a}, "alpha is .*, must be a finite number$") for a in ("0.5", True, math.nan, [0.5], 10**400)),
+        *(({"subsampling": s}, "subsampling is .*, must be True or False$") for s in (2, None, math.nan, "yes")),
         ({"method": "mmvae", "subsampling": True}, "subsampling is an option of mvae, not of mmvae"),
         ({"modalities": {m: ModalitySpec((1,)) for m in ("a", "b", "a_b")}}, "ambiguous"),
         ({"modalities": {m: ModalitySpec((1,)) for m in ("a", "shared")}}, "must not be 'shared'"),
@@ -253,6 +256,15 @@ def test_an_encoder_of_the_wrong_size_is_named():
     model = build("mvae", encoders={m: GaussianMLPEncoder(s.numel, 3) for m, s in MODALITIES.items()})
     with pytest.raises(ValueError, match=r"encoder 'a' gives a mean of shape \(4, 3\), needs \(4, 2\)"):
         model.loss(data(4))
+
+
+def test_settings_hold_plain_numbers():
+    common = ("mvtcae", MODALITIES, 2, 0, np.float32(0.5), "gaussian")
+    settings = BaselineSettings(*common, alpha=torch.tensor(0.25))
+    assert [(type(x), x) for x in (settings.beta, settings.alpha)] == [(float, 0.5), (float, 0.25)]
+    for alpha in ("0.5", None, [0.5], np.array([0.5]), np.array(0.5), np.True_):
+        with pytest.raises(ValueError, match=r"alpha is .*, must be a finite number$"):
+            BaselineSettings(*common, alpha=alpha)
 
 
 def test_settings_are_frozen():

@@ -80,7 +80,9 @@ def test_unknown_names_and_settings_are_refused() -> None:
         ("CRMVAE", {"beta": -1}, "beta is -1.0, must be positive and finite"),
         ("JMVAE", {"beta": 0}, "beta is 0.0, must be positive and finite"),
         ("MVTCAE", {"alpha": 1.5}, r"alpha is 1.5, must be in \[0, 1\]"),
-        ("MVTCAE", {"alpha": "x"}, "alpha is 'x': Input should be a valid number"),
+        ("MVTCAE", {"alpha": "0.5"}, "alpha is '0.5', must be a finite number"),
+        ("MVTCAE", {"alpha": True}, "alpha is True, must be a finite number"),
+        ("MVTCAE", {"alpha": "x"}, "alpha is 'x', must be a finite number"),
     ):
         with pytest.raises(UsageError, match=said) as refused:
             make(name, **changes)

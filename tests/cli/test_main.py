@@ -168,6 +168,11 @@ def test_dry_run_rows_can_be_told_apart(name: str, capsys: Capture, tmp_path: Pa
             "unknown profile 'papre'; one of paper, overnight, quick, smoke; did you mean pap",
         ),
         (["run", "gmrf-table1", "--executor", "lcoal"], "unknown choice 'lcoal'; did you mean local?"),
+        (
+            ["run", "gmrf-table1", "--precision", "Auto"],
+            "--precision is 'Auto', must be one of auto, float32, bfloat16",
+        ),
+        (["status", "gmrf-table1", "--precision", ""], "--precision is '', must be one of auto, float32, bfloat16"),
         (["run", "gmrf-table1", "--seeds", "two"], "invalid int value: 'two'"),
         (["run", "gmrf-table1", "--seeds", "0"], "--seeds is 0, must be at least 1"),
         (["run", "gmrf-table1", "--workers", "0"], "--workers is 0, must be at least 1"),

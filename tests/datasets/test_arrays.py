@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.torch import save
 
 import repro
 from repro.datasets import Dataset, ModalitySpec
+from repro.datasets.scalars import flag, real_number
 from repro.datasets.scales import Scales
 
 RNG = np.random.default_rng(0)
@@ -193,3 +195,31 @@ def test_values_that_fit_no_scale_are_refused() -> None:
     assert np.allclose(train.restored({m: x.numpy() for m, x in given.items()})["a"], PAIR["a"])
     with pytest.raises(ValueError, match=r"^modality 'a' needs a finite mean and a positive, finite deviation"):
         Dataset.from_arrays({**PAIR, "a": PAIR["a"] * 1e200}, standardise=True)
+
+
+@pytest.mark.parametrize("half", [0.5, Fraction(1, 2), np.float16(0.5), np.float64(0.5), torch.tensor(0.5)], ids=repr)
+def test_numbers_of_any_type_become_floats(half: object) -> None:
+    number = real_number("alpha", half)
+    assert (type(number), number) == (float, 0.5)
+    assert [type(real_number("alpha", one)) for one in (1, np.int64(1), torch.tensor(1))] == [float] * 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0.5", None, True, np.True_, np.nan, -np.inf, 10**400, 0.5j, [0.5], np.array(0.5), 0.7),
+        *(torch.tensor(True), torch.tensor([0.5]), torch.tensor(0.5, requires_grad=True)),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_is_no_number_or_out_of_range_is_refused(value: object) -> None:
+    message = f"alpha is {value!r}, must be at most 0.6"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        real_number("alpha", value, "at most 0.6", lambda x: x <= 0.6)
+
+
+@pytest.mark.parametrize("value", ["yes", None, 0, 1, 2, np.nan], ids=repr)
+def test_a_flag_is_true_or_false(value: object) -> None:
+    assert [flag("subsampling", x) for x in (True, False)] == [True, False]
+    with pytest.raises(ValueError, match=f"^subsampling is {value!r}, must be True or False$"):
+        flag("subsampling", value)

@@ -20,6 +20,7 @@ from repro.datasets.extended_polymnist import crop, membership
 from repro.datasets.fetch import FetchError
 from repro.datasets.mhd import read_tuple, spectrogram
 from repro.datasets.mnist import parse_idx
+from repro.datasets.places import cache_root
 from repro.datasets.polymnist import read_pictures
 from tests.support import miniatures
 
@@ -71,8 +72,23 @@ def test_triples(alike: str, miniature: Place) -> None:
 
 def test_a_reading_of_the_triples_that_is_unknown_is_refused(miniature: Place) -> None:
     miniature("mnist_triples")
-    with pytest.raises(ValueError, match="alike is 'digits', must be one of image, digit"):
-        load_dataset("mnist_triples", "train", alike="digits")
+    for alike in ("digits", ["image"], np.array("image"), None):
+        with pytest.raises(ValueError, match=r"alike is .*, must be one of image, digit"):
+            load_dataset("mnist_triples", "train", alike=alike)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.0, "0", None, True], ids=repr)
+def test_a_bad_seed_of_the_triples_leaves_nothing_behind(seed: object, miniature: Place) -> None:
+    miniature("mnist_triples")
+    with pytest.raises(ValueError, match=f"seed is {seed!r}, must be a whole number"):
+        load_dataset("mnist_triples", "train", seed=seed)
+    assert list(cache_root().rglob("*.lock")) == []
+
+
+def test_a_seed_of_the_triples_may_be_numpys(miniature: Place) -> None:
+    miniature("mnist_triples")
+    one, other = (load_dataset("mnist_triples", "train", seed=seed) for seed in (0, np.int64(0)))
+    assert one.provenance == other.provenance
 
 
 def test_the_same_image_twice_is_the_default(miniature: Place) -> None:

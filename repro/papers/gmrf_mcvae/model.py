@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.distributions import kl_divergence
 from torch.nn.functional import softplus
 
 from repro.datasets.base import ModalitySpec
+from repro.datasets.scalars import real_number, whole_number
 from repro.distributions.block_gaussian import BlockGaussian
 from repro.distributions.covariance import (
     block_dominant_scale_tril,
@@ -30,6 +30,10 @@ __all__ = ["CONDITIONAL_PROTOCOLS", "GMRFMCVAE"]
 
 CONDITIONAL_PROTOCOLS = ("joint", "componentwise", "componentwise_covariance_as_scale", "mean")
 VARIANCES = ("exponential", "softplus_plus_one")
+
+
+def _positive(name: str, value: Any) -> float:
+    return real_number(name, value, "positive and finite", lambda x: x > 0)
 
 
 def _drawn(
@@ -81,7 +85,7 @@ class GMRFMCVAE(MultimodalModel):
         hidden_dtype: Type of Table IV's hidden layers, such as ``torch.bfloat16``.
 
     Raises:
-        ValueError: If an option is none of those named, or a number is not positive.
+        ValueError: If an option is none of those named, or a number is of no such type or out of its range.
 
     Source: GMRF MCVAE, sections III-C, -C1 and -C2, Table IV, eq. 1, 8, 9, 10; errata E9, E10, E17.
     """
@@ -119,21 +123,27 @@ class GMRFMCVAE(MultimodalModel):
             "variance": (variance, VARIANCES),
         }
         for name, (value, allowed) in choices.items():
-            if value not in allowed:
+            if not isinstance(value, str) or value not in allowed:
                 raise ValueError(f"{name} is {value!r}, must be one of {allowed}")
-        for name, number in {"latent_dim": latent_dim, "beta": beta, "scale": scale}.items():
-            if not number > 0:
-                raise ValueError(f"{name} is {number}, must be positive")
-        if not all(b > 0 for b in ramp) or len({*ramp, beta}) <= len(ramp):
-            raise ValueError(f"ramp is {list(ramp)}, must be different positive betas, none of them {beta}")
-        if not 0 < kept <= 1:
-            raise ValueError(f"kept is {kept}, must be in (0, 1]")
+        latent_dim = whole_number("latent_dim", latent_dim)
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim is {latent_dim}, must be positive")
+        beta, scale, delta = (_positive(n, v) for n, v in (("beta", beta), ("scale", scale), ("delta", delta)))
+        epsilon = real_number("epsilon", epsilon, "in (0, 1)", lambda x: 0 < x < 1)
+        kept = real_number("kept", kept, "in (0, 1]", lambda x: 0 < x <= 1)
+        if prior_start is not None:
+            prior_start = real_number("prior_start", prior_start, "a finite number or None")
+        if isinstance(ramp, str) or not isinstance(ramp, Iterable):
+            raise ValueError(f"ramp is {ramp!r}, must be a sequence of betas")
+        ramp = [_positive("ramp's beta", b) for b in ramp]
+        if len({*ramp, beta}) <= len(ramp):
+            raise ValueError(f"ramp is {ramp}, must be different positive betas, none of them {beta}")
         self.block_sizes = dict.fromkeys(self.modalities, latent_dim)
         self.posterior_covariance = posterior
         self.beta, self.likelihood, self.scale, self.reduction = beta, likelihood, scale, reduction
         self.dominance, self.epsilon, self.delta = dominance, epsilon, delta
         self.variance = variance
-        self.ramp = {f"beta {b:g}": float(b) for b in ramp}
+        self.ramp = {f"beta {b:g}": b for b in ramp}
         if encoders is None:
             encoders = {
                 m: GaussianMLPEncoder(s.numel, latent_dim, hidden_dtype=hidden_dtype) for m, s in modalities.items()
@@ -295,29 +305,34 @@ class GMRFMCVAE(MultimodalModel):
             given: Observed modalities. Some: each z_j is drawn from its own encoder's q(z_j | x_j). All: from the joint
                 posterior q(z | X), which the decoders were trained with (erratum E19).
             sample_likelihood: Whether to add noise of :meth:`noise_scale` to the decoders' means.
-            protocol: How the unobserved blocks are drawn. ``"joint"``: together, from the prior's conditional.
+            protocol: How the unobserved blocks are drawn; without ``given`` all protocols draw from the prior alike.
+                ``"joint"``: together, from the prior's conditional.
                 ``"componentwise"``: each alone, from its own conditional (eq. 9), so that they are independent of one
                 another given the observed. ``"componentwise_covariance_as_scale"``: the same, with z_j drawn with the
                 diagonal covariance instead of the standard deviation, as the author's released code does, by its own
                 encoder where all are given too.
                 ``"mean"``: none is drawn, they are at the mean of the prior's conditional given the drawn z_j.
             temperature: Factor of the deviation of what is drawn from the prior, or from its conditional, from its
-                mean, positive; 1 for the distribution itself.
+                mean, positive; 1 for the distribution itself. It changes nothing where neither is drawn from: under
+                ``given`` with ``"mean"``, or of all modalities.
 
         Raises:
-            ValueError: If the protocol is unknown, or the temperature is no positive number.
+            ValueError: If the protocol is unknown, the temperature is no positive number, or what is decoded overflows
+                at it.
         """
-        if protocol not in CONDITIONAL_PROTOCOLS:
+        if not isinstance(protocol, str) or protocol not in CONDITIONAL_PROTOCOLS:
             raise ValueError(f"protocol is {protocol!r}, must be one of {CONDITIONAL_PROTOCOLS}")
-        number = isinstance(temperature, Real) and not isinstance(temperature, bool)
-        if not number or not 0 < temperature < torch.finfo(self.dtype).max:
-            raise ValueError(f"temperature is {temperature!r}, must be a positive number")
+        largest = torch.finfo(self.dtype).max
+        allowed = f"a positive number under {largest:.2g}"
+        temperature = real_number("temperature", temperature, allowed, lambda x: 0 < x < largest)
         prior = self.prior()
         if given is None:
             z = prior.split(_tempered(prior, (num_samples,), temperature, generator))
         else:
             z = self._conditional_latents(prior, given, num_samples, protocol, temperature, generator)
         out = self.decode({m: z[m] for m in self.modalities})
+        if temperature > 1 and not all(bool(x.isfinite().all()) for x in out.values()):
+            raise ValueError(f"temperature is {temperature:g}, must be smaller: what is decoded at it is not finite")
         if sample_likelihood:
             out = {m: x + self._noise(m, x, generator) for m, x in out.items()}
         return out

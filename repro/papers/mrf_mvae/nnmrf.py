@@ -188,6 +188,8 @@ class NNMRFMVAE(MRFMVAE):
             start.ndim != 2 or start.shape[1] != sum(self.block_sizes.values()) or not len(start)
         ):
             raise ValueError(f"start has shape {tuple(start.shape)}, (S, {sum(self.block_sizes.values())}) is needed")
+        if start is not None and bool((broken := ~start.isfinite().all(1)).any()):
+            raise ValueError(f"start has {int(broken.sum())} of {len(start)} rows that are not finite; all must be")
         chains = min(num_samples, self.chains.num_chains)
         needed = math.ceil(num_samples / chains)
         like = next(self.parameters())

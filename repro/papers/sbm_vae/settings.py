@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from repro.datasets.scalars import flag, real_number
 from repro.records import RunSpec
 
 __all__ = ["ABLATIONS", "BASELINES", "LABELS", "METHODS", "PROFILES", "ROWS", "ROW_CHANGES", "SUPERVISED", "sbm_spec"]
@@ -185,8 +186,8 @@ def sbm_spec(method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
             :class:`repro.distributions.Observed`; of MVTCAE ``alpha``; of MVAE ``subsampling``.
 
     Raises:
-        ValueError: If the method or a change is unknown, the method has no such setting, alpha is outside [0, 1], or
-            there are fewer than two modalities.
+        ValueError: If the method or a change is unknown, the method has no such setting, alpha is no number in
+            [0, 1], subsampling is no bool, or there are fewer than two modalities.
     """
     if method not in METHODS and method not in BASELINES:
         raise ValueError(f"unknown method {method!r}; one of {', '.join((*METHODS, *BASELINES))}")
@@ -198,8 +199,9 @@ def sbm_spec(method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
     if foreign := sorted(k for k in changes if method not in owners.get(k, (method,))):
         raise ValueError(f"{method} has no setting {foreign}")
     alpha = changes.get("alpha", ALPHA)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}, must be in [0, 1]")
+    weight = real_number("alpha", alpha, "in [0, 1]", lambda x: 0 <= x <= 1)
+    alpha = alpha if isinstance(alpha, int) else weight  # 1 and 1.0 have different keys
+    subsampling = flag("subsampling", changes.get("subsampling", True))
     p = PROFILES[profile]
     number = changes.get("modalities", p["modalities"])
     if not 2 <= number <= 10:
@@ -225,7 +227,7 @@ def sbm_spec(method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         model |= {"likelihood": "laplace" if method == "mmvae_plus" else "gaussian"}
         if method == "mvtcae" and alpha != DEFAULT_ALPHA:
             model |= {"alpha": alpha}
-        if method == "mvae" and changes.get("subsampling", True):
+        if method == "mvae" and subsampling:
             model |= {"subsampling": True}
     rates = LEARNING_RATES | ({} if profile == "paper" else {"score": REDUCED_SCORE_RATE})
     batches = {} if profile == "paper" else REDUCED_BATCHES

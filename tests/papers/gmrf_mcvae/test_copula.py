@@ -265,6 +265,9 @@ def test_wrong_calls() -> None:
         copula_spec("vae", 0, "smoke")
     with pytest.raises(ValueError, match=r"mvae has no setting \['prior'\]; it has \['beta'"):
         copula_spec("mvae", 0, "smoke", prior="standard")
+    for value in ("yes", 2, None, 0):
+        with pytest.raises(ValueError, match=f"subsampling is {value!r}, must be True or False"):
+            copula_spec("mvae", 0, "smoke", subsampling=value)
 
 
 def test_chosen_betas_are_among_the_finalists() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
@@ -221,10 +222,32 @@ def test_capacity_of_the_copula_model() -> None:
     assert GMRFMCVAE(modalities, posterior="block_dominant").capacity() == 8 + 8 + 24
 
 
-@pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf, 1e39, True, "1", torch.tensor(0.5), None], ids=str)
+@pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf, 1e39, True, "1", np.array(0.5), None], ids=str)
 def test_a_temperature_is_a_positive_number(temperature: object) -> None:
-    with pytest.raises(ValueError, match=r"temperature is .*, must be a positive number"):
+    with pytest.raises(ValueError, match=r"temperature is .*, must be a positive number under 3.4e\+38$"):
         build().generate(1, temperature=temperature)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("half", [Fraction(1, 2), np.float16(0.5), torch.tensor(0.5)], ids=repr)
+def test_a_temperature_may_be_of_any_type_of_numbers(half: Any) -> None:
+    drawn = [build().generate(3, temperature=t, generator=generator()) for t in (0.5, half)]
+    assert all(torch.equal(drawn[0][m], drawn[1][m]) for m in MODALITIES)
+
+
+def test_a_temperature_at_which_images_overflow_is_refused() -> None:
+    assert all(bool(x.isfinite().all()) for x in build().generate(3, temperature=1e6).values())
+    with pytest.raises(ValueError, match=r"temperature is 3.4e\+38, must be smaller: what is decoded .* not finite"):
+        build().generate(3, temperature=3.4e38)
+
+
+def test_protocols_differ_only_where_something_is_given() -> None:
+    model, x = build(), batch()
+    joint, mean = (model.generate(3, generator=generator(), protocol=p) for p in ("joint", "mean"))
+    assert all(torch.equal(joint[m], mean[m]) for m in MODALITIES)
+    options = {"given": {"a": x["a"]}, "protocol": "mean"}
+    plain, tempered = (model.generate(3, generator=generator(), temperature=t, **options) for t in (1.0, 0.5))
+    assert all(torch.equal(plain[m], tempered[m]) for m in MODALITIES)
 
 
 def test_capacity_of_the_masked_image_model() -> None:
@@ -455,7 +478,22 @@ def test_conditional_likelihood_is_the_exact_one(linear: Linear, points: dict[st
         ({"scale": -1.0}, "scale is -1.0, must be positive"),
         ({"kept": 0.0}, r"kept is 0.0, must be in \(0, 1\]"),
         ({"kept": 1.5}, r"kept is 1.5, must be in \(0, 1\]"),
+        ({"kept": True}, r"kept is True, must be in \(0, 1\]"),
+        ({"kept": None}, r"kept is None, must be in \(0, 1\]"),
+        ({"posterior": "block_dominant", "epsilon": 1.5}, r"epsilon is 1.5, must be in \(0, 1\)"),
+        ({"delta": -1}, "delta is -1, must be positive and finite"),
+        ({"beta": math.inf}, "beta is inf, must be positive and finite"),
+        ({"beta": True}, "beta is True, must be positive and finite"),
+        ({"beta": "x"}, "beta is 'x', must be positive and finite"),
+        ({"scale": math.inf}, "scale is inf, must be positive and finite"),
+        ({"prior_start": math.nan}, "prior_start is nan, must be a finite number or None"),
+        ({"latent_dim": 2.5}, "latent_dim is 2.5, must be a whole number"),
+        ({"ramp": 5}, "ramp is 5, must be a sequence of betas"),
+        ({"ramp": "5"}, "ramp is '5', must be a sequence of betas"),
+        ({"ramp": [0.1, None]}, "ramp's beta is None, must be positive and finite"),
+        ({"ramp": [0.1, 0.1]}, r"ramp is \[0.1, 0.1\], must be different positive betas, none of them 0.001"),
         ({"variance": "linear"}, "variance is 'linear', must be one of"),
+        ({"variance": np.array(["exponential"])}, "variance is array.*, must be one of"),
         (
             {"encoders": {"a": FixedEncoder(2, 2, 0.0)}},
             r"encoders are for \['a'\], the modalities are \['a', 'b', 'c'\]",
@@ -468,10 +506,19 @@ def test_bad_options(options: dict[str, Any], match: str) -> None:
         GMRFMCVAE(MODALITIES, **options)
 
 
+def test_numbers_of_other_types_are_kept_as_floats() -> None:
+    numbers = {"beta": 1, "scale": np.float32(0.5), "kept": np.float16(0.5), "delta": torch.tensor(0.25)}
+    model = GMRFMCVAE(MODALITIES, latent_dim=np.int64(2), ramp=np.array([0.1, 0.2]), **numbers)
+    found = [model.beta, model.scale, model.delta, *model.ramp.values()]
+    assert [(type(x), x) for x in found] == [(float, x) for x in (1.0, 0.5, 0.25, 0.1, 0.2)]
+    assert model.loss(batch()).total.isfinite()
+
+
 def test_bad_calls() -> None:
     model, x = build(), batch()
-    with pytest.raises(ValueError, match=r"protocol is 'pairwise', must be one of .*'joint'"):
-        model.generate(given={"a": x["a"]}, protocol="pairwise")
+    for protocol in ("pairwise", np.array(["mean"]), ["mean"], None):
+        with pytest.raises(ValueError, match=r"protocol is .*, must be one of .*'joint'"):
+            model.generate(given={"a": x["a"]}, protocol=protocol)
     with pytest.raises(ValueError, match="num_samples is 0"):
         model.generate(0)
     with pytest.raises(ValueError, match="num_importance_samples is 0"):

@@ -613,5 +613,9 @@ def test_chains_start_where_they_are_told_to() -> None:
     for bad in (start[0], start[:0], torch.zeros(2, 3)):
         with pytest.raises(ValueError, match=r"start has shape .*\(S, 4\) is needed"):
             model.generate(3, start=bad)
+    many = torch.zeros(1000, 4)
+    many[7, 2] = math.nan
+    with pytest.raises(ValueError, match="start has 1 of 1000 rows that are not finite"):
+        model.generate(2, start=many)
     with pytest.raises(ValueError, match="start is of chains of the whole prior"):
         model.generate(1, given={"a": torch.zeros(3, 2)}, start=start)

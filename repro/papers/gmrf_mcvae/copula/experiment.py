@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro import datasets
+from repro.datasets.scalars import flag
 from repro.experiment import Cost, Experiment
 from repro.papers import paper
 from repro.records import Metric, RunSpec, of_profile
@@ -100,7 +101,7 @@ def copula_spec(method: str, seed: int, profile: str, *, beta: float | None = No
             measured on.
 
     Raises:
-        ValueError: If the method is unknown.
+        ValueError: If the method is unknown, it has no such setting, or ``subsampling`` is no bool.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
@@ -122,7 +123,7 @@ def copula_spec(method: str, seed: int, profile: str, *, beta: float | None = No
     optional = {"subsampling"} if method == "mvae" else set()  # named in a specification only where it is on
     if unknown := sorted(set(changes) - set(model) - optional):
         raise ValueError(f"{method} has no setting {unknown}; it has {sorted(model)}")
-    if not changes.get("subsampling", True):
+    if not flag("subsampling", changes.get("subsampling", True)):
         changes.pop("subsampling")
     params = {
         "model": model | changes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from repro.datasets.scalars import flag
 from repro.experiment import Cost, Experiment
 from repro.papers.gmrf_mcvae.copula.experiment import METHODS
 from repro.papers.gmrf_mcvae.images.settings import (
@@ -45,7 +46,8 @@ def image_spec(
         changes: Model settings that differ from the table's.
 
     Raises:
-        ValueError: If the dataset or the method is unknown, or the method has no such setting.
+        ValueError: If the dataset or the method is unknown, the method has no such setting, or ``subsampling`` is no
+            bool.
     """
     if dataset not in EXPERIMENTS:
         raise ValueError(f"no image experiment on {dataset!r}; one of {', '.join(EXPERIMENTS)}")
@@ -75,6 +77,7 @@ def image_spec(
     optional = OPTIONAL if method == "gmrf_mcvae" else ()
     if unknown := sorted(set(changes) - {*model, *optional}):
         raise ValueError(f"{method} has no setting {unknown}; it has {sorted(model)}")
+    flag("subsampling", changes.get("subsampling", False))
     training = settings["training"] | {"epochs": longer * settings["training"]["epochs"]}
     if pilot:
         training = {k: v for k, v in training.items() if k != "patience"} | {"epochs": PILOT_EPOCHS[profile]}

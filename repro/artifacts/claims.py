@@ -27,6 +27,7 @@ from repro.datasets.card import not_available
 from repro.errors import NotOfferedError, RecordError, UsageError
 from repro.papers import paper as paper_of
 from repro.papers import papers
+from repro.records import RunSpec
 from repro.report.evidence import MOST_R_HAT, Comparison, Evidence
 from repro.report.markdown import escaped
 from repro.report.names import named
@@ -51,6 +52,7 @@ class Claim:
         artifact: Name of the artifact whose runs bear on it.
         rule: What has to hold, see :func:`assess`.
         headline: Whether it is one of the paper's main claims.
+        beside: Another artifact whose runs of the same profile the rule needs too.
         stand_in: An artifact on other data, shown where the artifact's own data cannot be had; it settles nothing.
         ceiling: Name of the metric that bounds what a model can reach, such as the share of right reconstructions.
         ceiling_rows: The rows that it is asked of; the rule's own row if empty.
@@ -70,6 +72,7 @@ class Claim:
     artifact: str
     rule: Mapping[str, Any]
     headline: bool = False
+    beside: str = ""
     stand_in: str = ""
     ceiling: str = ""
     ceiling_rows: tuple[str, ...] = ()
@@ -181,7 +184,7 @@ def _found(claim: Claim, artifact: str, sources: Sources) -> Evidence | None:
     """
     for profile in PROFILES:
         try:
-            rows = plan(find(artifact), profile)
+            rows = _planned(claim, artifact, profile)
         except (NotOfferedError, UsageError):
             continue
         needed = _needed(claim, rows)
@@ -196,6 +199,12 @@ def _found(claim: Claim, artifact: str, sources: Sources) -> Evidence | None:
         if needed and all(records.get(r) or any(s in gone for s in rows.get(r, ())) for r in needed):
             return Evidence(artifact, profile, {r: v for r, v in records.items() if v}, lost)
     return None
+
+
+def _planned(claim: Claim, artifact: str, profile: str) -> dict[str, list[RunSpec]]:
+    """The runs of an artifact, and of what the claim has beside it, by row."""
+    beside = plan(find(claim.beside), profile) if claim.beside else {}
+    return {**beside, **plan(find(artifact), profile)}
 
 
 def _needed(claim: Claim, rows: Mapping[str, Any]) -> list[str]:
@@ -214,7 +223,7 @@ def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) 
     """Why evidence cannot settle a claim, whatever it says."""
     caveats = (claim.caveat, claim.profile_caveats.get(evidence.profile, ""))
     reasons = [text for text in caveats if text]
-    records = [r for found in evidence.rows.values() for r in found]
+    records = [r for row in _needed(claim, evidence.rows) for r in evidence.rows.get(row, ())]
     if evidence.profile == "quick" and claim.training_matters:
         reasons.append("trained for minutes (profile quick)")
     elif evidence.profile == "overnight" and claim.training_matters:
@@ -253,6 +262,22 @@ def _absent(claim: Claim, evidence: Evidence) -> list[str]:
     return [m for m in asked if m not in run]
 
 
+def _lacking(claim: Claim, sources: Sources) -> str:
+    """Where a profile has some of the runs that a claim needs: how many, and which is the first that is missing."""
+    for profile in PROFILES:
+        try:
+            rows = _planned(claim, claim.artifact, profile)
+        except (NotOfferedError, UsageError):
+            continue
+        asked = [(r, s) for r in _needed(claim, rows) for s in rows.get(r, ())]
+        missing = [(r, s) for r, s in asked if sources.record(s) is None]
+        if missing and len(missing) < len(asked):
+            row, spec = missing[0]
+            number = f"{len(asked) - len(missing)} of {len(asked)}"
+            return f"{number} runs of the profile {profile} are recorded, {named(row)} of seed {spec.seed} is not: "
+    return ""
+
+
 def _not_run(claim: Claim) -> str:
     artifact = find(claim.artifact)
     if artifact.unrecorded or "biked" in artifact.data:
@@ -274,7 +299,20 @@ def _published(claim: Claim) -> str:
     if len(claim.published) == 2:
         return _printed(table[claim.published[1]])
     _, row, column = claim.published
+    if "same_as" in table:
+        other, key = table["same_as"].split(".")
+        row = {new: old for old, new in table.get("rename", {}).items()}.get(row, row)
+        table = paper_of(other).published[key]
     return _printed(table["rows"][row][table["columns"].index(column)])
+
+
+def _called(artifact: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """Texts with the names that a paper which repeats another's artifact has for that one's models."""
+    found = find(artifact)
+    names = paper_of(found.paper).published.get(found.id, {}).get("rename", {}) if found.same_as else {}
+    for old, new in names.items():
+        texts = [text.replace(old, new) for text in texts]
+    return tuple(texts)
 
 
 def _printed(value: object) -> str:
@@ -316,8 +354,9 @@ def _assessed(claim: Claim, sources: Sources) -> Verdict:
     if evidence is None and claim.stand_in:
         evidence, stand_in = _found(claim, claim.stand_in, sources), True
     if evidence is None:
-        return Verdict(claim, "not run", (_not_run(claim),), artifact=claim.artifact, published=published)
-    needed = _needed(claim, plan(find(evidence.artifact), evidence.profile))
+        why = _lacking(claim, sources) + _not_run(claim)
+        return Verdict(claim, "not run", (why,), artifact=claim.artifact, published=published)
+    needed = _needed(claim, _planned(claim, evidence.artifact, evidence.profile))
     whole = all(r in evidence.rows for r in needed)  # not where all runs of a row have diverged
     comparisons = _compared(evidence, claim) if whole else []
     reasons = _gates(claim, evidence, comparisons)
@@ -331,10 +370,10 @@ def _assessed(claim: Claim, sources: Sources) -> Verdict:
     if reasons:
         verdict = "inconclusive"
     seeds = min((c.seeds for c in comparisons if c.seeds), default=0)
-    texts = tuple(
-        c.text + ("" if c.holds else " does not hold" if c.holds is False else " is open") for c in comparisons
-    )
-    return Verdict(claim, verdict, tuple(reasons), texts, evidence.profile, evidence.artifact, seeds, published)
+    ends = {True: "", False: " does not hold", None: " is open"}
+    texts = _called(evidence.artifact, [c.text + ends[c.holds] for c in comparisons])
+    why = _called(evidence.artifact, reasons)
+    return Verdict(claim, verdict, why, texts, evidence.profile, evidence.artifact, seeds, published)
 
 
 def _weigh(comparisons: Sequence[Comparison]) -> str:
@@ -344,13 +383,21 @@ def _weigh(comparisons: Sequence[Comparison]) -> str:
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:
-    """How many claims have each verdict, in one line, and apart from them what the comparisons ask."""
-    found = []
-    for asked, what in ((False, "claims"), (True, "questions of the comparisons")):
-        own = [x.verdict for x in verdicts if x.claim.asked is asked]
-        if own or not asked:
-            found.append(f"{len(own)} {what}: " + ", ".join(f"{own.count(v)} {v}" for v in VERDICTS))
-    return "; ".join(found)
+    """How many claims have each verdict, in one line: those of the papers' own experiments, and what comparisons add.
+
+    Comparisons try further claims of the papers on data that these do not have, and ask questions that no paper does.
+    """
+    groups: dict[str, list[str]] = {"claims of the papers": [], "claims tried in comparisons": []}
+    groups["questions of the comparisons"] = []
+    own, tried, questions = groups.values()
+    for x in verdicts:
+        group = questions if x.claim.asked else own if paper_of(x.claim.paper).title else tried
+        group.append(x.verdict)
+    return "; ".join(
+        f"{len(found)} {what}: " + ", ".join(f"{found.count(v)} {v}" for v in VERDICTS)
+        for what, found in groups.items()
+        if found
+    )
 
 
 def to_markdown(verdicts: Sequence[Verdict]) -> str:

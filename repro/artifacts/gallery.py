@@ -106,12 +106,14 @@ def claims_page(figures: Path) -> str:
 
 
 def headline_claims(figures: Path) -> str:
-    """How many claims have which verdict, and the papers' main claims, for the README."""
+    """How many claims have which verdict, and the papers' main ones with the first reason, for the README."""
     verdicts = all_verdicts(figures)
     main = [v for v in verdicts if v.claim.headline]
-    lines = [f"{counts(verdicts)}. The main ones:", "", "| paper | claim | verdict |", "|:--|:--|:--|"]
+    found = counts([v for v in verdicts if paper(v.claim.paper).title])
+    lines = [f"{found}. The main ones:", "", "| paper | claim | verdict |", "|:--|:--|:--|"]
     for v in main:
-        why = f": {'; '.join(v.reasons)}" if v.reasons and v.verdict != "not run" else ""
+        why = f": {v.reasons[0].split(': ')[0]}" if v.reasons else ""
+        why += f", and {len(v.reasons) - 1} more" if len(v.reasons) > 1 else ""
         lines.append(f"| {titled(v.claim.paper)} | {escaped(v.claim.text)} | **{v.verdict}**{escaped(why)} |")
     return "\n".join(lines) + "\n"
 

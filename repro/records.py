@@ -384,7 +384,8 @@ def provenance(records: Sequence[Record]) -> str:
     torch = sorted({r.environment["versions"].get("torch", "?") for r in records})
     dtypes = sorted({precision_of(r.spec) or "float32" for r in records})
     ends = [r.converged for r in records if r.converged is not None]
-    converged = f"; converged in {sum(ends)} of {len(ends)} runs" if ends else ""
+    fixed = "; fixed numbers of epochs" if any(r.history for r in records) else ""
+    converged = f"; converged in {sum(ends)} of {len(ends)} runs" if ends else fixed
     precision = f"hidden layers in {' and '.join(dtypes)}; " if dtypes != ["float32"] else ""
     return (
         f"Profile {', '.join(sorted({r.spec.profile for r in records}))}; seeds {', '.join(map(str, seeds))}; "

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from repro.artifacts.inventory import KINDS, Artifact, artifacts, find, nearest
-from repro.engine.cost import expected
+from repro.engine.cost import cost, expected
 from repro.engine.environment import has_bfloat16
 from repro.engine.speed import REFERENCE, cached_speed
 from repro.engine.store import RunStore, read_divergence, read_record, write_atomically
@@ -103,7 +103,7 @@ def plan(
         device: The device that ``"auto"`` asks, as :func:`repro.engine.environment.has_bfloat16` takes it.
 
     Raises:
-        UsageError: If it is not computed from runs here, or has no precision to choose, and why.
+        UsageError: If it is not computed from runs here, the precision is unknown, or it has none to choose, and why.
         NotOfferedError: If its experiment has no settings of the profile.
     """
     if artifact.kind == "D":
@@ -116,18 +116,19 @@ def plan(
         raise UsageError(f"--seeds is {seeds}, must be at least 1")
     if seeds is not None and seeds > MOST_SEEDS:
         raise UsageError(f"--seeds is {seeds}, must be at most {MOST_SEEDS}")
-    source = _source(artifact)
+    source, known = _source(artifact), ("auto", *PRECISIONS)
     try:
         rows = paper(source.paper).plan(source.id, check_profile(profile), seeds)
     except NoProfileError as error:
         raise NotOfferedError(f"{artifact.name} {error}") from None
+    if precision not in (None, *known):
+        raise UsageError(f"unknown precision {precision!r}; one of {', '.join(known)}")
     if precision == "auto":
         return {row: [resolved(s, device) for s in specs] for row, specs in rows.items()}
     try:
         return {row: [with_precision(s, precision) for s in specs] for row, specs in rows.items()}
     except ValueError as error:
-        near = nearest(str(precision), PRECISIONS) if precision not in PRECISIONS else ""
-        raise UsageError(f"{error}{near}") from None
+        raise UsageError(str(error)) from None
 
 
 def resolved(spec: RunSpec, device: str | None = None) -> RunSpec:
@@ -168,6 +169,12 @@ def estimate(specs: Sequence[RunSpec], workers: int) -> tuple[float, float]:
         loads[loads.index(min(loads))] += seconds
     largest = sorted((m for _, m in costs), reverse=True)[: max(1, workers)]
     return max(loads), sum(largest)
+
+
+def operations(specs: Sequence[RunSpec]) -> float | None:
+    """Floating point operations of the trainings of runs; None where those of some are not known."""
+    found = [None if (known := cost(s)) is None else known.flops for s in specs]
+    return None if None in found else sum(x for x in found if x is not None)
 
 
 def record_path(spec: RunSpec, figures: Path, suffix: str = "json") -> Path:

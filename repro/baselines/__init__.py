@@ -1,4 +1,4 @@
-"""multivae's models behind the one interface; nothing else imports multivae.
+"""multivae's models behind the one interface, and training points in a model's place; nothing else imports multivae.
 
 Names are imported on first use.
 """

@@ -87,6 +87,15 @@ def executing() -> ModuleType:
     return executing
 
 
+def _operations(specs: Sequence[RunSpec]) -> str:
+    """The operations of trainings, where they are known and there are any, as a part of a sentence."""
+    return f", {found:.1e} FLOP of training" if specs and (found := a.operations(specs)) else ""
+
+
+def _taken(spec: RunSpec) -> str:
+    return f"{duration(a.estimate([spec], 1)[0])}{_operations([spec])}"
+
+
 def _run_artifact(options: argparse.Namespace) -> None:
     artifact = a.find(options.id)
     a.check_profile(options.profile)
@@ -101,7 +110,8 @@ def _run_artifact(options: argparse.Namespace) -> None:
     seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
     summary = (
         f"{artifact.name}, profile {options.profile}: {len(specs)} runs, {len(specs) - len(todo)} recorded; "
-        f"about {duration(seconds)} and {megabytes / 1000:.1f} GB on {workers} core{'s' * (workers > 1)}"
+        f"about {duration(seconds)}{_operations(todo)} and {megabytes / 1000:.1f} GB on {workers} "
+        f"core{'s' * (workers > 1)}"
     )
     if options.dry_run:
         if todo and cached_speed() is None:  # a plan measures nothing
@@ -110,7 +120,7 @@ def _run_artifact(options: argparse.Namespace) -> None:
         width = max((len(text) for text in labels.values()), default=0)
         for spec in specs:
             left = "to run" if spec in todo else "recorded"
-            print(f"{spec.key}  {labels[spec]:{width}s}  {left:8s}  {duration(a.estimate([spec], 1)[0])}")
+            print(f"{spec.key}  {labels[spec]:{width}s}  {left:8s}  {_taken(spec)}")
         print(summary)
         return
     with refusing_damaged_records():

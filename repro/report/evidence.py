@@ -16,14 +16,16 @@ __all__ = [
     "MOST_R_HAT",
     "Comparison",
     "Evidence",
+    "by_chains",
     "compare_values",
     "mixing_caveat",
-    "of_the_prior",
 ]
 
 MOST_R_HAT = 1.1  # split R-hat of chains that are taken to have mixed
 JOINT = "test/unconditional"  # prefix of what is measured of the prior's samples
-CHAINED = ("nnmrf", "prior_neural")  # methods that draw joint samples by chains
+CHAINED = ("nnmrf", "prior_neural")  # methods that draw samples by chains
+# How parts of the names of what is measured of samples begin, which are of one of these splits.
+SAMPLED, SPLITS = ("unconditional", "conditional", "joint", "given-"), ("test", "validation")
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,12 @@ class Comparison:
     seeds: int = 0
 
 
-def of_the_prior(metric: str) -> bool:
-    """Whether a metric is of joint samples, which chains of the prior draw."""
-    return "/unconditional/" in metric or metric.startswith(("test/images/joint", "test/frechet/joint"))
+def by_chains(metric: str) -> bool:
+    """Whether a metric is of samples, which a model of :data:`CHAINED` draws by chains: joint ones of its prior, and
+    given some modalities of the same field clamped to these, a chain a point, too few to tell whether they mix.
+    """
+    split, *parts = metric.split("/")
+    return split in SPLITS and any(p.startswith(SAMPLED) for p in parts)
 
 
 def mixing_caveat(records: Sequence[Record], prefix: str = JOINT) -> str:
@@ -57,7 +62,7 @@ def mixing_caveat(records: Sequence[Record], prefix: str = JOINT) -> str:
     worst = max((v for values in found for v in values), default=1.0)
     if worst > MOST_R_HAT:
         most = f"largest split R-hat {worst:.2f}, over {MOST_R_HAT:g}"
-        return f"chains that do not mix ({most}): no value of the model's prior"
+        return f"chains that do not mix ({most}): no value of the model's own distribution"
     if any(r.spec.method in CHAINED and not values for r, values in zip(records, found, strict=True)):
         return "chains of which it was not recorded whether they mix"
     return ""
@@ -118,8 +123,8 @@ class Evidence:
         return found
 
     def unmixed(self, row: str, metric: str) -> bool:
-        """Whether a row's values of a metric are of joint samples from chains that are not known to mix."""
-        return of_the_prior(metric) and bool(mixing_caveat(self.rows[row]))
+        """Whether a row's values of a metric are of samples from chains that are not known to mix."""
+        return by_chains(metric) and bool(mixing_caveat(self.rows[row]))
 
     def named(self, row: str, metric: str) -> str:
         """A metric's name for people, with the number that ``{last}`` stands for."""

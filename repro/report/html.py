@@ -98,7 +98,8 @@ def _plain(table: PlainTable, link: Link) -> str:
             cells.append(f'<th scope="row">{shown}</th>' if i == 0 else f"<td{value}>{shown}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     body = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return _frame(table.title, "", body, table.notes)
+    caption = f"{table.title}. {table.status}" if table.status else table.title
+    return _frame(caption, "", body, [note for note in table.notes if note != table.status])
 
 
 def _measured(table: Table, link: Link) -> str:

@@ -67,6 +67,11 @@ class PlainTable:
         """What its numbers were measured with: the last note, by this package's custom."""
         return self.notes[-1] if self.notes else ""
 
+    @property
+    def status(self) -> str:
+        """The note that says of which runs the table is, which is printed first; empty of tables of no runs."""
+        return self.measured_with if "Profile " in self.measured_with else ""
+
     def numbers(self) -> Iterator[Number]:
         """Every cell that carries its numbers, and where it stands."""
         named = self.named_by or self.columns[:1]
@@ -89,12 +94,15 @@ class PlainTable:
         return tuple(row[index] for row in self.rows)
 
     def to_markdown(self) -> str:
-        """The title in bold, a pipe table, and the notes as a list."""
+        """The title in bold, what it was measured with, a pipe table, and the other notes as a list."""
         lines = [[markdown.escaped(cell) for cell in line] for line in (self.columns, *self.rows)]
         lines.insert(1, ["---"] * len(self.columns))
         table = ["| " + " | ".join(line) + " |" for line in lines]
-        notes = ["", *(f"- {markdown.escaped(note)}" for note in self.notes)] if self.notes else []
-        return "\n".join([f"**{markdown.escaped(self.title)}**", "", *table, *notes]) + "\n"
+        status = self.status
+        under = [note for note in self.notes if note != status]
+        notes = ["", *(f"- {markdown.escaped(note)}" for note in under)] if under else []
+        head = [f"**{markdown.escaped(self.title)}**", "", *([markdown.escaped(status), ""] if status else [])]
+        return "\n".join([*head, *table, *notes]) + "\n"
 
     def to_csv(self) -> str:
         """Headings and rows as comma-separated text."""

@@ -170,7 +170,8 @@ class Table:
             published = self.winners(column.key, published=True, comparable=True)
             obtained = self.winners(column.key, published=False, comparable=True)
             same = set(obtained) <= set(published) if column.better and len(cells) > 1 else None
-            correlation = rank_correlation([cell.published for cell in cells], [cell.mean for cell in cells])
+            ranked = [cell for cell in cells if not cell.caveat]
+            correlation = rank_correlation([cell.published for cell in ranked], [cell.mean for cell in ranked])
             columns.append(ColumnVerdict(column.key, published, obtained, same, correlation, len(cells)))
         cells = tuple(
             CellVerdict(row.label, key, row.cells[key], row.cells[key].agrees(self.published_seeds))

@@ -15,7 +15,8 @@ from repro.artifacts import schedule
 from repro.artifacts.inventory import find
 from repro.artifacts.planning import Measured, read_measured
 from repro.artifacts.render import divergence_path, plan, unique
-from repro.artifacts.schedule import Step, plan_steps, read_steps, render_steps
+from repro.artifacts.schedule import Planned, Step, plan_steps, read_steps, render_steps
+from repro.cli import overnight
 from repro.cli.main import main
 from repro.engine.locks import RunLock
 from repro.engine.progress import makespan
@@ -73,7 +74,7 @@ def test_schedule_has_the_steps_that_the_package_can_run_in_a_night_each() -> No
     steps = read_steps()
     parts = [int(s.part.split(".")[0]) for s in steps]
     assert parts == sorted(parts)
-    assert set(parts) == {1, 2, 3, 4, 5, 6, 7}
+    assert set(parts) == {1, 2, 3, 4, 5, 6, 7, 8}
     seen: set[RunSpec] = set()
     measured = read_measured(RunStore(FIGURES / "none"), FIGURES)
     for step in steps:
@@ -255,8 +256,23 @@ def test_waiting_steps_are_told_after_the_others_have_run(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"{TABLE} (overnight) cannot start yet: {TABLE} has no profile 'overnight'; it has paper, quick, smoke",
-        "5 runs recorded; `repro run ID --profile overnight` renders each table and figure",
+        "5 runs recorded; `repro run ID --profile smoke` renders each table and figure",
     ]
+
+
+@pytest.mark.parametrize(
+    ("profiles", "said"),
+    [
+        (["smoke", "smoke"], "--profile smoke` renders each table and figure"),
+        (["paper", "quick"], "--profile P` renders each table and figure, P being its step's: paper or quick"),
+    ],
+)
+def test_the_last_line_names_the_steps_profiles(
+    profiles: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waiting = Planned(Step(TABLE, profile="overnight"), waits="a reason")
+    overnight._say_what_is_left([*(Planned(Step(TABLE, profile=p)) for p in profiles), waiting], 5)
+    assert capsys.readouterr().out.splitlines()[-1] == f"5 runs recorded; `repro run ID {said}"
 
 
 @pytest.mark.parametrize(
@@ -266,6 +282,14 @@ def test_waiting_steps_are_told_after_the_others_have_run(tmp_path: Path) -> Non
         ("[[step]]\n", "is not a schedule"),
         ("[[step]]\nartefact = 'x'", "is not a schedule"),
         ("[[", "is not a schedule"),
+        ("[[step]]\nartifact = 3", "steps.toml: step 1: artifact is 3, must be text"),
+        (f"[[step]]\nartifact = '{TABLE}'\nprofile = 1", "step 1: profile is 1, must be text"),
+        (f"[[step]]\nartifact = '{TABLE}'\nships = 'x'", "step 1: ships is 'x', must be a list of names"),
+        (f"[[step]]\nartifact = '{TABLE}'\nafter = [1]", "step 1: after is [1], must be a list of names"),
+        *(
+            (f"[[step]]\nartifact = '{TABLE}'\nseeds = {seeds}", "seeds is ")
+            for seeds in ("'a'", "1.5", "true", "0", "[1]")
+        ),
         ("[[step]]\nartifact = 'gmrf_mcvae/table99'", "gmrf_mcvae has no artifact 'table99'"),
         ("[[step]]\nartifact = 'gmrf_mcvae/table1'\nprofile = 'night'", "unknown profile 'night'"),
         ("[[step]]\nartifact = 'covae/fig5'\nafter = ['vaegan-decoder']", "after vaegan-decoder, which no step before"),

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repro.baselines.training_points import TrainingPoints
 from repro.datasets import Dataset
 from repro.metrics.coherence import classify, conditional_coherence, unconditional_coherence
 from repro.model import MultimodalModel
-from repro.papers.compare.measures import TrainingPoints
 from repro.papers.mrf_mvae.mixing import chain_metrics
 from repro.papers.sbm_vae.polymnist.evaluation import Evaluation
 from repro.records import Metric, RunSpec

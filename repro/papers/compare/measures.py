@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from repro.datasets import Dataset
-from repro.model import Loss, MultimodalModel, Stage
+from repro.model import MultimodalModel
 from repro.networks.cost import count_parameters, timed
 from repro.papers.gmrf_mcvae.copula.evaluation import CopulaTasks, distance_metrics, measure
 from repro.records import Metric, RunSpec
 
-__all__ = ["TrainingPoints", "costs", "likelihood", "reconstruction", "renamed"]
+__all__ = ["costs", "likelihood", "reconstruction", "renamed"]
 
-POINTS_AT_ONCE = 1_000
 # Streams of the evaluation's seed that the tasks of the data do not use.
 RECONSTRUCTION_STREAM, LIKELIHOOD_STREAM, SECONDS_STREAM = 50, 60, 70
-
-
-class TrainingPoints(MultimodalModel):
-    r"""What generates as if the training split were all there is: the ceiling of what its points can do.
-
-    .. math:: \hat x = x^{(n)}, \qquad n = \arg\min_i \sum_{m \in T} \| x_m - x_m^{(i)} \|_2^2
-
-    given the modalities T; without any, training points in their own order.
-
-    Arguments:
-        data: The training split.
-    """
-
-    def __init__(self, data: Dataset) -> None:
-        super().__init__(data.modalities)
-        self.points = {m: x.float() for m, x in data.data.items()}
-
-    def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
-        """There is nothing to train.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError("training points are not trained")
-
-    def _generate(
-        self,
-        num_samples: int,
-        *,
-        given: Mapping[str, Tensor] | None,
-        generator: torch.Generator | None,
-        sample_likelihood: bool,
-    ) -> dict[str, Tensor]:
-        """Training points; given some modalities, the nearest one of each point, whatever the number of samples."""
-        if given is None:
-            return {m: x[:num_samples] for m, x in self.points.items()}
-        known = torch.cat([self.points[m].flatten(1) for m in given], 1)
-        asked = torch.cat([x.flatten(1) for x in given.values()], 1)
-        rows = torch.cat([torch.cdist(part, known).argmin(1) for part in asked.split(POINTS_AT_ONCE)])
-        return {m: x[rows].expand(num_samples, *x[rows].shape) for m, x in self.points.items()}
 
 
 def renamed(metrics: Sequence[Metric], former: str, name: str) -> list[Metric]:

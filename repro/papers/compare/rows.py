@@ -23,7 +23,7 @@ from repro.papers.compare.methods import (
 from repro.papers.sbm_vae.settings import ALPHA
 from repro.records import Record, RunSpec, provenance
 from repro.report.cells import Cell, Claim
-from repro.report.evidence import mixing_caveat, of_the_prior
+from repro.report.evidence import by_chains, mixing_caveat
 from repro.report.plain_tables import make_command
 from repro.report.tables import Column, Row, Table
 
@@ -123,8 +123,8 @@ def _rows(
         }
         missing = "diverged" if any(results.diverged(s) for s in results.runs[method]) else "not run"
         cells = {k: _cell(records, k, reasons.get(method, none[k]), missing) for k in names}
-        if caveat := mixing_caveat(records):  # of joint samples, which are the prior's
-            cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if of_the_prior(k) and c.n}
+        if caveat := mixing_caveat(records):
+            cells |= {k: replace(c, caveat=caveat) for k, c in cells.items() if by_chains(k) and c.n}
         if method in UNBOUNDED and LIKELIHOOD in cells and cells[LIKELIHOOD].n:
             cells[LIKELIHOOD] = replace(cells[LIKELIHOOD], caveat=UNBOUNDED[method])
         for k, own in (caveats(records) if caveats else {}).items():

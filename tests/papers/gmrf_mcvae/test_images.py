@@ -206,6 +206,8 @@ def test_unknown_names_are_refused() -> None:
         image_spec("polymnist", "vae", 0, "smoke")
     with pytest.raises(ValueError, match=r"mmvae has no setting \['kept'\]"):
         image_spec("polymnist", "mmvae", 0, "smoke", kept=0.5)
+    with pytest.raises(ValueError, match="subsampling is 'yes', must be True or False"):
+        image_spec("polymnist", "mvae", 0, "smoke", subsampling="yes")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -338,6 +340,9 @@ def test_copied_images_score_as_the_truth_does(copied: dict[str, Any]) -> None:
     # Conditional coherence of true images is the classifiers' accuracy: each modality is generated from four others.
     assert copied["test/conditional/coherence"].value == pytest.approx(copied["test/floor/accuracy"].value)
     assert copied["test/floor/frechet-classifier"].value > 0
+    # Each image is its own neighbour among these training images.
+    assert copied["test/nearest/coherence"].value == pytest.approx(copied["test/floor/accuracy"].value)
+    assert copied["test/nearest/ssim"].value == pytest.approx(1.0)
 
 
 @pytest.mark.slow
@@ -361,6 +366,7 @@ def test_protocols_state_numbers_and_data_range(copied: dict[str, Any]) -> None:
         "conditional-temperature-0.5",
         "reconstruction",
         *(f"latents-{how}" for how in ("sample", "mean", "nearest")),
+        "nearest",
         "floor",
         "fid",
     }

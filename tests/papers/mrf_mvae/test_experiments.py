@@ -106,8 +106,9 @@ def test_profiles_and_settings_have_keys_of_their_own() -> None:
         paper(PAPER).plan("table9", "paper")
     with pytest.raises(ValueError, match="unknown variant 'mrf'; one of nnmrf, almrf, gmrf"):
         triples.spec("mrf", 0, "paper")
-    with pytest.raises(ValueError, match="alike is 'digits', must be one of image, digit"):
-        triples.spec("gmrf", 0, "paper", alike="digits")
+    for alike in ("digits", ["image"], {"image": 1}, np.array("image"), None):
+        with pytest.raises(ValueError, match=r"alike is .*, must be one of image, digit"):
+            triples.spec("gmrf", 0, "paper", alike=alike)
     with pytest.raises(ValueError, match=r"gmrf has no setting \['location'\]"):
         triples.spec("gmrf", 0, "paper", location=True)
     with pytest.raises(ValueError, match="unknown method 'mvae'"):
@@ -448,14 +449,18 @@ def test_the_heavy_tailed_comparison_runs_and_renders(tmp_path: Path) -> None:
 
 
 def test_the_verdict_on_tails_follows_the_numbers() -> None:
-    def rows(error: dict[str, float]) -> dict[str, list[Record]]:
+    def rows(error: dict[str, float], **chains: float) -> dict[str, list[Record]]:
         name = "test/unconditional/mean/tail-true/mean"
-        return {m: [record(skewed.spec(m, 0, "smoke"), {name: e})] for m, e in error.items()}
+        mixing = {f"test/unconditional/{k}": v for k, v in chains.items()}
+        return {m: [record(skewed.spec(m, 0, "smoke"), {name: e} | mixing)] for m, e in error.items()}
 
-    said = skewed_tables._verdict(rows({"gmrf": 0.02, "almrf": 0.01, "nnmrf": 0.03}))
+    said = skewed_tables._verdict(rows({"gmrf": 0.02, "almrf": 0.01, "nnmrf": 0.03}, r_hat=1.05))
     assert "is lower than the Gaussian variant's by a factor of 2.00; the lowest is that of ALMRF MVAE." in said
-    said = skewed_tables._verdict(rows({"gmrf": 0.01, "almrf": 0.03, "nnmrf": 0.005}))
+    error = {"gmrf": 0.01, "almrf": 0.03, "nnmrf": 0.005}
+    said = skewed_tables._verdict(rows(error, r_hat=1.05))
     assert "is higher than the Gaussian variant's by a factor of 3.00; the lowest is that of NN-MRF MVAE." in said
+    said = skewed_tables._verdict(rows(error))
+    assert "the lowest, chains aside that are not known to mix, is that of GMRF MVAE." in said
 
 
 def test_models_are_the_same_for_the_same_seed() -> None:

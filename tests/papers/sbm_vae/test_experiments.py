@@ -61,6 +61,7 @@ def test_a_run_goes_through(method: str, miniature: Callable[[str], None]) -> No
     record, pictures = run(spec)
     names = {m.name for m in record.metrics}
     assert len(names) == len(record.metrics)
+    assert {"test/reconstruction/coherence/mean", "test/nearest/coherence/mean"} <= names
     hows = ("plain", "guided") if method == "sbm_vae" else ("plain",)
     for how in hows:
         assert {f"test/rest/{how}/{k}/mean" for k in ("coherence", "frechet")} <= names
@@ -126,8 +127,8 @@ def made_up(spec: RunSpec) -> Record:
             for m in ("m0", f"m{number - 1}")
             for n in range(1, number - 1)
         ]
-    if spec.method in METHODS:
-        names += [f"test/reconstruction/{k}/{p}" for k in ("coherence", "frechet", "mse") for p in parts]
+    names += [f"test/reconstruction/{k}/{p}" for k in ("coherence", "frechet", "mse") for p in parts]
+    names += [f"test/nearest/coherence/{p}" for p in parts]
     names += [
         f"test/steps/{how}/{steps}/coherence/m{number - 1}/{n}"
         for how in ("plain", "guided")
@@ -249,11 +250,22 @@ def test_figure_11_is_measured_in_the_comparisons_runs_with_an_energy() -> None:
     assert estimate(spec)[0] - estimate(without)[0] == pytest.approx(counted)
 
 
+def test_alpha_is_a_plain_number_in_a_specification() -> None:
+    found = [sbm_spec("mvtcae", 0, "smoke", alpha=a).params["model"]["alpha"] for a in (1, 0.5, np.float32(0.5))]
+    assert [(type(a), a) for a in found] == [(int, 1), (float, 0.5), (float, 0.5)]  # 1 and 1.0 have different keys
+
+
 def test_errors_name_what_is_wrong(miniature: Callable[[str], None]) -> None:
     with pytest.raises(ValueError, match="unknown method 'gan'"):
         sbm_spec("gan", 0, "quick")
     with pytest.raises(ValueError, match=r"no setting \['width'\]"):
         sbm_spec("mld", 0, "quick", width=3)
+    for alpha in ("0.5", None, True, math.nan, 10**400, 1.5, np.array(0.5)):
+        with pytest.raises(ValueError, match=r"alpha is .*, must be in \[0, 1\]"):
+            sbm_spec("mvtcae", 0, "smoke", alpha=alpha)
+    for value in ("yes", 2, math.nan):
+        with pytest.raises(ValueError, match=f"subsampling is {value!r}, must be True or False"):
+            sbm_spec("mvae", 0, "smoke", subsampling=value)
     for number in (1, 11):
         with pytest.raises(ValueError, match=f"2 to 10 modalities to train on, not {number}"):
             sbm_spec("mld", 0, "quick", modalities=number)

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 
 import torch
 
+from repro.baselines.training_points import TrainingPoints
 from repro.datasets import Dataset
 from repro.datasets.card import load_card
 from repro.datasets.copula import log_density
 from repro.model import MultimodalModel
 from repro.papers.compare.building import build_compared as build
-from repro.papers.compare.measures import TrainingPoints, costs, likelihood, reconstruction, renamed
+from repro.papers.compare.measures import costs, likelihood, reconstruction, renamed
 from repro.papers.gmrf_mcvae.copula.evaluation import DISTANCES, CopulaTasks, floor_metrics
 from repro.papers.mrf_mvae.mixing import JOINT, chain_metrics
 from repro.records import Metric, RunSpec

@@ -15,12 +15,13 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from repro.baselines.training_points import TrainingPoints
 from repro.datasets import Dataset
 from repro.metrics.energy import energy_score
 from repro.model import MultimodalModel
 from repro.papers.compare.building import build_alike as build
 from repro.papers.compare.correlated.measures import Readout, fit_readout, paired_correlation
-from repro.papers.compare.measures import TrainingPoints, costs
+from repro.papers.compare.measures import costs
 from repro.papers.covae.correlated_mnist.evaluation import ImageMeasures
 from repro.papers.covae.evaluation import likelihood_metrics, prior_metrics, whole
 from repro.papers.covae.measures import decoder_inputs, has_decoders

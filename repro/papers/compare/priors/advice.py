@@ -10,7 +10,7 @@ from typing import Any
 from repro.papers.compare.priors.settings import LABELS, ORACLE, POLYMNIST
 from repro.records import Record
 from repro.report.cells import Cell, agreement
-from repro.report.evidence import mixing_caveat
+from repro.report.evidence import by_chains, mixing_caveat
 
 __all__ = ["advice", "dependence"]
 
@@ -84,7 +84,7 @@ def _values(records: Sequence[Record], metric: str) -> list[float]:
 def _errors(records: Sequence[Record], measure: _Measure) -> Cell:
     """How far each seed is from what is best; lower is better."""
     values = _values(records, measure.metric)
-    if not values or (measure.cost == JOINT and mixing_caveat(records)):
+    if not values or (by_chains(measure.metric) and mixing_caveat(records)):
         return Cell(None, (), "not measured")
     if measure.better == "higher":
         values = [-v for v in values]
@@ -102,7 +102,7 @@ def advice(dataset: str, records: Mapping[str, Sequence[Record]]) -> list[str]:
     """For each task the cheapest structure to draw from, among those that none is shown to be better than.
 
     One is shown to be better than another where their means differ by more than two standard errors. The oracle of
-    nearest neighbours and joint samples from chains that do not mix take no part. With one seed, which tells of no
+    nearest neighbours and samples from chains that do not mix take no part. With one seed, which tells of no
     spread, the best is named and nothing is recommended.
 
     Arguments:

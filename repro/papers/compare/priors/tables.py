@@ -12,7 +12,7 @@ from repro.papers.compare.priors.settings import LABELS, ORACLE, POLYMNIST, PROF
 from repro.papers.mrf_mvae.triples.readings import ALIKE
 from repro.records import Record, canonical_json, of_profile, provenance
 from repro.report.cells import Cell, Claim
-from repro.report.evidence import mixing_caveat, of_the_prior
+from repro.report.evidence import by_chains, mixing_caveat
 from repro.report.tables import Column, Row, Table
 
 __all__ = [
@@ -178,7 +178,7 @@ def _cell(records: Sequence[Record], name: str) -> Cell:
     values = [m.value for r in records for m in r.metrics if m.name == name]
     if not values:
         return Cell(None, (), "guidance acts where something is observed: joint samples are those without it")
-    return Cell(None, values, caveat=mixing_caveat(records) if of_the_prior(name) else "")
+    return Cell(None, values, caveat=mixing_caveat(records) if by_chains(name) else "")
 
 
 def _reference(records: Sequence[Record], names: Mapping[str, str], columns: Sequence[str]) -> dict[str, Cell]:

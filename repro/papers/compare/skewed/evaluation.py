@@ -11,12 +11,12 @@ from collections.abc import Mapping
 
 import torch
 
+from repro.baselines.training_points import TrainingPoints
 from repro.datasets import Dataset
 from repro.model import MultimodalModel
 from repro.papers.compare.building import build_compared as build
-from repro.papers.compare.measures import TrainingPoints, costs, likelihood, reconstruction, renamed
+from repro.papers.compare.measures import costs, likelihood, reconstruction, renamed
 from repro.papers.gmrf_mcvae.copula.evaluation import CopulaTasks, floor_metrics
-from repro.papers.mrf_mvae.mixing import JOINT, chain_metrics
 from repro.papers.mrf_mvae.skewed.evaluation import evaluate as evaluate_tails
 from repro.records import Metric, RunSpec
 
@@ -41,8 +41,7 @@ def evaluate(model: MultimodalModel, data: Mapping[str, Dataset], spec: RunSpec,
     if spec.params["evaluation"]["split"] == "validation":
         return found
     tasks = CopulaTasks(model, data["test"], spec, device)
-    found += tasks.unconditional("mean", EXACT) + chain_metrics(model, JOINT, len(data["test"]))
-    found += tasks.conditional("mean", EXACT)
+    found += tasks.unconditional("mean", EXACT) + tasks.conditional("mean", EXACT)
     found += reconstruction(model, tasks, EXACT)
     points = TrainingPoints(data["train"].to(device))
     nearest = evaluate_tails(points, {"test": data["test"]}, spec, device, outputs=())

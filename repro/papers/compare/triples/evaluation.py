@@ -12,10 +12,11 @@ from dataclasses import replace
 
 import torch
 
+from repro.baselines.training_points import TrainingPoints
 from repro.datasets import Dataset
 from repro.model import MultimodalModel
 from repro.papers.compare.building import build_alike as build
-from repro.papers.compare.measures import TrainingPoints, costs
+from repro.papers.compare.measures import costs
 from repro.papers.covae.evaluation import likelihood_metrics, prior_metrics
 from repro.papers.mrf_mvae.triples.evaluation import (
     TripleTasks,

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 
 import torch
 
+from repro.baselines.training_points import TrainingPoints
 from repro.datasets import Dataset
 from repro.metrics.clustering import CLASSIFIER, fit_classifier, score_classifier
 from repro.metrics.omics import mean_absolute_error
 from repro.model import MultimodalModel
 from repro.papers.compare.building import build_alike as build
-from repro.papers.compare.measures import TrainingPoints, costs, renamed
+from repro.papers.compare.measures import costs, renamed
 from repro.papers.covae.evaluation import likelihood_metrics, prior_metrics, whole
 from repro.papers.covae.omics.evaluation import class_metrics, prediction_metrics
 from repro.records import Metric, RunSpec

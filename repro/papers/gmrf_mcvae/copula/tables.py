@@ -202,6 +202,7 @@ def table1(results: Results) -> list[Table]:
         groups, notes = [], [READING] if first else []
         if first:
             notes.append(_settings_note(records))
+            notes += _edge_notes({m: found[0].spec.params["model"]["beta"] for m, found in rows.items() if found})
             notes.append(_closest(rows["gmrf_mcvae"]))
             notes.append(outputs_note({m: rows[m] for m in METHODS if m != "gmrf_mcvae"}))
             notes += mean_notes(published_table1())

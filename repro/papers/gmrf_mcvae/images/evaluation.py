@@ -6,12 +6,14 @@ Metric names are ``test/<task>/<measure>``, and ``test/floor/<measure>`` for the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
+from repro.baselines.training_points import TrainingPoints
 from repro.datasets import Dataset
 from repro.datasets.base import first_of_each_class
 from repro.datasets.biked_rendered import overlay
@@ -31,7 +33,7 @@ from repro.metrics.ssim import DATA_RANGES, structural_similarity
 from repro.model import MultimodalModel
 from repro.papers.gmrf_mcvae.images.building import build, load
 from repro.papers.gmrf_mcvae.images.latents import TRAINING_SAMPLES, digits_in_latents, digits_in_reconstructions
-from repro.papers.gmrf_mcvae.images.settings import SHOWN_CLASSES
+from repro.papers.gmrf_mcvae.images.settings import RECONSTRUCTIONS, SHOWN_CLASSES
 from repro.records import Metric, RunSpec
 from repro.weights.shipped import load_classifier
 
@@ -195,15 +197,16 @@ class _Evaluation:
             )
         return found
 
-    def conditional(self, name: str = "conditional", **options: str | float) -> list[Metric]:
+    def conditional(self, name: str = "conditional", drawn: str = CONDITIONAL, **options: str | float) -> list[Metric]:
         """All measures under a protocol of the model's conditional sampling; its own by default.
 
         Arguments:
             name: The task's name in the metrics.
+            drawn: What is measured, in words.
             options: Of the model's ``generate``.
         """
         said = (v.replace("_", " ") if isinstance(v, str) else f"{k} {v:g}" for k, v in options.items())
-        text, protocol = ", ".join((CONDITIONAL, *said)), bool(options)
+        text, protocol = ", ".join((drawn, *said)), name != "conditional"
         labels: dict[tuple[str, ...], dict[str, Tensor]] = {}
         # Of a further protocol, what costs little: no Inception features, and SSIM in its own reading.
         used = {k: f for k, f in self.features.items() if not protocol or k != "fid"}
@@ -277,10 +280,22 @@ class _Evaluation:
             found.append(Metric(f"test/{name}/centres/joint", fmean(joint), "pixel", self.number, all_of_them))
         return found
 
+    def nearest(self, train: Dataset) -> list[Metric]:
+        """What is reached without a model, by the training sample that is nearest in the pixels of what is given."""
+        points = copy(self)
+        points.model = TrainingPoints(train.to(self.device).floats())
+        return points.conditional("nearest", "the training sample whose observed modality is nearest in pixels")
+
     def latents(self, train: Dataset) -> list[Metric]:
-        """Digits in reconstructions and, for GMRF MCVAE, in latents without its prior."""
+        """Digits in reconstructions and, for GMRF MCVAE, in latents without its prior; of bicycles SSIM."""
         if self.bikes:
-            return []
+            true = {m: x for m, x in self.true.items() if m != "whole"}
+            images = generated_images(self.model, self.number, self.generator(20), true)
+            pairs = slice(self.settings["ssim_samples"])
+            value = fmean(structural_similarity(x[pairs], true[m][pairs]).mean for m, x in images.items())
+            text = f"{RECONSTRUCTIONS}; SSIM with the test image, data_range 1, mean over the components"
+            number = len(next(iter(true.values()))[pairs])
+            return [Metric("test/reconstruction/ssim", value, "1", number, text)]
         common = (self.classifiers, self.true, self.labels)
         found = digits_in_reconstructions(self.model, *common, self.generator(20))
         if "protocol" in self.model.generation_options:  # its latents have a joint posterior and a field as prior
@@ -343,8 +358,8 @@ def evaluate_images(
 
     Unconditional: Frechet distances and, for digits, coherence. Conditional on each modality alone: the same, SSIM by
     both data ranges and, for bicycles, distances of centres of mass; for GMRF MCVAE also with the further protocols of
-    conditional sampling. For digits, also what reconstructions and latents hold. The floor is the same between true
-    images.
+    conditional sampling. What reconstructions hold and, for digits, latents; on the test split also what the nearest
+    training samples reach in a model's place. The floor is the same between true images.
 
     Raises:
         ValueError: If there are too few samples for the features, or a generated image is not finite.
@@ -360,7 +375,7 @@ def evaluate_images(
             found += evaluation.conditional(name, **options)
     found += [*evaluation.latents(data["train"]), *evaluation.floor(), *evaluation.missing]
     if split == "test":
-        return found
+        return found + evaluation.nearest(data["train"])
     return [replace(m, name=m.name.replace("test/", f"{split}/", 1), protocol=f"{split}: {m.protocol}") for m in found]
 
 

@@ -11,6 +11,7 @@ from repro.datasets import Dataset
 from repro.metrics.tails import CORNERS, tail_error
 from repro.metrics.transport import histogram_value_wasserstein, sliced_wasserstein
 from repro.model import MultimodalModel
+from repro.papers.mrf_mvae.mixing import chain_metrics
 from repro.papers.mrf_mvae.variants import build
 from repro.records import Metric, RunSpec
 
@@ -87,6 +88,8 @@ def evaluate(
         clipped = {m: x.clamp(0.0, 1.0) for m, x in drawn.items()}
         text = f"unconditional, {OUTPUTS[output]}, clipped to [0, 1]"
         metrics += _compared(f"{split}/unconditional/{output}", text, true, clipped, level)
+    if outputs:  # the chains of the last joint samples
+        metrics += chain_metrics(model, f"{split}/unconditional", number)
     metrics += _conditional(model, true, split, level, generator, options)
     if "reference" in data:
         reference = dict(data["reference"].to(device).data)

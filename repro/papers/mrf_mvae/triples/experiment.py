@@ -32,6 +32,7 @@ __all__ = [
     "readings",
     "spec",
     "sweep_betas",
+    "sweep_profile",
     "sweep_runs",
     "table4_runs",
 ]
@@ -110,6 +111,11 @@ def sweep_betas(profile: str, alike: str) -> Mapping[str, Sequence[float]]:
     return FORMER_BETAS if _former(profile, alike) else BETAS
 
 
+def sweep_profile(profile: str, alike: str) -> str:
+    """The profile whose sweep speaks for the betas of a profile's runs."""
+    return profile if _former(profile, alike) else "overnight"
+
+
 def _former(profile: str, alike: str) -> bool:
     return alike == "digit" and profile != "overnight"
 
@@ -142,7 +148,7 @@ def spec(
     """
     if variant not in LABELS:
         raise ValueError(f"unknown variant {variant!r}; one of {', '.join(LABELS)}")
-    if alike not in ALIKE:
+    if not isinstance(alike, str) or alike not in ALIKE:
         raise ValueError(f"alike is {alike!r}, must be one of {', '.join(ALIKE)}")
     settings = of_profile(PROFILES, profile)
     model: dict[str, Any] = {

@@ -19,6 +19,7 @@ from repro.papers.mrf_mvae.triples.experiment import (
     reading_rows,
     readings,
     sweep_betas,
+    sweep_profile,
     sweep_runs,
     table4_runs,
 )
@@ -35,6 +36,8 @@ TASKS = {"uncond": "unconditional", "cond": "conditional"}
 NOT_CONDITIONED = "its samples of the prior are those above"
 NOT_STARTED = "its conditional samples are those above"
 DIGITS = "test/unconditional/digits"
+CEILINGS = {"reconstructed": "reconstructions of what is observed", "nearest": "latents of the nearest training triple"}
+NO_CEILING = "of the variant's own row"
 
 # MNIST's own mean and deviation, as images are often standardised by: an affine map of pixels scales the distance.
 STANDARD_DEVIATION = 0.3081
@@ -78,7 +81,7 @@ def _columns() -> list[Column]:
         found.append(Column(f"{task}_coherence", "coherence", "higher", 3, group))
         found.append(Column(f"{task}_frechet", "Frechet distance, classifier features", "lower", 1, group))
         found.append(Column(f"{task}_fid", "FID", "lower", 2, group))
-    return found
+    return found + [Column(name, label, None, 3, "Ceilings of coherence") for name, label in CEILINGS.items()]
 
 
 def _values(records: Sequence[Record], name: str) -> list[float]:
@@ -108,7 +111,22 @@ def _cells(
                 else missing
             )
             cells[key] = Cell(known, values, caveat=caveat) if values else Cell(known, (), reason)
-    return cells
+    return cells | _ceilings(records, split, missing if not records else "not measured")
+
+
+def _ceilings(records: Sequence[Record], split: str, missing: str) -> dict[str, Cell]:
+    """What bounds a model's coherence: digits that are lost in reconstructions, or already in its latents."""
+    names = [f"{split}/conditional/reconstructed/{m}" for m in ("m0", "m1")]
+    both = zip(*(_values(records, name) for name in names), strict=True)
+    found = {
+        "reconstructed": [fmean(pair) for pair in both],
+        "nearest": _values(records, f"{split}/neighbour/coherence"),
+    }
+    return {k: Cell(None, values, "" if values else missing) for k, values in found.items()}
+
+
+def _without_ceilings(cells: Mapping[str, Cell], reason: str = NO_CEILING) -> dict[str, Cell]:
+    return dict(cells) | {k: Cell(None, (), reason) for k in CEILINGS}
 
 
 def _found(specs: Sequence[RunSpec], results: Results) -> list[Record]:
@@ -135,7 +153,7 @@ def ablations(results: Results) -> Table:
         provenance=provenance(found),
         columns=_columns(),
         rows=_changed_rows(results),
-        notes=[DEFINITION, _settings(found)],
+        notes=[DEFINITION, _settings(found, results)],
     )
 
 
@@ -160,15 +178,16 @@ def table4(results: Results) -> Table:
             own.append(
                 Row(
                     "ALMRF MVAE, the exact generalised hyperbolic conditional (erratum E3)",
-                    _cells(main["almrf"], {"uncond": None, "cond": "conditional-exact"}),
+                    _without_ceilings(_cells(main["almrf"], {"uncond": None, "cond": "conditional-exact"})),
                 )
             )
         title = "Other settings, seed 0 unless stated" if alike == read[0] else f"The first two show {ALIKE[alike]}"
         groups.append(RowGroup(title, [*own, *_changed_rows(results, alike)]))
         number = records[alike][0].spec.params["evaluation"]["num_samples"]
         label = f"True triples ({ALIKE[alike]}) against as many of training, N = {number:,}"
-        floors.append(Row(label, _cells(records[alike][:1], dict.fromkeys(TASKS, "true"), generated=False)))
-        notes += [f"{ALIKE[alike].capitalize()}: {text}" for text in _notes(main)]
+        truth = _cells(records[alike][:1], dict.fromkeys(TASKS, "true"), generated=False)
+        floors.append(Row(label, _without_ceilings(truth, "of models alone")))
+        notes += [f"{ALIKE[alike].capitalize()}: {text}" for text in _notes(main, results)]
         notes.append(Claim(f"{ALIKE[alike].capitalize()}: {_order(main)}"))
     missing = f"not run: {make_command('mrf-table4', results.profile)}"
     return Table(
@@ -188,19 +207,29 @@ def _from_posteriors(records: Sequence[Record]) -> Row | None:
     name = "unconditional-from-posteriors"
     if not _values(records, f"test/{name}/coherence"):
         return None
-    cells = _cells(records, {"uncond": name, "cond": None}, generated=False)
+    cells = _without_ceilings(_cells(records, {"uncond": name, "cond": None}, generated=False))
     if caveat := mixing_caveat(records, f"test/{name}"):
         cells = {k: replace(c, caveat=caveat) if c.n else c for k, c in cells.items()}
     return Row("NN-MRF MVAE, chains of the prior started at draws of posteriors", cells)
 
 
-def _notes(main: Mapping[str, Sequence[Record]]) -> list[str]:
-    """What is said of the runs of one reading: settings, chains, the ceilings of coherence."""
+def _notes(main: Mapping[str, Sequence[Record]], results: Results) -> list[str]:
+    """What is said of the runs of one reading: settings and chains."""
     records = [r for found in main.values() for r in found]
-    return [_settings(records), *([_chains(main["nnmrf"])] if main["nnmrf"] else []), _reconstructions(main)]
+    return [_settings(records, results), *([_chains(main["nnmrf"])] if main["nnmrf"] else [])]
 
 
-def _settings(records: Sequence[Record]) -> str:
+def _origin(results: Results, alike: str) -> str:
+    """Where the betas that the paper does not name come from."""
+    profile = sweep_profile(results.profile, alike)
+    swept = [s for (s,) in sweep_runs(profile).values() if reading(s) == alike]
+    if all(results.record(s) is not None for s in swept):
+        return "the others were chosen on held-out triples"
+    command = make_command("mrf-table4-sweep", profile)
+    return f"the others are taken over from shorter trials, until {command} has chosen them on held-out triples"
+
+
+def _settings(records: Sequence[Record], results: Results) -> str:
     params = records[0].spec.params
     betas = dict.fromkeys(f"{LABELS[r.spec.method]} {r.spec.params['model']['beta']:g}" for r in records)
     model, training = params["model"], params["training"]
@@ -209,7 +238,7 @@ def _settings(records: Sequence[Record]) -> str:
         f"{model['latent_dim']}; {_epochs(training)} (the paper: 100) of {params['data']['train_samples']:,} "
         f"triples, batch {training['batch_size']}, Adam at {training['learning_rate']:g}. Beta, on a Gaussian "
         f"likelihood of unit scale summed over pixels: {', '.join(betas)}; NN-MRF's 0.0078 and 0.0085 are the paper's, "
-        "the others were chosen on held-out triples."
+        f"{_origin(results, reading(records[0].spec))}."
     )
 
 
@@ -237,17 +266,6 @@ def _chains(records: Sequence[Record]) -> str:
     )
 
 
-def _reconstructions(rows: Mapping[str, Sequence[Record]]) -> str:
-    shares = {}
-    for v, records in ((v, r) for v, r in rows.items() if r):
-        values = [x for m in ("m0", "m1") for x in _values(records, f"test/conditional/reconstructed/{m}")]
-        shares[LABELS[v]] = fmean(values)
-    listed = ", ".join(f"{label} {share:.3f}" for label, share in shares.items())
-    return (
-        f"Share of reconstructions of the observed modality that show its own digit, a ceiling of coherence: {listed}."
-    )
-
-
 def _order(rows: Mapping[str, Sequence[Record]]) -> str:
     """Whether the published order of conditional coherence holds, and what the latents would allow."""
     rows = {v: records for v, records in rows.items() if records}
@@ -256,9 +274,12 @@ def _order(rows: Mapping[str, Sequence[Record]]) -> str:
     allowed = {v: fmean(values) for v, values in known.items() if values}
     if len(found) < len(LABELS):
         return f"{len(found)} of the {len(LABELS)} variants are recorded, so that their order is open."
+    unmixed = mixing_caveat(rows["nnmrf"])
     holds = min(found["gmrf"], found["almrf"]) > found["nnmrf"]
     listed = ", ".join(f"{LABELS[v]} {share:.3f} (through the prior {found[v]:.3f})" for v, share in allowed.items())
     text = f"Conditional coherence if the unobserved latents are those of the nearest training triple: {listed}."
+    if unmixed:
+        return f"NN-MRF is from {unmixed}; its place among the variants is open. {text}"
     if holds:
         return f"GMRF and ALMRF are above NN-MRF in conditional coherence, as published. {text}"
     return (

@@ -7,6 +7,7 @@ number of modalities.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repro.baselines.training_points import TrainingPoints
 from repro.datasets import Dataset
 from repro.datasets.base import first_of_each_class
 from repro.metrics.coherence import agreement_curve, classify
@@ -29,6 +31,7 @@ __all__ = ["SHOWN", "Evaluation", "build", "draw_samples", "evaluate_polymnist",
 
 Images = dict[str, Tensor]
 CHUNK = 1000
+NEIGHBOURS = 2000  # test points for which the nearest training points are looked for
 CLASSIFIER = "classifier of Extended PolyMNIST"
 NOT_MEASURED = "not measured in this profile"
 SHOWN = (0, 2, 5)  # modalities of figures 24, 3 with 23, and 25, counted from 0
@@ -239,17 +242,28 @@ def _floors(run: Evaluation) -> list[Metric]:
     found = _listed("test/floor/coherence", run.accuracy(run.true), run.number, "true test images, right digits")
     for key, values in run.frechet(run.other).items():
         found += _listed(f"test/floor/{key}", values, len(run.other[run.names[0]]), "true validation and test images")
-    images = run.draw(2, run.names) if has_score(run.model) else None
-    if images is not None:
-        text = "reconstructions of the means of q(z | x)"
-        found += _listed("test/reconstruction/coherence", run.accuracy(images), run.number, f"right digits; {text}")
-        for key, values in run.frechet(images).items():
-            found += _listed(f"test/reconstruction/{key}", values, run.number, f"Frechet distance; {text}")
-        errors = {m: float((x - run.true[m]).square().double().mean()) for m, x in images.items()}
-        found += _listed("test/reconstruction/mse", errors, run.number, f"squared error a value; {text}")
+    images = run.draw(2, run.names)
+    text = "reconstructions of the means of q(z | x)" if has_score(run.model) else "decoded given all modalities"
+    found += _listed("test/reconstruction/coherence", run.accuracy(images), run.number, f"right digits; {text}")
+    for key, values in run.frechet(images).items():
+        found += _listed(f"test/reconstruction/{key}", values, run.number, f"Frechet distance; {text}")
+    errors = {m: float((x - run.true[m]).square().double().mean()) for m, x in images.items()}
+    found += _listed("test/reconstruction/mse", errors, run.number, f"squared error a value; {text}")
     if FID_FEATURE not in run.extract:
         found.append(Metric("test/fid/available", 0.0, "1", 0, run.unavailable))
     return found
+
+
+def _nearest(run: Evaluation, train: Dataset) -> list[Metric]:
+    """Coherence without a model: each modality of the training point whose others are nearest."""
+    points = copy(run)
+    points.model, points.number = TrainingPoints(train.to(run.device).floats()), min(NEIGHBOURS, run.number)
+    right = {}
+    for m in run.names:
+        images = points.draw(0, [n for n in run.names if n != m])
+        right |= run.accuracy({m: images[m]})
+    text = f"share of right digits; each modality of that of {len(train):,} training points whose others are nearest"
+    return _listed("test/nearest/coherence", right, points.number, f"{text} in pixels, in a model's place")
 
 
 @torch.no_grad()
@@ -260,12 +274,12 @@ def evaluate_polymnist(
 
     Joint samples (figures 5, 6 and 20), every modality given all others (Tables 5 to 7, figures 14 and 15), the first
     and the last one given more and more others (figures 8, 9, 12 and 13) and by N (figure 11), quality against
-    evaluations of the score, and what true images and reconstructions score.
+    evaluations of the score, and what true images, reconstructions and the nearest training points score.
     """
     model.to(device).eval()
     run = Evaluation(model, data, spec, device)
     parts = (_floors, _unconditional, _given_the_rest, _by_observed, _recovered, _against_evaluations, _by_steps)
-    return [metric for part in parts for metric in part(run)]
+    return [metric for part in parts for metric in part(run)] + _nearest(run, data["train"])
 
 
 @torch.no_grad()

@@ -145,7 +145,7 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             train_samples=20_000,
             num_samples=2_000,
             timed=500,
-            seeds=1,
+            seeds=3,
         ),
         "smoke": changed(_TRIPLES, **_SMOKE, train_samples=500, num_samples=200),
     },

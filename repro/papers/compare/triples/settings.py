@@ -48,6 +48,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         batch_size=128,
         train_samples=10_000,
         num_samples=1_000,
+        seeds=1,
         likelihood={"points": 100, "importance_samples": 100, "score_importance_samples": 2},
         sweep={"epochs": 4, "train_samples": 8_000, "held_out": 1_000, "num_samples": 1_000},
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,7 +59,7 @@ def _padded_size(shape: Sequence[int], widths: Sequence[int]) -> tuple[int, int]
 
 def _channels_innermost(maps: Tensor) -> Tensor:
     """The same maps in the memory layout that convolutions and pooling of few channels are fastest on."""
-    return maps.contiguous(memory_format=torch.channels_last)
+    return maps.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # several seeds stacked have no channels_last
 
 
 @rebuildable

@@ -71,13 +71,11 @@ def sweep_runs(profile: str, seeds: int | None = None) -> Rows:
 
 
 def finalist_runs(profile: str, seeds: int | None = None) -> Rows:
-    """The finalists with seeds beside the sweep's."""
+    """The finalists with several seeds, of which the first is the sweep's run."""
     epochs = of_profile(RUNG_EPOCHS, profile)[1]
-    further = FINALIST_SEEDS - 1 if seeds is None else seeds  # the first is the sweep's
+    number = FINALIST_SEEDS if seeds is None else seeds
     return {
-        f"{m} {b:g}": [
-            copula_spec(m, 1 + s, profile, beta=b, epochs=epochs, splits=("validation",)) for s in range(further)
-        ]
+        f"{m} {b:g}": [copula_spec(m, s, profile, beta=b, epochs=epochs, splits=("validation",)) for s in range(number)]
         for m, betas in finalist_betas().items()
         for b in betas
     }
@@ -379,9 +377,7 @@ def baselines(results: Results) -> Table:
 def finalists(results: Results) -> Table:
     """The second rung of the choice of beta with further seeds beside the sweep's, on the validation split."""
     epochs = RUNG_EPOCHS[results.profile][1]
-    first = sweep_runs(results.profile)
-    specs = {n: [*first[f"{n}, {epochs} epochs"], *own] for n, own in finalist_runs(results.profile).items()}
-    found = {name: [r for s in own if (r := results.record(s)) is not None] for name, own in specs.items()}
+    found = dict(results)
     records = [r for own in found.values() for r in own]
     distances = {"both": ("histogram", "sliced"), "histogram": ("histogram",), "sliced": ("sliced",)}
     labels = {"both": "Both distances", "histogram": "The paper's", "sliced": "Sliced"}

@@ -387,12 +387,10 @@ def counts(verdicts: Sequence[Verdict]) -> str:
 
     Comparisons try further claims of the papers on data that these do not have, and ask questions that no paper does.
     """
-    groups: dict[str, list[str]] = {"claims of the papers": [], "claims tried in comparisons": []}
-    groups["questions of the comparisons"] = []
-    own, tried, questions = groups.values()
+    own, tried, asked = "claims of the papers", "claims tried in comparisons", "questions of the comparisons"
+    groups: dict[str, list[str]] = {own: [], tried: [], asked: []}
     for x in verdicts:
-        group = questions if x.claim.asked else own if paper_of(x.claim.paper).title else tried
-        group.append(x.verdict)
+        groups[asked if x.claim.asked else own if paper_of(x.claim.paper).title else tried].append(x.verdict)
     return "; ".join(
         f"{len(found)} {what}: " + ", ".join(f"{found.count(v)} {v}" for v in VERDICTS)
         for what, found in groups.items()

@@ -173,7 +173,8 @@ class ColumnVerdict:
         published_winners: Labels of the rows with the best published value, several in a tie.
         obtained_winners: Labels of the rows with the best obtained mean.
         same_winner: Whether every obtained winner is a published one; None without a direction or under two rows.
-        rank_correlation: Spearman's, over those rows; None under three rows or where one side is constant.
+        rank_correlation: Spearman's, over those of these rows without a caveat; None under three or where one side is
+            constant.
         num_rows: How many rows were compared.
     """
 

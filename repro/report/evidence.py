@@ -24,8 +24,10 @@ __all__ = [
 MOST_R_HAT = 1.1  # split R-hat of chains that are taken to have mixed
 JOINT = "test/unconditional"  # prefix of what is measured of the prior's samples
 CHAINED = ("nnmrf", "prior_neural")  # methods that draw samples by chains
-# How parts of the names of what is measured of samples begin, which are of one of these splits.
-SAMPLED, SPLITS = ("unconditional", "conditional", "joint", "given-"), ("test", "validation")
+# How parts of the names of what is measured of samples begin, and parts of those of what is not: likelihoods, training
+# points in a model's place, and what all modalities are given for.
+SAMPLED, NOT_SAMPLED = ("unconditional", "conditional", "given-"), {"nll", "nearest", "given-both"}
+JOINTLY = ("images/joint", "frechet/joint")  # "joint" is elsewhere what a joint posterior gives
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ def by_chains(metric: str) -> bool:
     """Whether a metric is of samples, which a model of :data:`CHAINED` draws by chains: joint ones of its prior, and
     given some modalities of the same field clamped to these, a chain a point, too few to tell whether they mix.
     """
-    split, *parts = metric.split("/")
-    return split in SPLITS and any(p.startswith(SAMPLED) for p in parts)
+    split, _, name = metric.partition("/")
+    parts = name.split("/")
+    if split not in ("test", "validation") or NOT_SAMPLED & set(parts):
+        return False
+    return name.startswith(JOINTLY) or any(p.startswith(SAMPLED) for p in parts)
 
 
 def mixing_caveat(records: Sequence[Record], prefix: str = JOINT) -> str:

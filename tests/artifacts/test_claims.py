@@ -20,7 +20,7 @@ from repro.errors import RecordError, UsageError
 from repro.papers import papers
 from repro.papers.gmrf_mcvae.copula.experiment import copula_spec
 from repro.records import Metric, Record, RunSpec
-from repro.report.evidence import Comparison, Evidence
+from repro.report.evidence import Comparison, Evidence, by_chains
 from repro.report.names import NAMES
 
 PAPERS = [p.name for p in papers().values() if p.title]
@@ -253,6 +253,29 @@ def test_a_rival_whose_chains_do_not_mix_is_none() -> None:
     assert "< c" in given.text  # drawn by chains of the same field, clamped
     (alone,) = c._best(Evidence("x", "paper", rows), {**rule, "metrics": [name], "among": ["b"]})
     assert (alone.text, alone.holds) == ("a < no other row whose chains mix", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("test/unconditional/coherence", True),
+        ("validation/conditional/mean/sliced", True),
+        ("test/conditional-exact/coherence", True),
+        ("test/images/joint/error", True),
+        ("test/energy/given-one", True),
+        ("test/given-rest/coherence", True),
+        ("test/correlation/conditional", True),
+        ("test/correlation/joint", False),  # of the joint posterior
+        ("test/energy/given-both", False),
+        ("test/nll/joint", False),
+        ("test/nll/conditional/ratio", False),
+        ("test/nearest/given-one/coherence", False),
+        ("test/reconstruction/coherence", False),
+        ("sampling/joint/seconds", False),
+    ],
+)
+def test_what_chains_draw_is_told_by_the_metrics_name(name: str, drawn: bool) -> None:
+    assert by_chains(name) is drawn
 
 
 def test_a_rival_of_whose_chains_nothing_is_known_is_none_either() -> None:

@@ -5,23 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from statistics import fmean
 
-from repro.papers.gmrf_mcvae import claims as gmrf
+from repro.papers.gmrf_mcvae.claims import outputs_in_range, seeds_of_mvae_differ  # whose runs Table 2 has
 from repro.papers.mrf_mvae.triples.experiment import FIGURE9
 from repro.report.evidence import Comparison, Evidence, compare_values
 
 __all__ = ["exact_conditional", "figure_9", "lemma_1", "outputs_in_range", "seeds_of_mvae_differ"]
 
 PAIRS = 2_000
-
-
-def outputs_in_range(evidence: Evidence) -> list[Comparison]:
-    """As :func:`repro.papers.gmrf_mcvae.claims.outputs_in_range`, whose runs they are."""
-    return gmrf.outputs_in_range(evidence)
-
-
-def seeds_of_mvae_differ(evidence: Evidence) -> list[Comparison]:
-    """As :func:`repro.papers.gmrf_mcvae.claims.seeds_of_mvae_differ`, whose runs they are."""
-    return gmrf.seeds_of_mvae_differ(evidence)
 
 
 def exact_conditional(evidence: Evidence) -> list[Comparison]:

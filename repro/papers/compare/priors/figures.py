@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from repro.experiment import Results, Rows, artifact
 from repro.papers.compare.priors.settings import POLYMNIST
 from repro.papers.compare.priors.tables import copula_runs, digits_runs, polymnist_runs, runs_of, triples_runs
-from repro.report.evidence import mixing_caveat
+from repro.report.evidence import by_chains, mixing_caveat
 from repro.report.plotting import PALETTE, new_figure, use_style
 
 __all__ = [
@@ -96,14 +96,14 @@ def quality_against_cost(dataset: str, results: Results) -> Figure:
                     continue
                 mean, cost = fmean(values), fmean(seconds)
                 error = [[mean - min(values)], [max(values) - mean]]
-                unmixed = bool(mixing_caveat(records[row]))
+                unmixed = by_chains(metric) and bool(mixing_caveat(records[row]))
                 panel.errorbar(
                     cost,
                     mean,
                     yerr=error,
                     fmt=marker,
                     color=colour,
-                    markerfacecolor="none" if unmixed and task == "joint" else colour,
+                    markerfacecolor="none" if unmixed else colour,
                     markersize=5,
                     capsize=2,
                     label=f"{row} ({UNMIXED})" if unmixed else row,

@@ -85,3 +85,10 @@ def test_links_and_commands_exist(page: str):
             p.prefix for p in papers().values()
         }
         assert known, target
+
+
+def test_make_asks_for_the_python_that_readme_names() -> None:
+    (named,) = re.findall(r"With Python ([\d.]+) or later", TEXT)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"sys.version_info < ({named.replace('.', ', ')})" in makefile
+    assert f"Python {named} or later is needed" in makefile

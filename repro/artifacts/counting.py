@@ -1,7 +1,8 @@
 """Counts what training steps of the plans' models take, and writes the table that :mod:`repro.engine.cost` reads.
 
 ``python -m repro.artifacts.counting`` counts every model of every plan that the table lacks; with ``--anew`` all of
-them."""
+them; with ``--timed`` it also takes some steps of those whose steps were not timed, on one core that nothing else
+should use: a few seconds a model."""
 
 from __future__ import annotations
 
@@ -9,11 +10,12 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from math import prod
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -24,20 +26,25 @@ from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop, conv_f
 
 from repro.artifacts.planning import all_runs
 from repro.datasets.base import Dataset
-from repro.engine.cost import TABLE, kind_of, read_table, write_table
+from repro.engine.cost import TABLE, Steps, at_rates, kind_of, measured_as, read_table, write_table
+from repro.engine.speed import Speed, measure_speed
 from repro.engine.store import figures_root, read_record
 from repro.model import TrainableModel, isolated_rng
 from repro.papers import experiment_of
-from repro.records import PROFILES, RunSpec, with_precision
+from repro.records import PROFILES, RunSpec, precision_of, with_precision
 from repro.training.loop import OPTIMIZERS, stage_parameters
 from repro.training.steps import backward_pass
 
-__all__ = ["count_run"]
+__all__ = ["count_run", "time_run"]
 
 # Samples that a stage's data are made of, and of the two steps whose difference is what one sample costs: few, and as
 # many as canonical correlations need where those do not do.
 SIZES = ((8, (4, 8)), (400, (48, 96)))
 BLOCK = 16
+# Of each stage: steps that come first, least and most steps that are timed, and the seconds after which no more are.
+FIRST, LEAST, MOST, ENOUGH = 2, 3, 50, 0.5
+# A step that the rates give more seconds than this is not timed.
+LONGEST = 2.0
 
 
 class _Traffic(TorchDispatchMode):
@@ -141,10 +148,65 @@ def _counted(spec: RunSpec, pool: int, samples: tuple[int, int]) -> dict[str, di
     return found
 
 
-def _wanted() -> Iterator[RunSpec]:
-    """A run of every entry that the plans have."""
+def time_run(spec: RunSpec, counted: dict[str, dict[str, list[float]]], machine: Speed) -> dict[str, float]:
+    """Stage to how many times as long as the rates give a training step of a run takes on this machine's core.
+
+    Arguments:
+        spec: The run; its precision is the one that is timed.
+        counted: What its steps take, of :func:`count_run`.
+        machine: What was measured of this machine.
+
+    Raises:
+        ValueError: If the model cannot be built or trained on noise, or a step takes too long; it says why.
+    """
+    try:
+        with isolated_rng(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _timed(spec, counted, machine)
+    except Exception as error:  # as where they are counted
+        raise ValueError(f"{spec.label}: {' '.join(str(error).split())[:100]}") from error
+
+
+def _timed(spec: RunSpec, counted: dict[str, dict[str, list[float]]], machine: Speed) -> dict[str, float]:
+    model = experiment_of(spec).build(spec).train()
+    settings, training = experiment_of(spec).training(spec), spec.params["training"]
+    sizes = {name: {**training, **training.get("stages", {}).get(name, {})}["batch_size"] for name in counted}
+    at_once = {}
+    for name, size in sizes.items():
+        took = {what: fixed + size * each for what, (fixed, each) in counted[name].items()}
+        at_once[name] = at_rates(Steps(number=1, **took), machine, reduced=precision_of(spec) == "bfloat16")
+    if max(at_once.values()) > LONGEST:
+        raise ValueError(f"a step takes about {max(at_once.values()):.0f} s")
+    data = _samples(model, max(sizes.values()), settings.labels)
+    found = {}
+    for stage in model.stages():
+        with torch.no_grad():
+            split = model.stage_data(stage, data)
+        batch = next(iter(split.batches(sizes[stage.name], shuffle=False)))
+        optimizer = OPTIMIZERS["adam"](stage_parameters(model, stage), lr=1e-6, fused=True)
+        seconds: list[float] = []
+        while len(seconds) < FIRST + LEAST or (len(seconds) < FIRST + MOST and sum(seconds[FIRST:]) < ENOUGH):
+            start = time.thread_time()
+            optimizer.zero_grad(set_to_none=True)
+            backward_pass(model, model.loss(batch, stage))
+            optimizer.step()
+            seconds.append(time.thread_time() - start)
+        found[stage.name] = float(f"{median(seconds[FIRST:]) / at_once[stage.name]:.3g}")
+    return found
+
+
+def _in_precisions(spec: RunSpec) -> dict[str, RunSpec]:
+    """The run in its own precision and in float32, which machines without units for the other take."""
+    found = {precision_of(spec) or "float32": spec}
+    with suppress(ValueError):  # some models have no precision to choose
+        found.setdefault("float32", with_precision(spec, "float32"))
+    return found
+
+
+def _wanted(profiles: Sequence[str]) -> Iterator[RunSpec]:
+    """A run of every entry that the plans of some profiles have."""
     seen = set()
-    for profile in PROFILES:
+    for profile in profiles:
         for specs in all_runs(profile).values():
             for spec in specs:
                 if (kind := kind_of(spec)) not in seen:
@@ -153,20 +215,33 @@ def _wanted() -> Iterator[RunSpec]:
 
 
 def _evaluations(figures: Path) -> dict[str, dict[str, float]]:
-    """Entry and profile to the median evaluation seconds of the records on CPUs beside the figures."""
+    """Entry and what is measured to the seconds of evaluation of the records on CPUs beside the figures.
+
+    Work beside them makes runs longer, never shorter: of many it is the lower quartile.
+    """
     found: dict[str, dict[str, list[float]]] = {}
     for path in sorted(figures.glob("*/records/*.json")):
         record = read_record(path)
         if record is not None and not str(record.environment.get("device", "")).startswith("cuda"):
             own = found.setdefault(kind_of(record.spec), {})
-            own.setdefault(record.spec.profile, []).append(record.evaluation_seconds)
-    return {kind: {p: round(median(v), 1) for p, v in own.items()} for kind, own in found.items()}
+            own.setdefault(measured_as(record.spec), []).append(record.evaluation_seconds)
+    return {kind: {name: round(_lower_quartile(v), 1) for name, v in own.items()} for kind, own in found.items()}
+
+
+def _lower_quartile(values: list[float]) -> float:
+    return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
+
+
+def _median_speed(speeds: list[Speed]) -> Speed:
+    return Speed(**{f.name: median(getattr(s, f.name) for s in speeds) for f in fields(Speed)})
 
 
 def main() -> int:
     """Writes the table; says what could not be counted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=PROFILES, help="only these plans (all)")
     parser.add_argument("--anew", action="store_true", help="count what the table has already, too")
+    parser.add_argument("--timed", action="store_true", help="take some steps of what was not timed, too")
     parser.add_argument("--memory", type=int, default=14, metavar="GB", help="most that a count may take (%(default)s)")
     options = parser.parse_args()
     with suppress(ImportError):  # which Windows has no such limits in
@@ -176,23 +251,30 @@ def main() -> int:
         asked, most = options.memory << 30, resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (asked if most == resource.RLIM_INFINITY else min(asked, most), most))
     table = {} if options.anew else dict(read_table())
+    beside = {} if set(options.profiles) == set(PROFILES) else read_table()
     torch.set_num_threads(1)
+    speeds = [measure_speed() for _ in range(5)] if options.timed else []
     kept, last = {}, time.monotonic()
-    for spec in _wanted():
+    for spec in _wanted(options.profiles):
         kind = kind_of(spec)
+        known = table.get(kind, {})
         try:
-            kept[kind] = {"steps": table[kind]["steps"] if kind in table else count_run(spec)}
+            kept[kind] = {"steps": known["steps"] if known else count_run(spec), "timed": dict(known.get("timed", {}))}
+            for precision, run in _in_precisions(spec).items() if speeds else ():
+                if precision not in kept[kind]["timed"]:
+                    kept[kind]["timed"][precision] = time_run(run, kept[kind]["steps"], _median_speed(speeds))
         except (ValueError, MemoryError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            print(f"not counted: {spec.label}: {reason}", file=sys.stderr)
+            print(f"not {'timed' if kind in kept else 'counted'}: {spec.label}: {reason}", file=sys.stderr)
         if time.monotonic() - last > 20:
             last = time.monotonic()
             write_table({**table, **kept})
             print(f"{len(kept)} models", file=sys.stderr, flush=True)
+    kept = {**beside, **kept}
     for kind, found in _evaluations(figures_root()).items():
         if kind in kept:
             kept[kind]["evaluation"] = found
-    write_table(kept)
+    write_table({kind: {name: v for name, v in entry.items() if v} for kind, entry in kept.items()})
     print(f"{TABLE.name}: {len(kept)} models")
     return 0
 

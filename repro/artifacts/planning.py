@@ -1,7 +1,8 @@
 """What reproducing everything takes: runs, hours, memory, storage, and the makespan on so many workers.
 
 Times are measured ones wherever there are any: a run's own record; else the seconds a step of recorded runs of the same
-paper, dataset and method, a GPU's before a core's; else what is counted of its operations, for one core of a CPU.
+paper, dataset and method on a GPU; else what is counted of its operations, for one core of a CPU. Where nothing is
+counted it is the seconds a step of recorded runs on a core, else what the run's experiment states.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from statistics import median
 
 from repro.artifacts.inventory import artifacts
 from repro.artifacts.render import plan, unique
+from repro.engine.cost import cost as counted_cost
 from repro.engine.cost import expected
 from repro.engine.progress import count_epochs, makespan
 from repro.engine.speed import REFERENCE, cached_speed
@@ -91,13 +93,14 @@ class Measured:
             seconds = record.training_seconds + record.evaluation_seconds
             return Cost(seconds, megabytes, SOURCES[0], _on_gpu(record))
         known = self.alike.get(_kind(spec), [])
-        known = [r for r in known if _on_gpu(r)] or known
+        counted = counted_cost(spec) is not None
+        known = [r for r in known if _on_gpu(r)] or ([] if counted else known)
         if known:
             step = median(r.training_seconds / _steps(r.spec) for r in known)
             evaluation = median(r.evaluation_seconds for r in known)
             return Cost(step * _steps(spec) + evaluation, megabytes, SOURCES[1], _on_gpu(known[0]))
         others = self.methods.get((spec.paper, spec.dataset, spec.method), [])
-        if others:  # of other numbers of samples: by how far the estimate was off for them; other work only lengthens
+        if others and not counted:  # by how far the estimate was off for them; work beside them only lengthens
             ratio = min(_seconds(r) / expected(r.spec, cached_speed() or REFERENCE)[0] for r in others)
             return Cost(estimated * ratio, megabytes, SOURCES[2], False)
         return Cost(estimated, megabytes, SOURCES[2], False)

@@ -1,22 +1,24 @@
 """What a run takes, in operations and memory, and how long that takes on a machine whose speed was measured.
 
-A training step is counted once for each model (:mod:`repro.artifacts.counting`), without training anything: floating
-point operations of matrix products and of convolutions (whose channels are computed in blocks of 16), bytes that all
-else moves, and operations, each of which costs some microseconds however small it is. A run is so many steps of so many
-samples. Its seconds on one core are
+A training step is counted once for each model (:mod:`repro.artifacts.counting`): floating point operations of matrix
+products and of convolutions (whose channels are computed in blocks of 16), bytes that all else moves, and operations,
+each of which costs some microseconds however small it is. A run is so many steps of so many samples. Its seconds on one
+core are
 
-.. math:: T = c_p \\frac{F_p}{r_p} + c_c \\frac{F_c}{r_c} + c_b \\frac{B}{b} + c_n N t + T_0 s
+.. math:: T = l \\sum_k a_k \\left(c_p \\frac{F_{p,k}}{r_p} + c_c \\frac{F_{c,k}}{r_c} + c_b \\frac{B_k}{b}
+    + c_n N_k t\\right) + T_0 s
 
-with what :class:`repro.engine.speed.Speed` measured of this machine (r_p and r_c in the precision of the hidden
-layers), T_0 the seconds of evaluation on the reference machine (the median of committed records, else what the
-experiment states), times how much slower this one is, and factors c that say how far from the measured rates training
-comes."""
+over the stages k of training, with what :class:`repro.engine.speed.Speed` measured of this machine (r_p and r_c in the
+precision of the hidden layers), and factors c that say how far from the measured rates training comes. What a stage's
+steps took on one machine, over what these rates give there, is a_k: it depends on the shapes of a model's layers, and
+little on the machine. Batches, validation and logs are l. T_0 are the seconds of evaluation on the reference machine
+(of committed records with the same settings, else what the experiment states), times how much slower this one is."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,19 +28,52 @@ from repro.engine.speed import REFERENCE, Speed
 from repro.papers import experiment_of
 from repro.records import RunSpec, digest, precision_of
 
-__all__ = ["Cost", "cost", "expected", "kind_of", "read_table", "training_seconds", "write_table"]
+__all__ = [
+    "Cost",
+    "Steps",
+    "at_rates",
+    "cost",
+    "expected",
+    "kind_of",
+    "measured_as",
+    "read_table",
+    "training_seconds",
+    "write_table",
+]
 
 TABLE = Path(__file__).resolve().parent / "costs.json"
 COUNTED = ("products", "convolutions", "bytes", "operations")
 # How many times longer than at the measured rates: fitted to the training seconds of 92 kinds of run on CPUs of Intel
-# and AMD. Of the committed records' 256 kinds, whose machines were often busy otherwise, 62% lie within a factor of 1.5
-# and 82% within 2. Convolutions of few channels, as the reduced image networks have, are slowest for their size.
+# and AMD. Convolutions of few channels, as the reduced image networks have, are slowest for their size.
 FACTORS = {"products": 1.2, "convolutions": 1.86, "bytes": 1.37, "operations": 2.34}
 # How many times float32's rate convolutions of few channels come to in bfloat16, whatever is measured of 64 channels:
 # units for tiles of matrices, which are 4 times as fast there, find too little to fill them.
 MOST_BY_HALF = 2.0
+# How many times its steps' time training takes: batches, validation and logs too.
+LOOP = 1.1
 # What of a specification decides a step's operations besides the model's settings that are no real numbers.
 SHAPING = ("modalities", "components", "size")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What the training steps of a stage take, all of them.
+
+    Arguments:
+        number: Training steps.
+        products: Floating point operations of matrix products, a multiplication and an addition counted as two.
+        convolutions: The same of convolutions.
+        bytes: Traffic to and from memory of all other operations.
+        operations: Operations called, of whatever size.
+        timed: Precision to how many times what the rates give a step took where it was timed.
+    """
+
+    number: float
+    products: float
+    convolutions: float
+    bytes: float
+    operations: float
+    timed: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,29 +81,26 @@ class Cost:
     """What one run takes, on whatever machine.
 
     Arguments:
-        steps: Training steps.
-        products: Floating point operations of matrix products, a multiplication and an addition counted as two.
-        convolutions: The same of convolutions.
-        bytes: Traffic to and from memory of all other operations.
-        operations: Operations called, of whatever size.
+        stages: Stage of training to what its steps take.
         megabytes: Peak memory.
         reduced: Whether hidden layers compute in bfloat16.
         evaluation: Seconds of all but the training steps on one core of the reference machine.
     """
 
-    steps: float
-    products: float
-    convolutions: float
-    bytes: float
-    operations: float
+    stages: Mapping[str, Steps]
     megabytes: float
     reduced: bool = False
     evaluation: float = 0.0
 
     @property
+    def steps(self) -> float:
+        """Training steps."""
+        return sum(s.number for s in self.stages.values())
+
+    @property
     def flops(self) -> float:
         """Floating point operations of training."""
-        return self.products + self.convolutions
+        return sum(s.products + s.convolutions for s in self.stages.values())
 
 
 def _structure(value: Any) -> Any:
@@ -86,6 +118,11 @@ def kind_of(spec: RunSpec) -> str:
     return f"{spec.paper}/{spec.dataset}/{spec.method}/{digest(what)[:8]}"
 
 
+def measured_as(spec: RunSpec) -> str:
+    """The name of what a run does besides training: runs of one kind and one name are measured on the same."""
+    return digest(_structure({k: v for k, v in spec.params.items() if k not in ("model", "training")}))[:8]
+
+
 @cache
 def _parsed(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -94,8 +131,9 @@ def _parsed(path: Path) -> dict[str, Any]:
 def read_table() -> Mapping[str, Any]:
     """Entry to what its steps and its evaluation take.
 
-    ``"steps"`` has, by stage and by what is counted, ``[for the step, for each sample]``; ``"evaluation"`` has the
-    median seconds of committed records by profile, where there are any.
+    ``"steps"`` has, by stage and by what is counted, ``[for the step, for each sample]``; ``"timed"`` has, by precision
+    and stage, how many times what the rates give a step took; ``"evaluation"`` has the seconds of committed records by
+    what they measured (:func:`measured_as`), where there are any.
     """
     return _parsed(TABLE)
 
@@ -132,34 +170,49 @@ def cost(spec: RunSpec) -> Cost | None:
     samples = _train_samples(spec) if stages else None
     if not stages or not samples:
         return None
-    total = dict.fromkeys(COUNTED, 0.0)
-    steps = 0.0
+    found = {}
     for name, counted in stages["steps"].items():
         own = {**training, **training.get("stages", {}).get(name, {})}
         batches = -(-samples // own["batch_size"]) * own["epochs"]
-        steps += batches
+        total = {}
         for what in COUNTED:
             fixed, each = counted[what]
-            total[what] += batches * fixed + own["epochs"] * samples * each
+            total[what] = batches * fixed + own["epochs"] * samples * each
+        timed = {p: by_stage[name] for p, by_stage in stages.get("timed", {}).items() if name in by_stage}
+        found[name] = Steps(number=batches, timed=timed, **total)
     evaluation, megabytes = experiment_of(spec).cost(_without_training(spec))
-    evaluation = stages.get("evaluation", {}).get(spec.profile, evaluation)
+    evaluation = stages.get("evaluation", {}).get(measured_as(spec), evaluation)
     reduced = precision_of(spec) == "bfloat16"
-    return Cost(steps=steps, megabytes=megabytes, reduced=reduced, evaluation=evaluation, **total)
+    return Cost(found, megabytes=megabytes, reduced=reduced, evaluation=evaluation)
+
+
+def at_rates(steps: Steps, machine: Speed, *, reduced: bool) -> float:
+    """Seconds that steps take at the rates of a machine's core.
+
+    Arguments:
+        steps: What they take.
+        machine: What was measured of the machine.
+        reduced: Whether hidden layers compute in bfloat16.
+    """
+    convolutions = machine.convolutions
+    if reduced:
+        convolutions = min(machine.convolutions_bfloat16, MOST_BY_HALF * machine.convolutions)
+    seconds = {
+        "products": steps.products / (1e9 * (machine.products_bfloat16 if reduced else machine.products)),
+        "convolutions": steps.convolutions / (1e9 * convolutions),
+        "bytes": steps.bytes * (0.5 if reduced else 1.0) / (1e9 * machine.bandwidth),  # counted in float32
+        "operations": steps.operations * machine.operation,
+    }
+    return sum(FACTORS[name] * value for name, value in seconds.items())
 
 
 def training_seconds(found: Cost, machine: Speed) -> float:
-    """Seconds of a run's training steps on one core of a machine."""
-    half = found.reduced
-    convolutions = machine.convolutions
-    if half:
-        convolutions = min(machine.convolutions_bfloat16, MOST_BY_HALF * machine.convolutions)
-    at_rates = {
-        "products": found.products / (1e9 * (machine.products_bfloat16 if half else machine.products)),
-        "convolutions": found.convolutions / (1e9 * convolutions),
-        "bytes": found.bytes * (0.5 if half else 1.0) / (1e9 * machine.bandwidth),  # counted in float32
-        "operations": found.operations * machine.operation,
-    }
-    return sum(FACTORS[name] * value for name, value in at_rates.items())
+    """Seconds of a run's training on one core of a machine."""
+    precision = "bfloat16" if found.reduced else "float32"
+    return LOOP * sum(
+        steps.timed.get(precision, 1.0) * at_rates(steps, machine, reduced=found.reduced)
+        for steps in found.stages.values()
+    )
 
 
 def expected(spec: RunSpec, machine: Speed) -> tuple[float, float]:

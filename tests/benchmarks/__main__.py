@@ -21,6 +21,7 @@ PARTS = {
     "distributions": "the asymmetric Laplace mathematics and Metropolis-Hastings",
     "sampling": "SBM-VAE's sampling",
     "engine": "what the engine adds to a run",
+    "estimates": "what runs take against what is estimated before their start",
     "datasets": "datasets built and iterated",
     "weights": "models that ship, from a cold start to 100 samples",
 }

@@ -60,5 +60,5 @@ class AllModels(Experiment):
         drawn = draws * DRAW_SECONDS.get(spec.method, 0.0) * evaluation["num_samples"] / 10_000
         asked = evaluation.get("likelihood", {"points": 0, "importance_samples": 0})
         weighed = LIKELIHOOD_SECONDS.get(spec.method, 0.0) * asked["points"] * asked["importance_samples"]
-        other = OVERHEAD_SECONDS[spec.profile] * (1.0 if evaluation["split"] == "test" else 0.5)
+        other = OVERHEAD_SECONDS[spec.profile] * (1.0 if evaluation["split"] == "test" else 0.1)
         return Cost(epochs * share + drawn + weighed + other, PEAK_MEGABYTES)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
+from repro.engine.earlier import begin_with_earlier_stages
 from repro.engine.environment import environment
 from repro.engine.locks import LockError, RunLock
 from repro.engine.store import RunStore, check_spec_file, file_sha256, write_atomically
@@ -258,6 +259,8 @@ def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Mapping[
         model.to(place.device).eval()
         return trained
     settings = replace(experiment_of(spec).training(spec, place.device), step=place.step)
+    if parallel.shards == parallel.world == 1:
+        begin_with_earlier_stages(spec, model, data, directory, environment(place.device))
     log = _Log(directory / "log.jsonl")
     options = _options(spec, place, log)
     try:

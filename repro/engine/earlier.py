@@ -133,7 +133,8 @@ def begin_with_earlier_stages(
         if everything or name.partition(".")[0] in parts:
             state[name] = weights[name]
     names = {stage.name for stage in stages[:number]}
-    history = [{**entry, "trained_by": other.key} for entry in trained["history"] if entry["stage"] in names]
+    by = {"trained_by": other.key, "commit": trained["environment"].get("commit")}
+    history = [{**entry, **by} for entry in trained["history"] if entry["stage"] in names]
     save_checkpoint(checkpoint, Checkpoint(number, 0, history, model=state), spec.key)
     return other.key
 
@@ -143,11 +144,14 @@ def _trained_alike(
 ) -> dict[str, Any] | None:
     """What is noted of a run's training, if it is recorded, whole, and was trained as one on this device and data."""
     try:
-        record = read_record(folder / "record.json")
+        if (record := read_record(folder / "record.json")) is None:
+            return None
         trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         had = trained["environment"]
-        alike = record is not None and all(record.data.get(name) == sha for name, sha in trained_on.items())
+        alike = all(record.data.get(name) == sha for name, sha in trained_on.items())
         alike = alike and all(had.get(name) == machine.get(name) for name in TRAINED_WITH)
+        alike = alike and record.environment.get("versions", {}).get("torch") == machine["versions"]["torch"]
+        alike = alike and (not had.get("dirty") or bool(machine.get("dirty")))  # a clean commit's record is that
         whole = trained["key"] == other.key and trained["weights_sha256"] == file_sha256(folder / "weights.safetensors")
     except (OSError, ValueError, KeyError, TypeError, RecordError):
         return None

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from repro.artifacts.inventory import find
 from repro.artifacts.render import plan, unique
 from repro.engine.earlier import shared_stages
+from repro.engine.environment import environment
 from repro.engine.execute import execute
 from repro.engine.store import RunStore
 from repro.model import Stage
@@ -145,11 +146,15 @@ def test_stages_that_later_ones_train_further_are_not_shared() -> None:
     assert shared_stages(first, other, [*tuned, Stage("energy", ("energy.",))]) == 2
 
 
-@pytest.mark.parametrize("damage", ["weights", "other device", "stacked", "note"])
-def test_a_run_that_was_altered_or_trained_otherwise_is_passed_over(damage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["none", "weights", "other device", "stacked", "note", "changes", "torch"])
+def test_a_run_that_was_altered_or_trained_otherwise_is_passed_over(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = _spec("sbm-table5", "sbm_vae")
     second = _with(first, energy={"epochs": 2})
     store = RunStore(tmp_path)
+    clean = {**environment("cpu"), "dirty": False}
+    monkeypatch.setattr("repro.engine.execute.environment", lambda device: dict(clean))
     execute(first, store)
     folder = store.directory(first)
     note = json.loads((folder / "training.json").read_text())
@@ -158,7 +163,12 @@ def test_a_run_that_was_altered_or_trained_otherwise_is_passed_over(damage: str,
         save_file({k: v + 1 for k, v in weights.items()}, folder / "weights.safetensors")
     elif damage == "note":
         (folder / "training.json").write_text("{")
-    else:
-        note["environment"] |= {"device_name": "another"} if damage == "other device" else {"stacked": 3}
+    elif damage == "torch":
+        path = folder / "record.json"
+        record = Record.from_json(path.read_text())
+        path.write_text(replace(record, environment={**record.environment, "versions": {"torch": "1.0"}}).to_json())
+    elif damage != "none":
+        changed = {"other device": {"device_name": "another"}, "stacked": {"stacked": 3}, "changes": {"dirty": True}}
+        note["environment"] |= changed[damage]
         (folder / "training.json").write_text(json.dumps(note))
-    assert not any(_trained_by(execute(second, store)).values())
+    assert any(_trained_by(execute(second, store)).values()) is (damage == "none")

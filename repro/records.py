@@ -379,7 +379,7 @@ def provenance(records: Sequence[Record]) -> str:
     if not records:
         return "No records."
     seeds = sorted({r.spec.seed for r in records})
-    commits = sorted({_commit(r) for r in records})
+    commits = sorted({_commit(r) for r in records} | {c for r in records for c in _earlier_commits(r)})
     devices = sorted({f"{r.environment['device_name']} ({r.environment['device']})" for r in records})
     torch = sorted({r.environment["versions"].get("torch", "?") for r in records})
     dtypes = sorted({precision_of(r.spec) or "float32" for r in records})
@@ -397,3 +397,8 @@ def provenance(records: Sequence[Record]) -> str:
 def _commit(record: Record) -> str:
     commit = record.environment.get("commit")
     return "unknown" if commit is None else commit[:7] + (" with changes" if record.environment["dirty"] else "")
+
+
+def _earlier_commits(record: Record) -> set[str]:
+    """Of the runs that have trained stages of this one."""
+    return {entry["commit"][:7] for entry in record.history if isinstance(entry.get("commit"), str)}

@@ -19,6 +19,7 @@ from repro.artifacts import render as a
 from repro.artifacts.planning import all_runs, read_measured, render_plan
 from repro.artifacts.results import check_writable
 from repro.engine.devices import available_cores, default_device, device_slots
+from repro.engine.earlier import begin_with_earlier_stages
 from repro.engine.execute import execute
 from repro.engine.local import EXPECTED_ERRORS, FINAL_ERRORS, RunsStopped, describe, note_failure, one_line, run_all
 from repro.engine.processes import joined
@@ -29,7 +30,7 @@ from repro.engine.torchrun import launch
 from repro.errors import BusyError, RunError, StoppedError, TrainingStopped, UsageError
 from repro.records import RunSpec
 
-__all__ = ["StopRequest", "run_everything", "run_key", "run_specs", "submit_array"]
+__all__ = ["StopRequest", "run_everything", "run_key", "run_specs", "share_stages", "submit_array"]
 
 
 class StopRequest:
@@ -97,6 +98,8 @@ def run_specs(
     device_slots(device, workers=workers, runs_per_gpu=options.runs_per_gpu, processes=options.processes)
     for spec in discarded:
         store.discard(spec)
+    if options.share_stages:
+        share_stages(specs, store, device)
     progress = Progress(specs, lambda spec: a.estimate([spec], 1)[0], workers=workers or available_cores())
     with StopRequest(options.max_minutes) as stop:
         try:
@@ -122,6 +125,20 @@ def run_specs(
             progress.close()
     if failures:
         raise RunError(describe(failures, len(specs)))
+
+
+def share_stages(specs: Sequence[RunSpec], store: RunStore, device: str) -> None:
+    """Lets runs that have not begun begin with what others beside them have trained, and says which.
+
+    Raises:
+        RunError, CheckpointError, RecordError: If a checkpoint cannot be written.
+    """
+    if device == "cpu":
+        torch.set_num_threads(1)  # as every worker does: what is shared was trained with as many
+    for spec in specs:
+        with suppress(BusyError):  # another process has it, and will say so
+            if key := begin_with_earlier_stages(spec, store, device):
+                print(f"{spec.label}: begins with stages that {key} has trained", file=sys.stderr)
 
 
 def submit_array(specs: Sequence[RunSpec], store: Any, options: argparse.Namespace) -> None:
@@ -242,6 +259,8 @@ def run_key(options: argparse.Namespace) -> None:
     if options.force:
         store.discard(spec)
     device, reason = default_device(options.device), ""
+    if options.share_stages:
+        share_stages([spec], store, device)
     with StopRequest(options.max_minutes) as stop:
         try:
             if options.processes > 1:

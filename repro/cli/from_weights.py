@@ -22,7 +22,7 @@ def run_from_weights(options: argparse.Namespace) -> None:
         RunError: If a metric is not its record's within the tolerance, or as :func:`repro.hub.reevaluate.reevaluate`.
     """
 
-    for name in ("precision", "force", "dry_run", "long"):
+    for name in ("precision", "force", "dry_run", "long", "share_stages"):
         if getattr(options, name):
             raise UsageError(f"--{name.replace('_', '-')} has no meaning with --from-weights, which trains nothing")
     if options.all and options.id is not None:

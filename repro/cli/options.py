@@ -95,6 +95,11 @@ def _run(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--dry-run", action="store_true", help="print the runs and an estimate, start nothing")
     sub.add_argument("--force", action="store_true", help="discard what these runs left and start them anew")
     sub.add_argument("--long", action="store_true", help="start on the CPU what would take over an hour")
+    sub.add_argument(
+        "--share-stages",
+        action="store_true",
+        help="begin with the stages of training that recorded runs beside these have trained already",
+    )
     sub.add_argument("--from-weights", action="store_true", help="measure published weights anew, train nothing")
     _max_minutes(sub)
     sub.add_argument("--runs-per-gpu", type=int, default=1, metavar="N", help="runs at once on each GPU (1)")

@@ -59,6 +59,8 @@ def run(options: argparse.Namespace) -> None:
         default_device(options.device)
     if (options.set or options.only_methods) and not options.method:
         raise UsageError("--set and --only-methods are for --method")
+    if options.share_stages and (options.force or options.executor == "slurm" or options.processes > 1):
+        raise UsageError("--share-stages is for runs on this machine, one process each, and not with --force")
     if options.method:
         if options.id is None:
             raise UsageError("--method needs a table, as in repro run gmrf-table1 --method ...")

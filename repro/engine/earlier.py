@@ -4,23 +4,28 @@ Every epoch draws from a stream of its own, named by seed, stage and epoch, and 
 stage trains depends on nothing of those after it, and stays as it is where those train other parts of the model. Of two
 runs that differ in later stages alone (in how long an energy is trained, say), or only in what is measured, the second
 therefore need not train the earlier ones again. It begins with a checkpoint made of the first one's weights, and is,
-bit for bit, what it would be if it had trained them itself."""
+with the same code bit for bit, what it would be if it had trained them itself. Every entry of its history that another
+run has trained says which, and at which commit; so does every table's line of provenance."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from repro.datasets.base import Dataset
-from repro.engine.store import file_sha256, read_record
+from repro.engine.environment import environment
+from repro.engine.execute import acquired, loaded
+from repro.engine.store import RunStore, check_spec_file, file_sha256, read_record, write_atomically
 from repro.errors import RecordError
-from repro.model import Stage, TrainableModel
+from repro.model import Stage
 from repro.papers import experiment_of
 from repro.records import RunSpec
 from repro.training.checkpoints import Checkpoint, save_checkpoint
@@ -28,8 +33,28 @@ from repro.training.loop import TrainingSettings
 
 __all__ = ["begin_with_earlier_stages", "shared_stages"]
 
-# What a run was trained on and with, where its weights differ by it.
-TRAINED_WITH = ("device_name", "shards", "processes", "stacked")
+# What is in a run's way that has not begun, and of training several seeds at once or by several processes.
+BEGUN = ("record.json", "weights.safetensors", "checkpoint.safetensors")
+TOGETHER = ("shards", "processes", "stacked")
+# What a run's directory can be like that is not one, is of another version, or is being written or removed.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecordError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What another run has trained.
+
+    Arguments:
+        key: The run.
+        stages: Number of stages that are shared.
+        history: Their entries.
+        weights: Its parameters and buffers.
+    """
+
+    key: str
+    stages: int
+    history: list[dict[str, Any]]
+    weights: Mapping[str, Tensor]
 
 
 def _parts(stages: list[Stage]) -> set[str]:
@@ -48,6 +73,16 @@ def _apart(stages: list[Stage], number: int) -> bool:
     return "" not in earlier | later and earlier.isdisjoint(later)
 
 
+def _but_training(spec: RunSpec) -> RunSpec:
+    kept = {k: v for k, v in spec.params.items() if k not in ("training", "evaluation")}
+    return replace(spec, params=kept)
+
+
+def _for_stages(spec: RunSpec, stages: list[Stage]) -> list[TrainingSettings]:
+    settings = experiment_of(spec).training(spec)
+    return [settings.for_stage(stage.name) for stage in stages]
+
+
 def shared_stages(spec: RunSpec, other: RunSpec, stages: list[Stage]) -> int:
     """How many stages two runs have in common before the first that differs; 0 if they differ in anything else.
 
@@ -59,12 +94,7 @@ def shared_stages(spec: RunSpec, other: RunSpec, stages: list[Stage]) -> int:
         other: Another of the same model.
         stages: The model's stages.
     """
-
-    def remaining(one: RunSpec) -> RunSpec:
-        kept = {k: v for k, v in one.params.items() if k not in ("training", "evaluation")}
-        return replace(one, params={**kept, "training": {}})
-
-    if remaining(spec) != remaining(other) or "module" in spec.params.get("model", {}):
+    if _but_training(spec) != _but_training(other) or experiment_of(spec).foreign:
         return 0
     asked, found = (_for_stages(one, stages) for one in (spec, other))
     same = 0
@@ -73,86 +103,99 @@ def shared_stages(spec: RunSpec, other: RunSpec, stages: list[Stage]) -> int:
     return max((n for n in range(same + 1) if _apart(stages, n)), default=0)
 
 
-def _for_stages(spec: RunSpec, stages: list[Stage]) -> list[TrainingSettings]:
-    settings = experiment_of(spec).training(spec)
-    return [settings.for_stage(stage.name) for stage in stages]
-
-
-def _candidates(spec: RunSpec, runs: Path) -> Iterator[tuple[Path, RunSpec]]:
-    """The finished trainings beside a run's directory, of its model and seed."""
-    for note in sorted(runs.glob("*/training.json")):
-        with suppress(OSError, ValueError, RecordError):  # a run in the making, or one that is not ours to judge
-            path = note.with_name("spec.json")
-            other = RunSpec.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
-            if other.method == spec.method and other.seed == spec.seed and other != spec:
-                yield note.parent, other
-
-
-def begin_with_earlier_stages(
-    spec: RunSpec, model: TrainableModel, data: Mapping[str, Dataset], directory: Path, machine: Mapping[str, Any]
-) -> str:
+def begin_with_earlier_stages(spec: RunSpec, store: RunStore, device: str = "cpu") -> str:
     """Writes a run's first checkpoint from the recorded run beside it that shares most of its stages.
 
-    Nothing is done where the run has a checkpoint, or no other run has trained stages that it shares, on the same data
-    and device, and alone.
+    Nothing is done where the run has begun already, or no other run has trained stages that it shares: on the same data
+    and device, with the same torch and number of threads, alone, and of a commit without changes where this is one.
 
     Arguments:
         spec: The run.
-        model: Its model, with its initial parameters, which stay as they are.
-        data: Split to its data.
-        directory: Its directory; the others lie beside it.
-        machine: The environment that it is trained in.
+        store: Where run directories live.
+        device: Where it will be trained.
 
     Returns:
         The key of the run that it begins with, empty for none.
 
     Raises:
+        BusyError: If another process is executing the run.
+        RecordError: If files of another run are in its directory.
         CheckpointError: If the checkpoint cannot be written.
+        RunError: If the directory cannot be written to.
     """
-    checkpoint, stages = directory / "checkpoint.safetensors", list(model.stages())
-    if checkpoint.exists():
+    directory = store.directory(spec)
+    candidates = list(_candidates(spec, directory.parent))
+    if not candidates or any((directory / name).exists() for name in BEGUN):
         return ""
+    with acquired(spec, store):
+        check_spec_file(directory, spec)
+        data, model = loaded(spec)
+        stages, state = list(model.stages()), model.state_dict()
+        found = None
+        for folder, other in candidates:
+            with suppress(*UNREADABLE):
+                one = _read(spec, folder, other, stages, data, environment(device))
+                fits = one is not None and {n: x.shape for n, x in one.weights.items()} == {
+                    n: x.shape for n, x in state.items()
+                }
+                if one is not None and fits and (found is None or one.stages > found.stages):
+                    found = one
+        if found is None:
+            return ""
+        parts = _parts(stages[: found.stages])
+        for name in state:
+            if found.stages == len(stages) or name.partition(".")[0] in parts:
+                state[name] = found.weights[name]
+        write_atomically(directory / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in found.history))
+        begun = Checkpoint(found.stages, 0, found.history, model=state)
+        save_checkpoint(directory / "checkpoint.safetensors", begun, spec.key)
+    return found.key
+
+
+def _candidates(spec: RunSpec, runs: Path) -> Iterator[tuple[Path, RunSpec]]:
+    """The recorded runs beside a run's directory that are of its model, data and seed."""
+    for path in sorted(runs.glob("*/spec.json")):
+        with suppress(*UNREADABLE):
+            other = RunSpec.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+            if other != spec and _but_training(other) == _but_training(spec) and (path.parent / "record.json").exists():
+                yield path.parent, other
+
+
+def _read(
+    spec: RunSpec,
+    folder: Path,
+    other: RunSpec,
+    stages: list[Stage],
+    data: Mapping[str, Dataset],
+    machine: Mapping[str, Any],
+) -> _Earlier | None:
+    """What a run has trained that another shares; None for nothing.
+
+    Raises:
+        Any of ``UNREADABLE``: If the run's directory is not what it should be.
+    """
+    number = shared_stages(spec, other, stages)
+    record = read_record(folder / "record.json", other)
+    trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    if not number or record is None or trained["key"] != other.key:
+        return None
+    had, weights = trained["environment"], folder / "weights.safetensors"
     ending = any(settings.patience is not None for settings in _for_stages(spec, stages))
     splits = ("train", "validation") if ending else ("train",)
-    trained_on = {f"{d.name}/{s}": d.provenance["sha256"] for s, d in data.items() if s in splits}
-    number, chosen = 0, None
-    for folder, other in _candidates(spec, directory.parent):
-        if (shared := shared_stages(spec, other, stages)) > number:
-            trained = _trained_alike(folder, other, trained_on, machine)
-            if trained is not None:
-                number, chosen = shared, (folder, other, trained)
-    if chosen is None:
-        return ""
-    folder, other, trained = chosen
-    parts, state = _parts(stages[:number]), model.state_dict()
-    everything = number == len(stages)
-    weights = load_file(folder / "weights.safetensors")
-    if set(weights) != set(state) or any(weights[n].shape != state[n].shape for n in state):
-        return ""
-    for name in state:
-        if everything or name.partition(".")[0] in parts:
-            state[name] = weights[name]
-    names = {stage.name for stage in stages[:number]}
-    by = {"trained_by": other.key, "commit": trained["environment"].get("commit")}
-    history = [{**entry, **by} for entry in trained["history"] if entry["stage"] in names]
-    save_checkpoint(checkpoint, Checkpoint(number, 0, history, model=state), spec.key)
-    return other.key
-
-
-def _trained_alike(
-    folder: Path, other: RunSpec, trained_on: Mapping[str, str], machine: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """What is noted of a run's training, if it is recorded, whole, and was trained as one on this device and data."""
-    try:
-        if (record := read_record(folder / "record.json")) is None:
-            return None
-        trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        had = trained["environment"]
-        alike = all(record.data.get(name) == sha for name, sha in trained_on.items())
-        alike = alike and all(had.get(name) == machine.get(name) for name in TRAINED_WITH)
-        alike = alike and record.environment.get("versions", {}).get("torch") == machine["versions"]["torch"]
-        alike = alike and (not had.get("dirty") or bool(machine.get("dirty")))  # a clean commit's record is that
-        whole = trained["key"] == other.key and trained["weights_sha256"] == file_sha256(folder / "weights.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, RecordError):
+    same_data = all(
+        record.data.get(f"{d.name}/{split}") == d.provenance["sha256"] for split, d in data.items() if split in splits
+    )
+    same_machine = had.get("device_name") == machine.get("device_name") and all(
+        record.environment[name] == machine[name] for name in ("threads", "device")
+    )
+    same_machine = same_machine and record.environment["versions"]["torch"] == machine["versions"]["torch"]
+    clean = had.get("dirty") is False or machine.get("dirty") is not False
+    whole = trained["weights_sha256"] == record.weights_sha256 == file_sha256(weights)
+    if not (same_data and same_machine and clean and whole) or any(name in had for name in TOGETHER):
         return None
-    return trained if alike and whole else None
+    if any("step" in entry for entry in trained["history"]):  # taken in another way than operation by operation
+        return None
+    names, by = {stage.name for stage in stages[:number]}, {"trained_by": other.key, "commit": had.get("commit")}
+    entries = [entry for entry in trained["history"] if entry["stage"] in names]
+    history = [entry if "trained_by" in entry else {**entry, **by} for entry in entries]
+    return _Earlier(other.key, number, history, load_file(weights)) if history else None

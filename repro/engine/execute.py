@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from repro.engine.earlier import begin_with_earlier_stages
 from repro.engine.environment import environment
 from repro.engine.locks import LockError, RunLock
 from repro.engine.store import RunStore, check_spec_file, file_sha256, write_atomically
@@ -39,7 +38,7 @@ from repro.training.distributed import ALONE, Parallel, gathered
 from repro.training.loop import training
 from repro.training.stacked import train_stacked
 
-__all__ = ["alike", "execute", "execute_stacked", "save_tensors"]
+__all__ = ["acquired", "alike", "execute", "execute_stacked", "loaded", "save_tensors"]
 
 
 # Checkpoints take at most this share of a run's time; what a kill can cost is a hundred times what one takes.
@@ -144,6 +143,22 @@ def _acquire(lock: RunLock, spec: RunSpec) -> None:
         raise RunError(f"cannot write to {lock.directory}: {error.strerror or error}") from None
 
 
+@contextlib.contextmanager
+def acquired(spec: RunSpec, store: RunStore) -> Iterator[None]:
+    """A block in which no other process executes a run.
+
+    Raises:
+        BusyError: If one does.
+        RunError: If the run's directory cannot be written to.
+    """
+    lock = RunLock(store.directory(spec))
+    _acquire(lock, spec)
+    try:
+        yield
+    finally:
+        lock.release(finished=False)
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a run is executed and who is told of it."""
@@ -219,7 +234,7 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
     parallel.share(lambda: check_spec_file(directory, spec))
     if parallel.any(place.stop()):
         raise TrainingStopped("stopped before it began")
-    experiment, (data, model) = experiment_of(spec), _loaded(spec)
+    experiment, (data, model) = experiment_of(spec), loaded(spec)
     trained = _trained(spec, place, model, data)
     if parallel.any(place.stop()):
         raise TrainingStopped("stopped before the evaluation")
@@ -259,8 +274,6 @@ def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Mapping[
         model.to(place.device).eval()
         return trained
     settings = replace(experiment_of(spec).training(spec, place.device), step=place.step)
-    if parallel.shards == parallel.world == 1:
-        begin_with_earlier_stages(spec, model, data, directory, environment(place.device))
     log = _Log(directory / "log.jsonl")
     options = _options(spec, place, log)
     try:
@@ -367,7 +380,7 @@ def execute_stacked(
             check_spec_file(place.directory, spec)
             if _read_trained(place.directory, spec) is not None:
                 continue
-            data, model = _loaded(spec)
+            data, model = loaded(spec)
             settings, log = experiment_of(spec).training(spec, device), _Log(place.directory / "log.jsonl")
             runs.append(
                 training(
@@ -400,7 +413,7 @@ def execute_stacked(
     return found
 
 
-def _loaded(spec: RunSpec) -> tuple[Mapping[str, Any], TrainableModel]:
+def loaded(spec: RunSpec) -> tuple[Mapping[str, Any], TrainableModel]:
     """A run's data, and its model with the seed's parameters."""
     experiment = experiment_of(spec)
     data = experiment.load(spec)
@@ -449,10 +462,14 @@ def _memory(spec: RunSpec, batch_size: int | None, parallel: Parallel) -> Iterat
 
 
 def _thin(history: list[dict[str, Any]], most: int = 10) -> list[dict[str, Any]]:
-    """At most so many entries, evenly spaced, and the last one of each stage with a stopping rule; the log has all."""
+    """At most so many entries, evenly spaced, and the last one of each stage with a stopping rule; the log has all.
+
+    And the last one of each stage that another run has trained.
+    """
     step = max(1, len(history) // most)
     kept = {i for i in range(len(history)) if (len(history) - 1 - i) % step == 0}
     kept = set(sorted(kept)[-most:]) | {i for i, e in enumerate(history) if "converged" in e}
+    kept |= set({e["stage"]: i for i, e in enumerate(history) if "trained_by" in e}.values())
     return [{k: v for k, v in history[i].items() if k != "seconds"} for i in sorted(kept)]
 
 

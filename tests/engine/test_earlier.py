@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from repro.artifacts.inventory import find
 from repro.artifacts.render import plan, unique
-from repro.engine.earlier import shared_stages
+from repro.cli.main import main
+from repro.engine.earlier import begin_with_earlier_stages, shared_stages
 from repro.engine.environment import environment
 from repro.engine.execute import execute
 from repro.engine.store import RunStore
 from repro.model import Stage
 from repro.papers import experiment_of
-from repro.records import Record, RunSpec
+from repro.records import Record, RunSpec, provenance
 from repro.training import TrainingStopped
 
 
@@ -42,11 +45,26 @@ def _weights(store: RunStore, spec: RunSpec) -> dict[str, Any]:
     return load_file(store.directory(spec) / "weights.safetensors")
 
 
+def _shared(spec: RunSpec, store: RunStore) -> Record:
+    begin_with_earlier_stages(spec, store)
+    return execute(spec, store)
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Runs of a clean commit, whatever the checkout is."""
+    found = {**environment("cpu"), "dirty": False}
+    for module in ("execute", "earlier"):
+        monkeypatch.setattr(f"repro.engine.{module}.environment", lambda device: dict(found))
+    return found
+
+
 @pytest.mark.parametrize(
     ("artifact", "method", "last"),
     [
         ("sbm-table5", "sbm_vae", "energy"),
         ("sbm-table5", "sbm_rae", "energy"),
+        ("sbm-fig3", "sbm_vae_t", "score"),
         ("compare-copula", "mld", "score"),
     ],
 )
@@ -60,7 +78,7 @@ def test_the_second_run_is_what_it_is_when_it_trains_everything(
     alone, both = RunStore(tmp_path / "alone"), RunStore(tmp_path / "both")
     expected = execute(second, alone)
     execute(first, both)
-    found = execute(second, both)
+    found = _shared(second, both)
     assert {k for k, v in _trained_by(found).items() if v == first.key} == {s.name for s in stages[:-1]}
     assert not any(_trained_by(expected).values())
     ours, theirs = _weights(both, second), _weights(alone, second)
@@ -84,21 +102,33 @@ def test_what_is_measured_otherwise_is_not_trained_again(tmp_path: Path) -> None
     second = replace(first, params={**first.params, "evaluation": evaluation})
     store = RunStore(tmp_path)
     execute(first, store)
-    found = execute(second, store)
+    found = _shared(second, store)
     assert _trained_by(found) == {"train": first.key}
     assert all(value.equal(_weights(store, first)[name]) for name, value in _weights(store, second).items())
 
 
-def test_other_data_is_trained_on_anew(tmp_path: Path) -> None:
-    """A card's dataset can be made anew under one name, with other hashes."""
+def test_without_being_asked_for_nothing_is_shared(tmp_path: Path) -> None:
     first = _spec("sbm-table5", "sbm_vae")
     store = RunStore(tmp_path)
     execute(first, store)
-    path = store.directory(first) / "record.json"
-    record = Record.from_json(path.read_text())
-    other = {name: "0" * 64 if name.endswith("/train") else sha for name, sha in record.data.items()}
-    path.write_text(replace(record, data=other).to_json())
     assert not any(_trained_by(execute(_with(first, energy={"epochs": 2}), store)).values())
+
+
+def test_a_chain_names_who_trained_each_stage_and_provenance_their_commits(
+    tmp_path: Path, clean: dict[str, Any]
+) -> None:
+    first = _spec("sbm-table5", "sbm_vae")
+    store = RunStore(tmp_path)
+    clean["commit"] = "a" * 40
+    execute(first, store)
+    clean["commit"] = "b" * 40
+    second = _with(first, energy={"epochs": 2})
+    _shared(second, store)
+    clean["commit"] = "c" * 40
+    evaluation = {**second.params["evaluation"], "steps_samples": 7}
+    third = _shared(replace(second, params={**second.params, "evaluation": evaluation}), store)
+    assert _trained_by(third) == {"autoencoders": first.key, "score": first.key, "energy": second.key}
+    assert "commit aaaaaaa, bbbbbbb, ccccccc;" in provenance([third])
 
 
 def test_it_can_be_interrupted_and_continued(tmp_path: Path) -> None:
@@ -113,8 +143,10 @@ def test_it_can_be_interrupted_and_continued(tmp_path: Path) -> None:
         asked.append(1)
         return len(asked) == 3
 
+    assert begin_with_earlier_stages(second, both) == first.key
     with pytest.raises(TrainingStopped, match=r"stage 'energy'"):
         execute(second, both, stop=stop)
+    assert begin_with_earlier_stages(second, both) == ""
     found = execute(second, both)
     assert _trained_by(found)["score"] == first.key
     assert all(value.equal(_weights(alone, second)[name]) for name, value in _weights(both, second).items())
@@ -134,41 +166,99 @@ def test_what_is_shared() -> None:
     assert shared_stages(first, replace(first, params={**first.params, "training": faster}), stages) == 0
 
 
-def test_stages_that_later_ones_train_further_are_not_shared() -> None:
+def test_stages_that_later_ones_train_further_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     first = _spec("sbm-table5", "sbm_vae")
     other = _with(first, energy={"epochs": 9})
     tuned = [Stage("autoencoders", ("autoencoders.",)), Stage("score", ("score.",))]
     assert shared_stages(first, other, [*tuned, Stage("energy", ("autoencoders.decoders.",))]) == 0
     assert shared_stages(first, other, [*tuned, Stage("energy")]) == 0
     assert shared_stages(first, other, [*tuned, Stage("energy", ("score.average.",))]) == 1
-    own = [replace(s, params={**s.params, "model": {**s.params["model"], "module": "mine"}}) for s in (first, other)]
-    assert shared_stages(*own, [*tuned, Stage("energy", ("energy.",))]) == 0
     assert shared_stages(first, other, [*tuned, Stage("energy", ("energy.",))]) == 2
+    monkeypatch.setattr(type(experiment_of(first)), "foreign", True)  # a reader's own model
+    assert shared_stages(first, other, [*tuned, Stage("energy", ("energy.",))]) == 0
 
 
-@pytest.mark.parametrize("damage", ["none", "weights", "other device", "stacked", "note", "changes", "torch"])
-def test_a_run_that_was_altered_or_trained_otherwise_is_passed_over(
-    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _changed_record(folder: Path, **fields: Any) -> None:
+    path = folder / "record.json"
+    path.write_text(replace(Record.from_json(path.read_text()), **fields).to_json())
+
+
+def _changed_note(folder: Path, **fields: Any) -> None:
+    path = folder / "training.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def _other_weights(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    save_file({k: v + 1 for k, v in load_file(path).items()}, path)
+
+
+def _other_data(folder: Path) -> None:
+    record = Record.from_json((folder / "record.json").read_text())
+    _changed_record(folder, data={n: "0" * 64 if n.endswith("/train") else sha for n, sha in record.data.items()})
+
+
+def _trained_in(folder: Path, **changed: Any) -> None:
+    note = json.loads((folder / "training.json").read_text())
+    _changed_note(folder, environment={**note["environment"], **changed})
+
+
+def _measured_in(folder: Path, **changed: Any) -> None:
+    record = Record.from_json((folder / "record.json").read_text())
+    _changed_record(folder, environment={**record.environment, **changed})
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "none": lambda folder: None,
+    "other weights": _other_weights,
+    "no weights": lambda folder: (folder / "weights.safetensors").unlink(),
+    "other data": _other_data,
+    "another device": lambda folder: _trained_in(folder, device_name="another"),
+    "seeds together": lambda folder: _trained_in(folder, stacked=3),
+    "changes": lambda folder: _trained_in(folder, dirty=True),
+    "a wheel": lambda folder: _trained_in(folder, dirty=None),
+    "another torch": lambda folder: _measured_in(folder, versions={"torch": "1.0"}),
+    "more threads": lambda folder: _measured_in(folder, threads=8),
+    "half a note": lambda folder: (folder / "training.json").write_text("{"),
+    "no history": lambda folder: _changed_note(folder, history=[{"seconds": 0.0}]),
+    "no environment": lambda folder: _changed_note(folder, environment=None),
+    "half a record": lambda folder: (folder / "record.json").write_text("{"),
+    "a foreign specification": lambda folder: (folder / "spec.json").write_text('{"paper": 1}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_run_that_was_altered_or_trained_otherwise_is_passed_over(damage: str, tmp_path: Path) -> None:
+    first = _spec("sbm-table5", "sbm_vae")
+    store = RunStore(tmp_path)
+    execute(first, store)
+    DAMAGES[damage](store.directory(first))
+    found = begin_with_earlier_stages(_with(first, energy={"epochs": 2}), store)
+    assert found == (first.key if damage == "none" else "")
+
+
+def test_a_neighbour_of_another_version_s_settings_is_passed_over(tmp_path: Path) -> None:
     first = _spec("sbm-table5", "sbm_vae")
     second = _with(first, energy={"epochs": 2})
     store = RunStore(tmp_path)
-    clean = {**environment("cpu"), "dirty": False}
-    monkeypatch.setattr("repro.engine.execute.environment", lambda device: dict(clean))
     execute(first, store)
-    folder = store.directory(first)
-    note = json.loads((folder / "training.json").read_text())
-    if damage == "weights":
-        weights = load_file(folder / "weights.safetensors")
-        save_file({k: v + 1 for k, v in weights.items()}, folder / "weights.safetensors")
-    elif damage == "note":
-        (folder / "training.json").write_text("{")
-    elif damage == "torch":
-        path = folder / "record.json"
-        record = Record.from_json(path.read_text())
-        path.write_text(replace(record, environment={**record.environment, "versions": {"torch": "1.0"}}).to_json())
-    elif damage != "none":
-        changed = {"other device": {"device_name": "another"}, "stacked": {"stacked": 3}, "changes": {"dirty": True}}
-        note["environment"] |= changed[damage]
-        (folder / "training.json").write_text(json.dumps(note))
-    assert any(_trained_by(execute(second, store)).values()) is (damage == "none")
+    odd = replace(first, params={**first.params, "training": {"momentum": 1, "stages": None}})
+    folder = tmp_path / first.paper / odd.key
+    shutil.copytree(store.directory(first), folder)
+    (folder / "spec.json").write_text(json.dumps(odd.to_dict()))
+    assert begin_with_earlier_stages(second, store) == first.key
+
+
+def test_the_command_shares_where_it_is_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = _spec("gmrf-table1", "mvae")
+    evaluation = {**first.params["evaluation"], "num_samples": first.params["evaluation"]["num_samples"] + 1}
+    earlier = replace(first, params={**first.params, "evaluation": evaluation})
+    execute(earlier, RunStore(tmp_path))
+    command = ["run", "gmrf-table1", "--profile", "smoke", "--key", first.key, "--runs", str(tmp_path)]
+    assert main([*command, "--share-stages", "--force"]) == 2
+    assert "not with --force" in capsys.readouterr().err
+    assert main([*command, "--share-stages"]) == 0
+    assert f"begins with stages that {earlier.key} has trained" in capsys.readouterr().err
+    record = RunStore(tmp_path).record(first)
+    assert record is not None
+    assert _trained_by(record) == {"train": earlier.key}

@@ -243,7 +243,7 @@ class Record:
         environment: Commit and whether the package differed from it, versions, device, threads.
         data: Dataset split to SHA-256 of the data that was used.
         weights_sha256: SHA-256 of the weights file.
-        training_seconds: Wall-clock seconds of all epochs, over interruptions.
+        training_seconds: Wall-clock seconds of all epochs, over interruptions, and of those that another run trained.
         evaluation_seconds: Wall-clock seconds of the evaluation.
         history: One entry a logged epoch; of each stage at least the last one.
     """

@@ -171,12 +171,13 @@ def _timed(spec: RunSpec, counted: dict[str, dict[str, list[float]]], machine: S
     model = experiment_of(spec).build(spec).train()
     settings, training = experiment_of(spec).training(spec), spec.params["training"]
     sizes = {name: {**training, **training.get("stages", {}).get(name, {})}["batch_size"] for name in counted}
-    at_once = {}
-    for name, size in sizes.items():
+
+    def expected(name: str, size: int) -> float:
         took = {what: fixed + size * each for what, (fixed, each) in counted[name].items()}
-        at_once[name] = at_rates(Steps(number=1, **took), machine, reduced=precision_of(spec) == "bfloat16")
-    if max(at_once.values()) > LONGEST:
-        raise ValueError(f"a step takes about {max(at_once.values()):.0f} s")
+        return at_rates(Steps(number=1, **took), machine, reduced=precision_of(spec) == "bfloat16")
+
+    if (longest := max(expected(name, size) for name, size in sizes.items())) > LONGEST:
+        raise ValueError(f"a step takes about {longest:.0f} s")
     data = _samples(model, max(sizes.values()), settings.labels)
     found = {}
     for stage in model.stages():
@@ -191,7 +192,8 @@ def _timed(spec: RunSpec, counted: dict[str, dict[str, list[float]]], machine: S
             backward_pass(model, model.loss(batch, stage))
             optimizer.step()
             seconds.append(time.thread_time() - start)
-        found[stage.name] = float(f"{median(seconds[FIRST:]) / at_once[stage.name]:.3g}")
+        ratio = median(seconds[FIRST:]) / expected(stage.name, len(next(iter(batch.values()))))
+        found[stage.name] = float(f"{ratio:.3g}")
     return found
 
 
@@ -240,7 +242,7 @@ def main() -> int:
     """Writes the table; says what could not be counted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=PROFILES, help="only these plans (all)")
-    parser.add_argument("--anew", action="store_true", help="count what the table has already, too")
+    parser.add_argument("--anew", action="store_true", help="count what the table has, too, to be timed anew")
     parser.add_argument("--timed", action="store_true", help="take some steps of what was not timed, too")
     parser.add_argument("--memory", type=int, default=14, metavar="GB", help="most that a count may take (%(default)s)")
     options = parser.parse_args()
@@ -259,7 +261,8 @@ def main() -> int:
         kind = kind_of(spec)
         known = table.get(kind, {})
         try:
-            kept[kind] = {"steps": known["steps"] if known else count_run(spec), "timed": dict(known.get("timed", {}))}
+            steps = known["steps"] if known else count_run(spec)
+            kept[kind] = {**known, "steps": steps, "timed": dict(known.get("timed", {}))}
             for precision, run in _in_precisions(spec).items() if speeds else ():
                 if precision not in kept[kind]["timed"]:
                     kept[kind]["timed"][precision] = time_run(run, kept[kind]["steps"], _median_speed(speeds))
@@ -268,7 +271,7 @@ def main() -> int:
             print(f"not {'timed' if kind in kept else 'counted'}: {spec.label}: {reason}", file=sys.stderr)
         if time.monotonic() - last > 20:
             last = time.monotonic()
-            write_table({**table, **kept})
+            write_table({**beside, **table, **kept})
             print(f"{len(kept)} models", file=sys.stderr, flush=True)
     kept = {**beside, **kept}
     for kind, found in _evaluations(figures_root()).items():

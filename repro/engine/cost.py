@@ -120,7 +120,7 @@ def kind_of(spec: RunSpec) -> str:
 
 def measured_as(spec: RunSpec) -> str:
     """The name of what a run does besides training: runs of one kind and one name are measured on the same."""
-    return digest(_structure({k: v for k, v in spec.params.items() if k not in ("model", "training")}))[:8]
+    return digest({k: v for k, v in spec.params.items() if k not in ("model", "training")})[:8]
 
 
 @cache

@@ -245,10 +245,10 @@ def sbm_spec(method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
             model |= {"subsampling": True}
     rates = LEARNING_RATES | ({} if profile == "paper" else {"score": REDUCED_SCORE_RATE})
     batches = {} if profile == "paper" else REDUCED_BATCHES
-    epochs = {
-        **p["epochs"],
-        "energy": whole_number("energy_epochs", changes.get("energy_epochs", p["epochs"]["energy"])),
-    }
+    energy_epochs = changes.get("energy_epochs", p["epochs"]["energy"])
+    if whole_number("energy_epochs", energy_epochs) < 1 or isinstance(energy_epochs, bool):
+        raise ValueError(f"energy_epochs is {energy_epochs}, must be at least 1")
+    epochs = p["epochs"] | {"energy": int(energy_epochs)}
     own = {s: {"epochs": epochs[s], "learning_rate": rates[s]} for s in stages}
     for stage, numbers in own.items():
         if stage in batches:
@@ -258,7 +258,7 @@ def sbm_spec(method: str, seed: int, profile: str, **changes: Any) -> RunSpec:
         if "patience" in p:  # five epochs are the setting, see finetuning.py
             own["finetune"]["patience"] = None
     first = own[stages[0]]
-    # Figure 11 shows the comparison's own runs that have an energy, no variants of them.
+    # Figure 11 shows the comparison's own runs that have an energy, no variants of them but in the energy's epochs.
     varied = {"beta": 0.1, "missing": 0.0, "finetune_drop": 0.0, "regularisation": 1e-5}
     noise = changes.get("observed_noise", OBSERVED_NOISE)
     compared = bool(model.get("energy")) and number == p["modalities"] and {k: model[k] for k in varied} == varied

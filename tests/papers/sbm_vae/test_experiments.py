@@ -266,6 +266,13 @@ def test_errors_name_what_is_wrong(miniature: Callable[[str], None]) -> None:
     for value in ("yes", 2, math.nan):
         with pytest.raises(ValueError, match=f"subsampling is {value!r}, must be True or False"):
             sbm_spec("mvae", 0, "smoke", subsampling=value)
+    for value in (0, -3, True):
+        with pytest.raises(ValueError, match=f"energy_epochs is {value}, must be at least 1"):
+            sbm_spec("sbm_vae", 0, "smoke", energy_epochs=value)
+    with pytest.raises(ValueError, match=r"energy_epochs is 1.5, must be a whole number"):
+        sbm_spec("sbm_vae", 0, "smoke", energy_epochs=1.5)
+    with pytest.raises(ValueError, match=r"sbm_vae_t has no setting \['energy_epochs'\]"):
+        sbm_spec("sbm_vae_t", 0, "smoke", energy_epochs=3)
     for number in (1, 11):
         with pytest.raises(ValueError, match=f"2 to 10 modalities to train on, not {number}"):
             sbm_spec("mld", 0, "quick", modalities=number)

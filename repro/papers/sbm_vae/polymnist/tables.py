@@ -57,8 +57,8 @@ JOINT = [
 METRICS = {"coherence": COHERENCE, "fid": FID, "frechet": FRECHET, "agree": "unconditional/plain/agree/{most}"}
 METRICS |= {f"joint_{k}": f"unconditional/plain/{k}/mean" for k in ("fid", "frechet")}
 ENERGY_NOTE = (
-    "Energies were trained for 12 epochs at first, when their validation loss still fell by a hundredth an epoch: "
-    "Table 5 has those that are trained until it falls no more."
+    "Energies were trained for 12 epochs at first, at the end of which their validation loss still fell by a hundredth "
+    "an epoch; Table 5's have up to 100, and end where it has not improved for three."
 )
 NO_GUIDANCE = "the same joint samples as without guidance"
 SETTINGS_COLUMNS = ("model", "beta_min", "beta_max", "N", "LD per step", "EBM scale", "batch size", "gamma a sample")

@@ -380,6 +380,8 @@ def provenance(records: Sequence[Record]) -> str:
         return "No records."
     seeds = sorted({r.spec.seed for r in records})
     commits = sorted({_commit(r) for r in records} | {c for r in records for c in _earlier_commits(r)})
+    sharing = sum(any("trained_by" in entry for entry in r.history) for r in records)
+    shared = f"; {sharing} of them with stages that other runs have trained" if sharing else ""
     devices = sorted({f"{r.environment['device_name']} ({r.environment['device']})" for r in records})
     torch = sorted({r.environment["versions"].get("torch", "?") for r in records})
     dtypes = sorted({precision_of(r.spec) or "float32" for r in records})
@@ -389,7 +391,7 @@ def provenance(records: Sequence[Record]) -> str:
     precision = f"hidden layers in {' and '.join(dtypes)}; " if dtypes != ["float32"] else ""
     return (
         f"Profile {', '.join(sorted({r.spec.profile for r in records}))}; seeds {', '.join(map(str, seeds))}; "
-        f"{len(records)} record{'s' * (len(records) > 1)}{converged}; {precision}commit {', '.join(commits)}; "
+        f"{len(records)} record{'s' * (len(records) > 1)}{shared}{converged}; {precision}commit {', '.join(commits)}; "
         f"{', '.join(devices)}; torch {', '.join(torch)}."
     )
 
@@ -401,4 +403,8 @@ def _commit(record: Record) -> str:
 
 def _earlier_commits(record: Record) -> set[str]:
     """Of the runs that have trained stages of this one."""
-    return {entry["commit"][:7] for entry in record.history if isinstance(entry.get("commit"), str)}
+    return {
+        entry["commit"][:7] + " with changes" * bool(entry.get("dirty"))
+        for entry in record.history
+        if isinstance(entry.get("commit"), str)
+    }

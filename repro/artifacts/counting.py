@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from math import prod
 from pathlib import Path
@@ -98,9 +98,10 @@ CONVOLUTIONS = {
 }
 
 
-def _step(model: TrainableModel, stage: Any, batch: dict[str, Tensor]) -> dict[str, float]:
-    chosen = stage_parameters(model, stage)
-    optimizer = OPTIMIZERS["adam"](chosen, lr=1e-6, fused=True)
+def _step(
+    model: TrainableModel, stage: Any, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor]
+) -> dict[str, float]:
+    optimizer.zero_grad(set_to_none=True)
     with FlopCounterMode(display=False, custom_mapping=CONVOLUTIONS) as flops, _Traffic() as traffic:
         backward_pass(model, model.loss(batch, stage))
         optimizer.step()
@@ -140,7 +141,9 @@ def _counted(spec: RunSpec, pool: int, samples: tuple[int, int]) -> dict[str, di
     for stage in model.stages():
         with torch.no_grad():
             split = model.stage_data(stage, data)
-        few, more = (_step(model, stage, next(iter(split.batches(n, shuffle=False)))) for n in samples)
+        optimizer = OPTIMIZERS["adam"](stage_parameters(model, stage), lr=1e-6, fused=True)
+        sizes = (samples[0], *samples)  # the first makes what is made once, and is not counted
+        _, few, more = (_step(model, stage, optimizer, next(iter(split.batches(n, shuffle=False)))) for n in sizes)
         found[stage.name] = {}
         for name in few:
             each = (more[name] - few[name]) / (samples[1] - samples[0])
@@ -234,8 +237,13 @@ def _lower_quartile(values: list[float]) -> float:
     return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
-def _median_speed(speeds: list[Speed]) -> Speed:
-    return Speed(**{f.name: median(getattr(s, f.name) for s in speeds) for f in fields(Speed)})
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """A block whose failure is a line on stderr."""
+    try:
+        yield
+    except (ValueError, MemoryError, RuntimeError) as error:
+        print(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
 
 
 def main() -> int:
@@ -252,33 +260,35 @@ def main() -> int:
         # An allocation beyond it fails, and its model is named; without, it is the machine that has none left.
         asked, most = options.memory << 30, resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (asked if most == resource.RLIM_INFINITY else min(asked, most), most))
-    table = {} if options.anew else dict(read_table())
-    beside = {} if set(options.profiles) == set(PROFILES) else read_table()
     torch.set_num_threads(1)
     speeds = [measure_speed() for _ in range(5)] if options.timed else []
-    kept, last = {}, time.monotonic()
+    machine = Speed(**{f.name: median(getattr(s, f.name) for s in speeds) for f in fields(Speed)}) if speeds else None
+    before, found, last = read_table(), {}, time.monotonic()
     for spec in _wanted(options.profiles):
         kind = kind_of(spec)
-        known = table.get(kind, {})
-        try:
+        known = {} if options.anew else before.get(kind, {})
+        with _said(f"{spec.label}: not counted"):
             steps = known["steps"] if known else count_run(spec)
-            kept[kind] = {**known, "steps": steps, "timed": dict(known.get("timed", {}))}
-            for precision, run in _in_precisions(spec).items() if speeds else ():
-                if precision not in kept[kind]["timed"]:
-                    kept[kind]["timed"][precision] = time_run(run, kept[kind]["steps"], _median_speed(speeds))
-        except (ValueError, MemoryError, RuntimeError) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            print(f"not {'timed' if kind in kept else 'counted'}: {spec.label}: {reason}", file=sys.stderr)
+            found[kind] = {**known, "steps": steps, "timed": dict(known.get("timed", {}))}
+        if kind not in found:  # what is known of it stays
+            if kind in before:
+                found[kind] = before[kind]
+            continue
+        for precision, run in _in_precisions(spec).items() if machine else ():
+            if precision not in found[kind]["timed"]:
+                with _said(f"{spec.label}: not timed in {precision}"):
+                    found[kind]["timed"][precision] = time_run(run, steps, machine)
         if time.monotonic() - last > 20:
             last = time.monotonic()
-            write_table({**beside, **table, **kept})
-            print(f"{len(kept)} models", file=sys.stderr, flush=True)
-    kept = {**beside, **kept}
-    for kind, found in _evaluations(figures_root()).items():
-        if kind in kept:
-            kept[kind]["evaluation"] = found
-    write_table({kind: {name: v for name, v in entry.items() if v} for kind, entry in kept.items()})
-    print(f"{TABLE.name}: {len(kept)} models")
+            write_table({**before, **found})
+            print(f"{len(found)} models", file=sys.stderr, flush=True)
+    if set(options.profiles) != set(PROFILES):  # what the other plans have stays
+        found = {**before, **found}
+    for kind, seconds in _evaluations(figures_root()).items():
+        if kind in found:
+            found[kind]["evaluation"] = seconds
+    write_table({kind: {name: v for name, v in entry.items() if v} for kind, entry in found.items()})
+    print(f"{TABLE.name}: {len(found)} models")
     return 0
 
 

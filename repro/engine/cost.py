@@ -25,6 +25,7 @@ from typing import Any
 
 from repro.datasets.card import load_card
 from repro.engine.speed import REFERENCE, Speed
+from repro.engine.store import write_atomically
 from repro.papers import experiment_of
 from repro.records import RunSpec, digest, precision_of
 
@@ -139,9 +140,13 @@ def read_table() -> Mapping[str, Any]:
 
 
 def write_table(table: Mapping[str, Any]) -> None:
-    """Writes the table, a line an entry."""
+    """Writes the table, a line an entry, whole or not at all.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
     rows = [f"{json.dumps(k)}: {json.dumps(table[k], separators=(',', ':'))}" for k in sorted(table)]
-    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
+    write_atomically(TABLE, "{\n" + ",\n".join(rows) + "\n}\n")
     _parsed.cache_clear()
 
 

@@ -5,7 +5,8 @@ stage trains depends on nothing of those after it, and stays as it is where thos
 runs that differ in later stages alone (in how long an energy is trained, say), or only in what is measured, the second
 therefore need not train the earlier ones again. It begins with a checkpoint made of the first one's weights, and is,
 with the same code bit for bit, what it would be if it had trained them itself. Every entry of its history that another
-run has trained says which, and at which commit; so does every table's line of provenance."""
+run has trained says which, at which commit, and whether it had changes; a record of such stages is one with changes
+too. A table's line of provenance counts the records that began so, and names those commits."""
 
 from __future__ import annotations
 
@@ -28,13 +29,12 @@ from repro.errors import RecordError
 from repro.model import Stage
 from repro.papers import experiment_of
 from repro.records import RunSpec
-from repro.training.checkpoints import Checkpoint, save_checkpoint
+from repro.training.checkpoints import Checkpoint, previous_path, save_checkpoint
 from repro.training.loop import TrainingSettings
 
 __all__ = ["begin_with_earlier_stages", "shared_stages"]
 
-# What is in a run's way that has not begun, and of training several seeds at once or by several processes.
-BEGUN = ("record.json", "weights.safetensors", "checkpoint.safetensors")
+# What is noted of training several seeds at once or by several processes.
 TOGETHER = ("shards", "processes", "stacked")
 # What a run's directory can be like that is not one, is of another version, or is being written or removed.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecordError, SafetensorError)
@@ -124,21 +124,24 @@ def begin_with_earlier_stages(spec: RunSpec, store: RunStore, device: str = "cpu
         RunError: If the directory cannot be written to.
     """
     directory = store.directory(spec)
-    candidates = list(_candidates(spec, directory.parent))
-    if not candidates or any((directory / name).exists() for name in BEGUN):
+    checkpoint = directory / "checkpoint.safetensors"
+    begun = (directory / "record.json", directory / "weights.safetensors", checkpoint, previous_path(checkpoint))
+    candidates = [] if experiment_of(spec).foreign else list(_candidates(spec, directory.parent))
+    if not candidates or any(path.exists() for path in begun):
         return ""
     with acquired(spec, store):
+        if any(path.exists() for path in begun):  # another process had it meanwhile
+            return ""
         check_spec_file(directory, spec)
         data, model = loaded(spec)
-        stages, state = list(model.stages()), model.state_dict()
+        stages, state, machine = list(model.stages()), model.state_dict(), environment(device)
+        shapes = {name: value.shape for name, value in state.items()}
         found = None
         for folder, other in candidates:
             with suppress(*UNREADABLE):
-                one = _read(spec, folder, other, stages, data, environment(device))
-                fits = one is not None and {n: x.shape for n, x in one.weights.items()} == {
-                    n: x.shape for n, x in state.items()
-                }
-                if one is not None and fits and (found is None or one.stages > found.stages):
+                one = _read(spec, folder, other, stages, data, machine)
+                fits = one is not None and {name: x.shape for name, x in one.weights.items()} == shapes
+                if fits and (found is None or one.stages > found.stages):
                     found = one
         if found is None:
             return ""
@@ -146,9 +149,8 @@ def begin_with_earlier_stages(spec: RunSpec, store: RunStore, device: str = "cpu
         for name in state:
             if found.stages == len(stages) or name.partition(".")[0] in parts:
                 state[name] = found.weights[name]
+        save_checkpoint(checkpoint, Checkpoint(found.stages, 0, found.history, model=state), spec.key)
         write_atomically(directory / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in found.history))
-        begun = Checkpoint(found.stages, 0, found.history, model=state)
-        save_checkpoint(directory / "checkpoint.safetensors", begun, spec.key)
     return found.key
 
 
@@ -185,8 +187,9 @@ def _read(
     same_data = all(
         record.data.get(f"{d.name}/{split}") == d.provenance["sha256"] for split, d in data.items() if split in splits
     )
+    alike = ("device", "threads") if machine["device"] == "cpu" else ("device",)  # a GPU's sums are of no thread
     same_machine = had.get("device_name") == machine.get("device_name") and all(
-        record.environment[name] == machine[name] for name in ("threads", "device")
+        record.environment[name] == machine[name] for name in alike
     )
     same_machine = same_machine and record.environment["versions"]["torch"] == machine["versions"]["torch"]
     clean = had.get("dirty") is False or machine.get("dirty") is not False
@@ -195,7 +198,8 @@ def _read(
         return None
     if any("step" in entry for entry in trained["history"]):  # taken in another way than operation by operation
         return None
-    names, by = {stage.name for stage in stages[:number]}, {"trained_by": other.key, "commit": had.get("commit")}
+    names = {stage.name for stage in stages[:number]}
+    by = {"trained_by": other.key, "commit": had.get("commit"), "dirty": had.get("dirty")}
     entries = [entry for entry in trained["history"] if entry["stage"] in names]
     history = [entry if "trained_by" in entry else {**entry, **by} for entry in entries]
     return _Earlier(other.key, number, history, load_file(weights)) if history else None

@@ -325,6 +325,8 @@ def _write_trained(
     weights = place.directory / "weights.safetensors"
     save_tensors(weights, model.state_dict(), {"key": spec.key})
     known = {k: v for k, v in environment(place.device).items() if k in ("commit", "dirty", "device_name")}
+    if any(entry.get("dirty") for entry in history):  # by a run that this one began with
+        known["dirty"] = True
     trained = {"key": spec.key, "weights_sha256": file_sha256(weights), "history": history}
     trained |= {"environment": known | dict(how)}
     write_atomically(place.directory / "training.json", json.dumps(trained, indent=1) + "\n")

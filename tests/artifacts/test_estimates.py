@@ -60,11 +60,7 @@ def test_table_is_what_the_counter_counts(name: str, profile: str, method: str) 
     from repro.artifacts.counting import count_run
 
     spec = next(s for s in _runs(name, profile) if s.method == method)
-    found, held = count_run(spec), read_table()[kind_of(spec)]["steps"]
-    assert list(found) == list(held)
-    for stage, counted in found.items():
-        for what, numbers in counted.items():  # some constants are made once a process
-            assert numbers == pytest.approx(held[stage][what], rel=0.03), (stage, what)
+    assert count_run(spec) == read_table()[kind_of(spec)]["steps"]
 
 
 def test_a_step_takes_about_what_the_rates_give() -> None:
@@ -165,7 +161,7 @@ def test_narrow_convolutions_gain_no_more_than_twice_by_half_precision() -> None
 
 
 def test_records_took_what_is_estimated() -> None:
-    """By the shortest of each kind of run: work beside it makes a run longer, never shorter."""
+    """By the median and by the shortest of each kind of run: work beside it makes a run longer, never shorter."""
     took: dict[str, list[float]] = {}
     for path in RECORDS:
         record = Record.from_json(path.read_text())
@@ -173,11 +169,14 @@ def test_records_took_what_is_estimated() -> None:
         if found is not None and record.training_seconds > 3:
             ratio = record.training_seconds / training_seconds(found, REFERENCE)
             took.setdefault(f"{kind_of(record.spec)}/{found.steps}", []).append(ratio)
-    ratios = [min(values) for values in took.values()]
+    ratios = [statistics.median(values) for values in took.values()]
     assert len(ratios) > 40
     assert 1 / 1.5 < statistics.median(ratios) < 1.5
-    assert sum(1 / 1.5 < r < 1.5 for r in ratios) > 0.75 * len(ratios)
-    assert sum(r > 1 / 1.5 for r in ratios) > 0.95 * len(ratios)
+    assert sum(0.5 < r < 2 for r in ratios) > 0.8 * len(ratios)
+    assert sum(r > 0.5 for r in ratios) > 0.95 * len(ratios)
+    shortest = [min(values) for values in took.values()]
+    assert sum(1 / 1.5 < r < 1.5 for r in shortest) > 0.75 * len(shortest)
+    assert sum(r > 1 / 1.5 for r in shortest) > 0.95 * len(shortest)
 
 
 def test_a_step_takes_as_many_times_the_rates_as_it_did_where_it_was_timed(monkeypatch: pytest.MonkeyPatch) -> None:

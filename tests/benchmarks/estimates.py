@@ -21,6 +21,7 @@ from repro.engine.cost import cost, expected, kind_of
 from repro.engine.execute import execute
 from repro.engine.speed import Speed, speed
 from repro.engine.store import RunStore
+from repro.papers import experiment_of
 from repro.records import RunSpec, precision_of
 from tests.benchmarks.support import seconds
 
@@ -48,13 +49,21 @@ def main() -> int:
     chosen = sorted(runs(machine, LONG_LIMIT if options.long else LIMIT), key=lambda run: (run[0], kind_of(run[1])))
     ratios = []
     for estimated, spec in chosen if options.long else chosen[:: max(1, len(chosen) // NUMBER)]:
+        what = f"{spec.paper}/{spec.dataset}/{spec.method}"
+        try:
+            experiment_of(spec).load(spec)  # fetched and prepared before, as data of a second run are
+        except OSError as error:
+            print(f"  {what:48s} not measured: {' '.join(str(error).split())[:100]}", flush=True)
+            continue
         with tempfile.TemporaryDirectory() as folder:
             took = seconds(lambda spec=spec, folder=folder: execute(spec, RunStore(Path(folder))))
         ratios.append(took / estimated)
-        what = f"{spec.paper}/{spec.dataset}/{spec.method}"
         precision = precision_of(spec) or "float32"
         times = f"{estimated:7.1f} s estimated {took:7.1f} s {took / estimated:5.2f}"
         print(f"  {what:48s} {precision:8s} {times}", flush=True)
+    if not ratios:
+        print("  no run was measured", flush=True)
+        return 1
     within = sum(1 / 1.5 <= r <= 1.5 for r in ratios)
     print(f"  {within} of {len(ratios)} within a factor of 1.5, median {statistics.median(ratios):.2f}", flush=True)
     return 0

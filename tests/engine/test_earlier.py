@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from repro.model import Stage
 from repro.papers import experiment_of
 from repro.records import Record, RunSpec, provenance
 from repro.training import TrainingStopped
+from repro.training.checkpoints import CheckpointError
 
 
 def _spec(artifact: str, method: str) -> RunSpec:
@@ -129,6 +131,54 @@ def test_a_chain_names_who_trained_each_stage_and_provenance_their_commits(
     third = _shared(replace(second, params={**second.params, "evaluation": evaluation}), store)
     assert _trained_by(third) == {"autoencoders": first.key, "score": first.key, "energy": second.key}
     assert "commit aaaaaaa, bbbbbbb, ccccccc;" in provenance([third])
+    assert "1 record; 1 of them with stages that other runs have trained;" in provenance([third])
+
+
+def test_a_record_with_stages_of_changed_code_is_one_with_changes(tmp_path: Path, clean: dict[str, Any]) -> None:
+    first = _spec("sbm-table5", "sbm_vae")
+    store = RunStore(tmp_path)
+    clean["dirty"] = True
+    execute(first, store)
+    second = _with(first, energy={"epochs": 2})
+    assert begin_with_earlier_stages(second, store) == first.key
+    clean["dirty"] = False  # committed, or put aside, before it goes on
+    found = execute(second, store)
+    assert found.environment["training"]["dirty"] is True
+    assert {e["dirty"] for e in found.history if "trained_by" in e} == {True}
+    assert "with changes" in provenance([found])
+
+
+def test_what_another_process_has_trained_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _spec("gmrf-table1", "mvae")
+    evaluation = {**first.params["evaluation"], "num_samples": first.params["evaluation"]["num_samples"] + 1}
+    second, store = replace(first, params={**first.params, "evaluation": evaluation}), RunStore(tmp_path)
+    execute(first, store)
+
+    @contextmanager
+    def after_another(spec: RunSpec, store: RunStore) -> Iterator[None]:
+        execute(spec, store)
+        yield
+
+    monkeypatch.setattr("repro.engine.earlier.acquired", after_another)
+    assert begin_with_earlier_stages(second, store) == ""
+    assert not (store.directory(second) / "checkpoint.safetensors").exists()
+    record = store.record(second)
+    assert record is not None
+    assert not any(_trained_by(record).values())
+
+
+def test_a_log_has_no_epochs_that_the_checkpoint_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _spec("sbm-table5", "sbm_vae")
+    second, store = _with(first, energy={"epochs": 2}), RunStore(tmp_path)
+    execute(first, store)
+
+    def full(*arguments: Any) -> None:
+        raise CheckpointError("no space left on device")
+
+    monkeypatch.setattr("repro.engine.earlier.save_checkpoint", full)
+    with pytest.raises(CheckpointError):
+        begin_with_earlier_stages(second, store)
+    assert not (store.directory(second) / "log.jsonl").exists()
 
 
 def test_it_can_be_interrupted_and_continued(tmp_path: Path) -> None:
@@ -255,10 +305,30 @@ def test_the_command_shares_where_it_is_asked_to(tmp_path: Path, capsys: pytest.
     earlier = replace(first, params={**first.params, "evaluation": evaluation})
     execute(earlier, RunStore(tmp_path))
     command = ["run", "gmrf-table1", "--profile", "smoke", "--key", first.key, "--runs", str(tmp_path)]
-    assert main([*command, "--share-stages", "--force"]) == 2
-    assert "not with --force" in capsys.readouterr().err
+    for refused in (["--force"], ["--shards", "2"], ["--processes", "2"]):
+        assert main([*command, "--share-stages", *refused]) == 2
+        assert "one process each, and not with --force" in capsys.readouterr().err
     assert main([*command, "--share-stages"]) == 0
     assert f"begins with stages that {earlier.key} has trained" in capsys.readouterr().err
     record = RunStore(tmp_path).record(first)
     assert record is not None
     assert _trained_by(record) == {"train": earlier.key}
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("one", [True, False])
+def test_the_command_shares_only_where_it_is_asked_to(
+    asked: bool, one: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = _spec("gmrf-fig6", "mvae")
+    evaluation = {**first.params["evaluation"], "num_samples": first.params["evaluation"]["num_samples"] + 1}
+    earlier, store = replace(first, params={**first.params, "evaluation": evaluation}), RunStore(tmp_path / "runs")
+    execute(earlier, store)
+    command = ["run", "gmrf-fig6", "--profile", "smoke", "--executor", "inline", "--seeds", "1"]
+    command += ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    command += ["--key", first.key] * one + ["--share-stages"] * asked
+    assert main(command) == 0
+    assert ("begins with stages that" in capsys.readouterr().err) is asked
+    record = store.record(first)
+    assert record is not None
+    assert _trained_by(record) == {"train": earlier.key if asked else ""}

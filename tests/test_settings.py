@@ -272,7 +272,7 @@ def test_published_means_that_are_not_means() -> None:
 def test_the_published_average_of_sbm_vaes_table_7() -> None:
     table = published("sbm_vae", "table7")
     assert sbm_tables.average_note(table) == [
-        "The published average of MVTCAE is 0.118; its rows' mean is 0.133.",
+        "The published average of MVTCAE is 0.118; the mean of its 10 published rows is 0.133.",
     ]
     table["rows"]["Avg"][1] = [0.133]
     assert sbm_tables.average_note(table) == []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +20,8 @@ from repro.errors import NoProfileError, NotOfferedError, RunError, UsageError
 from repro.experiment import Results, not_diverged
 from repro.papers import paper
 from repro.records import PRECISIONS, PROFILES, Record, RunSpec, precision_of, with_precision
-from repro.report.names import named
+from repro.report.cells import Shown
+from repro.report.names import named, titled
 from repro.report.plain_tables import PlainTable
 from repro.report.tables import Table, join_tables
 
@@ -373,17 +375,65 @@ def results(
     source = _source(artifact)
     known = paper(source.paper)
     rows = known.plan(source.id, profile, seeds)
-    rename = paper(artifact.paper).published.get(artifact.id, {}).get("rename", {}) if artifact.same_as else {}
-    return Results(
-        source.id, profile, seeds, rows, record, samples, known.published.get(source.id, {}), rename, diverged
-    )
+    published, rename = known.published.get(source.id, {}), renamed(artifact)
+    return Results(source.id, profile, seeds, rows, record, samples, published, rename, diverged)
+
+
+def renamed(artifact: Artifact) -> dict[str, str]:
+    """What the paper of an artifact that repeats another's calls that one's models, by their names there."""
+    tables = paper(artifact.paper).published.values() if artifact.same_as else ()
+    return {old: new for table in tables for old, new in table.get("rename", {}).items()}
+
+
+def _in_roman(id: str) -> str:
+    """A table as a paper of Roman numbers names it: ``"Table IV"`` of ``"table4"``; the id itself without a number."""
+    if not re.fullmatch(r"table\d+", id):
+        return id
+    number, text = int(id.removeprefix("table")), "Table "
+    for value, letters in {10: "X", 9: "IX", 5: "V", 4: "IV", 1: "I"}.items():
+        text, number = text + letters * (number // value), number % value
+    return text
+
+
+def _repeated(artifact: Artifact, made: list[Any]) -> list[Any]:
+    """Tables of another paper with the names, numbers and Make targets that its own paper has; said under the first.
+
+    Numbers are Roman there and Arabic here. A text that names both papers' models keeps the names.
+    """
+    source, names = _source(artifact), renamed(artifact)
+    alike = [(a, _source(a)) for a in artifacts().values() if a.paper == artifact.paper and a.same_as]
+    words = {other.target: own.target for own, other in alike}
+    words |= {_in_roman(o.id): own.id.replace("table", "Table ") for own, o in alike if _in_roman(o.id) != o.id}
+
+    def text(value: str) -> str:
+        both = any(re.search(rf"\b{re.escape(new)}\b", value) for new in names.values())
+        known = words if both else words | names
+        found = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
+        return re.sub(rf"\b({found})(?![\w-])", lambda match: known[match[0]], value)
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, str):
+            return value if isinstance(value, Shown) else type(value)(text(value))
+        if isinstance(value, Mapping):
+            return {k: changed(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(map(changed, value))
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{f.name: changed(getattr(value, f.name)) for f in fields(value)})
+        return value
+
+    what = "The runs are shared with" if artifact.data else "Made by the same code as"
+    said = f"{what} {titled(source.paper)}'s {_in_roman(source.id)} ({source.name})"
+    said += "".join(f", where {new} is called {old}" for old, new in names.items()) + "."
+    first, *others = map(changed, made)
+    return [replace(first, notes=type(first.notes)([said, *first.notes])), *others]
 
 
 def _drawn(artifact: Artifact, found: Results) -> list[Any]:
     """Tables and figures of an artifact.
 
     Tables are without verdicts in the smoke profile; where :func:`unsettled` has a reason they do not name the best
-    model. What diverged is said under the first of them.
+    model. What diverged is said under the first of them. Those of another paper have the names of the artifact's own.
 
     Raises:
         RunError: If a run diverged, and nothing can be drawn without it.
@@ -399,9 +449,11 @@ def _drawn(artifact: Artifact, found: Results) -> list[Any]:
     if lost and isinstance(made[0], TABLES):
         made[0] = replace(made[0], notes=[*made[0].notes, lost])
     if found.profile == "smoke":
-        return [m.without_verdict(NO_VERDICT) if isinstance(m, TABLES) else m for m in made]
-    reason = unsettled(found.profile, found.all_records())
-    return [m.not_settled(reason) if isinstance(m, TABLES) else m for m in made]
+        made = [m.without_verdict(NO_VERDICT) if isinstance(m, TABLES) else m for m in made]
+    else:
+        reason = unsettled(found.profile, found.all_records())
+        made = [m.not_settled(reason) if isinstance(m, TABLES) else m for m in made]
+    return _repeated(artifact, made) if artifact.same_as and artifact.kind in "TS" else made
 
 
 def latex_label(artifact: Artifact, profile: str) -> str:

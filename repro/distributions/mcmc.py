@@ -299,7 +299,9 @@ def effective_sample_size(draws: Tensor) -> Tensor:
     .. math:: S = \frac{M N}{1 + 2 \sum_{t \ge 1} \rho_t}
 
     Autocorrelations are of half chains, pooled with the variance between them, and summed over Geyer's initial
-    monotone sequence of pairs. S is at most M N log10(M N), which only antithetic chains reach.
+    monotone sequence of pairs. S is at most M N log10(M N), which only antithetic chains reach. With few draws a chain
+    it says little: half chains of n draws that never move have a sum of 2 (n - n mod 2) - 1 and not infinity, so that
+    four draws a chain cannot give S under a third of M N. Whether chains mix is said by :func:`split_r_hat`.
 
     Arguments:
         draws: ``(num_draws, num_chains, *rest)``.

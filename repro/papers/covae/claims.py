@@ -81,13 +81,20 @@ def _mean(curves: Sequence[Sequence[float]]) -> list[float]:
     return [fmean(values) for values in zip(*curves, strict=False)]
 
 
-def _said(values: Sequence[float], digits: int = 3) -> str:
+def _rounded(value: float, digits: int = 3, bound: float | None = None) -> str:
+    """A number to so many digits, or to as many more as tell it from the bound that it is set against."""
+    while bound is not None and value != bound and f"{value:.{digits}f}" == f"{bound:.{digits}f}":
+        digits += 1
+    return f"{value:.{digits}f}"
+
+
+def _said(values: Sequence[float], digits: int = 3, bound: float | None = None) -> str:
     spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{spread}"
+    return f"{_rounded(fmean(values), digits, bound)}{spread}"
 
 
-def _listed(curve: Curve, digits: int = 3, between: str = ", ") -> str:
-    return between.join(_said(v, digits) for v in curve.values())
+def _listed(curve: Curve, digits: int = 3, between: str = ", ", bound: float | None = None) -> str:
+    return between.join(_said(v, digits, bound) for v in curve.values())
 
 
 def _at(curve: Curve) -> str:
@@ -115,7 +122,8 @@ def _near(text: str, a: Sequence[float], b: Sequence[float]) -> Comparison:
 def _constant(curve: Curve, what: str) -> Comparison:
     """Whether the largest value of a curve is near the smallest."""
     high, low = max(curve.values(), key=fmean), min(curve.values(), key=fmean)
-    text = f"{what} {_listed(curve)} {_at(curve)}: range {fmean(high) - fmean(low):.3f} < {TOLERANCE}"
+    size = _rounded(fmean(high) - fmean(low), bound=TOLERANCE)
+    text = f"{what} {_listed(curve)} {_at(curve)}: range {size} < {TOLERANCE}"
     return _near(text, high, low)
 
 
@@ -131,12 +139,13 @@ def _recovers(evidence: Evidence, metric: str) -> list[Comparison]:
     truth = _curve(evidence, "covae", "test/correlation/true")
     text = (
         f"CoVAE's {which} correlation {_listed(own)} {_at(own)}, the data's {_listed(truth)}: "
-        f"error {_listed(errors)} < {TOLERANCE}"
+        f"error {_listed(errors, bound=TOLERANCE)} < {TOLERANCE}"
     )
     others = []
     for model in _models(evidence):
         rho, error = max(_errors(evidence, model, metric).items(), key=lambda x: fmean(x[1]))
-        said = f"least of the others' largest errors, {named(model)}'s at rho {rho:g}, {_said(error)} > {TOLERANCE}"
+        said = f"least of the others' largest errors, {named(model)}'s at rho {rho:g}, "
+        said += f"{_said(error, bound=TOLERANCE)} > {TOLERANCE}"
         others.append((fmean(error), _compare(said, error, ">", TOLERANCE)))
     return [
         _all([_compare(text, e, "<", TOLERANCE) for e in errors.values()]),
@@ -167,7 +176,9 @@ def shared_latents_collapse(evidence: Evidence) -> list[Comparison]:
         curves = {m: _curve(evidence, m, metric) for m in _models(evidence) if m in SHARED}
         values = sorted(((v, m, r) for m, c in curves.items() for r, v in c.items()), key=lambda x: fmean(x[0]))
         text = f"smallest {which} correlation, {{}}'s at rho {{:g}}, {{}} > {least:g}"
-        found.append(_all([_compare(text.format(named(m), r, _said(v)), v, ">", least) for v, m, r in values]))
+        found.append(
+            _all([_compare(text.format(named(m), r, _said(v, bound=least)), v, ">", least) for v, m, r in values])
+        )
     return found
 
 
@@ -193,11 +204,11 @@ def tells_missing_from_observed(evidence: Evidence) -> list[Comparison]:
             ratios[model, rho] = [a / b for a, b in zip(values, observed[rho], strict=True)]
     first = min(_levels(evidence))
     own = ratios["covae", first]
-    text = f"deviation, missing over observed: CoVAE at rho {first:g} {_said(own)} > {WIDER}"
+    text = f"deviation, missing over observed: CoVAE at rho {first:g} {_said(own, bound=WIDER)} > {WIDER}"
     others = []
     for (m, r), v in sorted(ratios.items(), key=lambda x: -fmean(x[1])):
         if m != "covae":
-            said = f"the largest other's, {named(m)} at rho {r:g} {_said(v)} < {WIDER}"
+            said = f"the largest other's, {named(m)} at rho {r:g} {_said(v, bound=WIDER)} < {WIDER}"
             others.append(_compare(said, v, "<", WIDER))
     return [_compare(text, own, ">", WIDER), _all(others)]
 
@@ -207,7 +218,7 @@ def uncertainty_falls(evidence: Evidence) -> list[Comparison]:
     curve = _curve(evidence, "covae", MISSING)
     rho, first = next(iter(curve.items()))
     away = _apart(first, [1.0] * len(first))
-    text = f"distance of the one at rho {rho:g} to the prior's 1, {_said(away)} < {TOLERANCE}"
+    text = f"distance of the one at rho {rho:g} to the prior's 1, {_said(away, bound=TOLERANCE)} < {TOLERANCE}"
     return [_falls(curve, "deviation of the missing modality"), _compare(text, away, "<", TOLERANCE)]
 
 
@@ -304,8 +315,8 @@ def cross_diagonal_alike(evidence: Evidence) -> list[Comparison]:
     for metric in (JOINT, CONDITIONAL):
         own = _curve(evidence, "covae", metric)
         other = _curve(evidence, "covae", metric, ", cross-diagonal posterior")
-        most = max(abs(fmean(own[r]) - fmean(other[r])) for r in own)
-        text = f"largest difference of the {metric.rpartition('/')[2]} correlation {most:.3f} < {TOLERANCE}"
+        most = _rounded(max(abs(fmean(own[r]) - fmean(other[r])) for r in own), bound=TOLERANCE)
+        text = f"largest difference of the {metric.rpartition('/')[2]} correlation {most} < {TOLERANCE}"
         found.append(_all([_near(text, own[r], other[r]) for r in own]))
     return found
 

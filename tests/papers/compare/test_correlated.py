@@ -343,6 +343,8 @@ def test_missing_models_are_cells_with_a_reason(smoke: Path) -> None:
     line = next(line for line in text.splitlines() if line.startswith("| SBM-VAE"))
     assert line.count("— [1]") == len(COLUMNS)
     assert "[1] not run" in text
+    assert "β is each paper's own" not in text  # GMRF MCVAE's paper has another
+    assert "CoVAE's and SBM-VAE's β are their papers'; GMRF MCVAE's is CoVAE's" in text
     with pytest.raises(ValueError, match=r"no records at rho 0\.6"):
         correlated_table("smoke", 0.6, {m: [] for m in LABELS})
 

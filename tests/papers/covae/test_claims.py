@@ -222,6 +222,13 @@ def test_what_is_nearest_to_failing_is_named() -> None:
     assert "(joint/mirna, 0.600)" in claims.no_weakness(evidence(*spearman(covae=0.6)))[0].text
 
 
+def test_values_near_a_bound_are_told_from_it() -> None:
+    """0.0499 is under 0.05, and 0.050 would not say so."""
+    text = claims.recovers_joint(evidence(*recovered(JOINT, 0.32, 0.5501, 0.9, by=0)))[0].text
+    assert text.endswith("error 0.020 ± 0, 0.0499 ± 0, 0.000 ± 0 < 0.05")
+    assert claims._rounded(0.05, bound=0.05) == "0.050"
+
+
 class Same:
     """A record of every run of one profile, all with the same values."""
 

@@ -33,9 +33,9 @@ from repro.papers.covae.measures import (
 from repro.papers.covae.omics.evaluation import feature_correlations, omics_samples
 from repro.papers.covae.omics.experiment import Omics, omics_spec
 from repro.papers.covae.omics.figures import violins
-from repro.papers.covae.omics.tables import _ranks
+from repro.papers.covae.omics.tables import _ranks, library_table, omics_tables
 from repro.papers.covae.settings import LABELS, METHODS
-from repro.records import Record, RunSpec
+from repro.records import Metric, Record, RunSpec
 from repro.training import train
 from tests.support.experiments import (
     build_model,
@@ -360,6 +360,39 @@ def test_multivae_s_own_value_is_shown_beside(runs) -> None:
     line = next(line for line in text.splitlines() if "| MMVAE+" in line)
     own, library = (float(cell) for cell in re.findall(r"\d{2,}\.\d\d", line))
     assert library < 0.6 * own  # one of two images is left out
+
+
+def made_up(spec: RunSpec, **values: float) -> Record:
+    metrics = [Metric(name, value, "1", 10, "given") for name, value in values.items()]
+    where = {"device": "cpu", "device_name": "x", "commit": "0" * 40, "dirty": False, "versions": {}}
+    return Record(spec, metrics, where, {}, "0" * 64, 1.0, 1.0)
+
+
+def test_what_is_said_of_the_prior_is_of_each_row_alone() -> None:
+    """CoVAE's and its other configurations' correlations differ; no mean is taken over them."""
+
+    def lookup(spec: RunSpec) -> Record | None:
+        plain = spec == omics_spec("covae", 0, "smoke", "tcga_brca")
+        names = {"test/classes/accuracy": 0.9, "test/nll/joint": 500.0, "prior/correlation": 0.2 if plain else 0.6}
+        return made_up(spec, **names) if spec.method == "covae" else None
+
+    table = omics_tables(results_of("covae/table1-tcga", "smoke", lookup, seeds=1))[0]
+    (note,) = [n for n in table.notes if n.startswith("Mean correlation")]
+    assert ". CoVAE: prior 0.20; unequal blocks" in note
+    assert note.endswith("; learned marginal variance: prior 0.60.")
+    assert "; 1 record; " in table.provenance
+    (note,) = [n for n in table.notes if "have records of their own" in n]
+    assert "; 2 records; " in note
+
+
+def test_what_is_said_of_the_library_is_of_the_rows_and_the_data_shown() -> None:
+    (note,) = library_table({"MVAE, ρ = 0.3": [], "MMVAE+, ρ = 0.3": []}, "pairs", "the first image").notes
+    assert "near the NLL of the first image alone." in note
+    assert not any(word in note for word in ("DMVAE", "MMVAE's", "MoPoE", "mRNA", "MLOmics"))
+    whole = omics_tables(results_of("covae/table1-tcga", "smoke", lambda s: None, seeds=1))[-1].notes[0]
+    assert "of mRNA alone: on MLOmics the paper has 3431 beside 3838 to 3866 of the others." in whole
+    assert "DMVAE's adds up" in whole
+    assert "MMVAE's and MoPoE's samples" in whole
 
 
 def test_ranks_share_the_better_place_in_a_tie() -> None:

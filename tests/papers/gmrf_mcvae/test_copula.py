@@ -25,7 +25,7 @@ from repro.papers.gmrf_mcvae.copula.experiment import (
     copula_spec,
     finalist_betas,
 )
-from repro.papers.gmrf_mcvae.copula.tables import choose_betas
+from repro.papers.gmrf_mcvae.copula.tables import choose_betas, table1
 from repro.papers.gmrf_mcvae.images.settings import OPTIONAL
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
 from repro.records import PROFILES, RunSpec
@@ -285,3 +285,13 @@ def test_betas_are_those_that_the_committed_sweep_chooses() -> None:
     assert finalists == {m: list(b) for m, b in finalist_betas().items()}
     assert chosen == dict(chosen_betas())
     assert RUNG_EPOCHS["paper"][0] < RUNG_EPOCHS["paper"][1]
+
+
+def test_table1_says_what_the_rows_below_were_measured_with() -> None:
+    lookup = Sources(None, FIGURES).record
+    others = {s for a in ("table1-ablations", "table1-baselines") for specs in plan(a, "paper").values() for s in specs}
+    recorded = [r for s in others if (r := lookup(s)) is not None]
+    for table in table1(results_of("gmrf_mcvae/table1", "paper", lookup)):
+        (note,) = (n for n in table.notes if n.startswith("The rows with one setting changed are of further records: "))
+        assert f" {len(recorded)} records" in note
+        assert all(r.environment["commit"][:7] in note for r in recorded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,67 @@ def test_the_nearest_reading_of_conditional_coherence_is_named() -> None:
     assert note.endswith(f"Nearest to the published 0.869: {labels[best]}.")
 
 
+def test_readings_that_are_equal_in_law_have_no_winner() -> None:
+    def told(later: float) -> str:
+        values = {"conditional": 0.117, "conditional-componentwise": 0.118, "conditional-mean": later}
+        spec = plan("table2", "quick")["gmrf_mcvae"][0]
+        own = record(spec, {f"test/{k}/coherence": v for k, v in values.items()})
+        (note,) = image_tables._nearest_reading([own], 0.869)
+        return note.partition("Nearest to the published 0.869")[2]
+
+    equal = f"{image_tables.TOGETHER}, or {image_tables.ONE_AT_A_TIME} (equal in law)"
+    mean = next(k for k, n in image_tables.LATER_PROTOCOLS.items() if n == "conditional-mean")
+    assert told(0.05) == f", within two standard errors of one another: {equal}; {mean}."  # of 100 samples
+    assert told(0.0) == f": {equal}."
+    assert told(0.5) == f": {mean}."
+
+
+def test_notes_say_what_was_trained_on_and_where_the_paper_departs() -> None:
+    def note(name: str, profile: str) -> str:
+        found = image_tables.table2(results_of(name, profile, made_up("table2", image_tables.TABLE2, EXTRA2), seeds=1))
+        return found[0].notes[0]
+
+    for name in ("gmrf_mcvae/table2", "mrf_mvae/table1"):
+        text = note(name, "overnight")
+        assert text.startswith(
+            "At most 26 epochs on 55,000 of the 60,000 training samples, ended once the loss of the 5,000 that are "
+            "held out has not improved for 3 epochs, batch 64"
+        )
+    assert "The paper: at most 1,000 epochs; 512 latents (MVAE, MMVAE, MoPoE-VAE); beta 0.001 (GMRF MCVAE); 84%" in text
+    text = note("gmrf_mcvae/table2", "quick")
+    assert text.startswith("4 epochs on 12,000 of the 60,000 training samples, batch 32")
+    said, _, chosen = text.partition("The paper: ")[2].partition(" Of what it does not state, the profile paper has: ")
+    assert said.startswith(
+        "100 epochs; 64 channels at the images' resolution, at most 1,024 (encoder) and 512 (decoder)"
+    )
+    assert said.endswith("; 512 latents (MVAE, MMVAE, MoPoE-VAE); beta 0.001 (GMRF MCVAE).")
+    assert chosen == "batch 256; Adam at 0.0005; beta 2.5 (MVAE, MMVAE, MoPoE-VAE, MMVAE+)."
+    assert "The paper:" not in note("gmrf_mcvae/table2", "paper")
+    lookup = made_up("table3", image_tables.TABLE3)
+    text = image_tables.table3(results_of("gmrf_mcvae/table3", "overnight", lookup, seeds=1)).notes[0]
+    assert "on all training samples, ended once the validation loss has not improved for 10 epochs" in text
+    assert "The paper: 100 epochs; images of 64 × 64; 32 channels" in text
+
+
+def test_the_row_of_true_images_says_what_it_compares() -> None:
+    def lookup(spec: RunSpec) -> Record:
+        own = made_up("table2", image_tables.TABLE2, EXTRA2)(spec)
+        floor = Metric("test/floor/frechet-classifier", 1.0, "1", 50, "these and as many validation images; by a rule")
+        return replace(own, metrics=[floor if m.name == floor.name else m for m in own.metrics])
+
+    for profile, held_out in {"overnight": True, "quick": False}.items():
+        main, _ = image_tables.table2(results_of("gmrf_mcvae/table2", profile, lookup, seeds=1))
+        (note,) = (n for n in main.notes if n.startswith("True images"))
+        assert "of these and as many validation images, 50 a side" in note
+        assert "The models' distances have 100 a side, and a Fréchet distance is biased upwards" in note
+        assert ("the 5,000 training images that are held out" in note) == held_out
+        assert any(n.endswith("N = 100 test samples.") for n in main.notes)
+    same = made_up("table3", image_tables.TABLE3)
+    text = image_tables.table3(results_of("gmrf_mcvae/table3", "quick", same)).to_markdown()
+    assert "N = 100 test bicycles and as many generated ones. That is fewer than features" in text
+    assert "biased upwards" not in text
+
+
 def test_table2_is_shown_as_its_models_come() -> None:
     whole = made_up("table2", image_tables.TABLE2, EXTRA2)
 
@@ -213,6 +275,16 @@ def test_models_that_ignore_what_is_observed_are_named(given: float, told: bool)
     assert bool(named) == told
     if told:
         assert named[0].endswith("ones: MMVAE, MoPoE-VAE, MMVAE+, GMRF MCVAE.")
+        assert named[0].startswith("By the distances of components alone, ")
+
+
+def test_models_that_ignore_it_by_both_distances_are_named_once() -> None:
+    values = {"conditional": 2.0, "unconditional": 2.0, "floor": 0.1}
+    spec = plan("table3", "quick")["mvae"][0]
+    own = record(spec, {f"test/{k}/frechet-pixels{e}": v for k, v in values.items() for e in ("", "/whole")})
+    (note,) = image_tables._indifferent_notes({"mvae": [own]})
+    assert note.startswith("By the distances of components and of whole bicycles, averaged over ")
+    assert note.endswith("ones: MVAE.")
 
 
 def test_components_without_ink_are_explained() -> None:
@@ -223,6 +295,9 @@ def test_components_without_ink_are_explained() -> None:
 
     table = image_tables.table3(results_of("gmrf_mcvae/table3", "quick", lookup))
     assert table.rows[0].cells["cond_ws"].reason == "no generated image of a component has ink"
+    assert table.rows[0].cells["cond_ws_joint"].reason == "no generated image of a component has ink"
+    near = next(r for r in table.floors if r.label.startswith("Nearest training sample"))
+    assert {near.cells[k].reason for k in ("cond_ws", "cond_ws_joint", "cond_component_ssim")} == {"not measured"}
 
 
 # Figures

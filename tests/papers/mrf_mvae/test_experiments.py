@@ -19,6 +19,7 @@ from repro.artifacts.render import missing_runs, plan, render, unique
 from repro.datasets import Dataset
 from repro.datasets.base import fingerprint, specs
 from repro.datasets.card import load_card
+from repro.distributions.mcmc import effective_sample_size
 from repro.engine.execute import execute
 from repro.engine.store import RunStore
 from repro.errors import RunError
@@ -363,6 +364,58 @@ def test_chains_that_do_not_mix_win_nothing() -> None:
     assert "chains that do not mix (largest split R-hat 10.90, over 1.1)" in text
     mixed = table4("smoke", 2, lambda s: record(s, table4_values(3.0) | {"test/unconditional/r_hat": 1.05}))
     assert "do not mix" not in mixed.to_markdown()
+
+
+@pytest.mark.parametrize("num_draws", [4, 5, 6, 7, 10, 13])
+def test_the_least_effective_sample_size_is_that_of_chains_that_never_move(num_draws: int) -> None:
+    g = torch.Generator().manual_seed(num_draws)
+    still = torch.randn(1, 30, 1, generator=g) + 1e-6 * torch.randn(num_draws, 30, 1, generator=g)
+    assert float(effective_sample_size(still)) == pytest.approx(tables._least_size(num_draws, 30), rel=1e-6)
+
+
+def test_table_4_states_what_was_run() -> None:
+    """Triples that were trained on, potentials, the steps of chains, and records of the rows below."""
+    spec = triples.spec("nnmrf", 0, "overnight")
+    values = table4_values(3.0) | {"test/unconditional/effective_sample_size": 1484.3}
+    changed = unique(paper(PAPER).plan("table4-ablations", "overnight"))[:1]
+    table = table4("overnight", 1, lambda s: record(s, values) if s in (spec, *changed) else None)
+    text = table.to_markdown()
+    assert "of 55,000 triples (5,000 more are held out)" in text
+    assert "NN-MRF's potentials of 3 hidden layers of 256 (the paper: 3 of 1024)" in text
+    assert "1,000 chains of 1,600 steps, each the proposal of one of 3 blocks; 10 draws a chain are kept" in text
+    assert "least effective sample size 1,484 (as many chains that never move: 1,429)" in text
+    assert "; 1 record; " in table.provenance
+    assert "The rows with one setting changed have records of their own: Profile overnight; seeds 0; 1 record; " in text
+    quick = table4("quick", 1, lambda s: record(s, values) if s.params["data"]["held_out"] == 0 else None).to_markdown()
+    assert "of 60,000 triples, batch" in quick
+    assert "1,000 chains of 600 steps" in quick
+    assert "(as many chains that never move: 1,333)" in quick
+
+
+def test_the_search_for_features_goes_without_chains_that_do_not_mix() -> None:
+    """Pixels in [0, 255] explain the other variants' values, whatever chains of the neural one have."""
+
+    def lookup(spec: RunSpec) -> Record:
+        values, label = table4_values(7.0), triples.LABELS[spec.method]
+        for task, name in (("uncond", "unconditional"), ("cond", "conditional")):
+            own = 1.0 if spec.method == "nnmrf" else tables._printed(label)[f"{task}_fid"]
+            values[f"test/{name}/frechet/pixels/mean"] = own / 255.0**2
+        return record(spec, values | ({"test/unconditional/r_hat": 10.9} if spec.method == "nnmrf" else {}))
+
+    table = features("quick", 1, lookup)
+    row = next(r for r in table.rows if r[0] == "pixels in [0, 255]: x 65,025")
+    assert row[-2:] == ("1", "1.00")
+    assert [cell.endswith(" [1]") for cell in row[1:7]] == [True, True, False, False, False, False]
+    assert all(bool(n.cell.caveat) == n.heading.startswith("NN-MRF") for n in table.numbers())
+    text = table.to_markdown()
+    assert "[1] chains that do not mix (largest split R-hat 10.90, over 1.1)" in text
+    verdict = table.notes[0]
+    assert "This is by the cells without a caveat, of models of triples whose first two show two images" in verdict
+    assert "Training: 7 epochs (the paper: 100)" in verdict
+    assert "(published): ALMRF MVAE 0.500 (0.76), GMRF MVAE 0.500 (0.94)." in verdict
+    mixed = features("quick", 1, lambda s: record(s, table4_values(7.0)))
+    assert "[1]" not in mixed.to_markdown()
+    assert "This is by all cells" in mixed.notes[0]
 
 
 def test_chains_that_start_at_posteriors_have_a_row_where_they_were_measured() -> None:

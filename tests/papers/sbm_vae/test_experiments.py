@@ -206,6 +206,55 @@ def test_table5_has_the_published_values_and_says_what_is_missing() -> None:
     assert not any("no attempt" in note for note in table.notes)
 
 
+def test_table7_compares_models_and_averages_the_published_rows_shown() -> None:
+    for profile, means in (("quick", [0.162, None, 0.161]), ("paper", [0.164, None, 0.133])):
+        table = tables.table7(results_of("sbm_vae/table7", profile, made_up))
+        assert [r.label for r in table.rows] == ["SBM-VAE-C", "SBM-VAE", "MVTCAE"]
+        assert [r.cells["mean"].published for r in table.rows] == means
+        assert len(table.columns) == sbm_spec("sbm_vae", 0, profile).params["data"]["modalities"] + 1
+        for column in table.verdict().columns:  # no model but one has both values
+            assert (column.same_winner, column.rank_correlation, column.num_rows) == (None, None, 1)
+        assert "Best model as published" not in table.to_markdown()
+        assert "The published average of MVTCAE is 0.118; the mean of its 10 published rows is 0.133." in table.notes
+
+
+def test_notes_say_how_the_models_shown_were_trained() -> None:
+    table = tables.table5(results_of("sbm_vae/table5", "quick", made_up))
+    assert "dpm-solver, 20 steps (the paper: predictor-corrector, 100 steps)" in table.notes[0]
+    assert table.notes[1] == (
+        "Autoencoders: channels 16, 32, 64; 8 epochs, batch 64, Adam at 0.001 (as in the paper). Score model: channels "
+        "32, 64, 64; 24 epochs, batch 128 (the paper: 256), Adam at 0.001 (the paper: 0.0002). Energy: layers of 256, "
+        "256; 20 epochs, batch 64, Adam at 0.001. Multimodal VAEs: channels 16, 32, 64; 12 epochs, batch 64, Adam at "
+        "0.001 (as in the paper). Beta of the VAEs: 0.1 (as in the paper). The paper states neither epochs nor widths."
+    )
+    kept = [sbm_spec(m, 0, "overnight", energy_epochs=12) for m in ("sbm_vae", "sbm_rae")]
+    kept.append(sbm_spec("sbm_vae", 0, "overnight"))
+    ablations = results_of("sbm_vae/table5-ablations", "overnight", lambda s: made_up(s) if s in kept else None)
+    note = tables.table5_ablations(ablations).notes[1]
+    assert "Energy: layers of 256, 256; at most 100 or 12 (SBM-VAE), 12 (SBM-RAE) epochs" in note
+    assert "its validation loss has not improved for 3 epochs" in note
+    six = tables.table6(results_of("sbm_vae/table6", "quick", made_up)).notes
+    assert len(six) == 2
+    assert "Beta" not in six[1]  # its rows say it
+
+
+def test_the_paper_profile_has_the_settings_that_the_paper_states() -> None:
+    stated = dict(paper("sbm_vae").published["settings"])
+    sampling, betas = stated.pop("sampling"), stated.pop("beta")
+    specs = {m: sbm_spec(m, 0, "paper").params for m in (*METHODS, *BASELINES)}
+    for method, params in specs.items():
+        assert params["evaluation"]["sampling"] == sampling
+        training = params["training"]
+        stages = training.get("stages", {"train": training})
+        for stage in set(stages) & set(stated):
+            assert {**training, **stages[stage]}.items() >= stated[stage].items()
+        if params["model"].get("kind") != "rae":
+            assert params["model"]["beta"] == betas[method]
+    notes = tables.table5(results_of("sbm_vae/table5", "paper", made_up)).notes[:2]
+    assert "predictor-corrector, 100 steps (as in the paper)" in notes[0]
+    assert "the paper: " not in " ".join(notes)
+
+
 def test_settings_tables_print_what_runs_use() -> None:
     four = tables.table4(results_of("sbm_vae/table4", "paper", made_up))
     assert four.column("beta_min") == ("0.1", "1")

@@ -50,7 +50,9 @@ def _notes(records: Mapping[str, Sequence[Record]]) -> list[str]:
         + ", ".join(f"{LABELS[m]} {BETAS[m]:g}" for m in known)
         + "; CoVAE has a joint encoder and a first stage of Deep CCA, GMRF MCVAE a global encoder, SBM-VAE a second "
         f"stage for its score model. Trained parameters in thousands: {', '.join(sizes)}.",
-        "β is each paper's own and was not chosen on these data, so that differences between the rows may be β's: on "
+        "CoVAE's and SBM-VAE's β are their papers'; GMRF MCVAE's is CoVAE's, for its own paper states one without the "
+        "scale of the likelihood (erratum M3). None was chosen on these data, so that differences between the rows may "
+        "be β's: on "
         f"pairs of them the choice takes {', '.join(f'{LABELS[m]} {chosen_weights(PAIRS)[m]:g}' for m in known)} "
         "(`compare-correlated-pairs-sweep`).",
     ]

@@ -25,4 +25,4 @@ def multivae_nll(results: Results) -> Table:
         spec = results.runs[row][0]
         if records and spec.method != "covae":
             rows[f"{LABELS[spec.method]}, ρ = {spec.params['data']['rho']:g}"] = records
-    return library_table(rows, "correlated MNIST")
+    return library_table(rows, "correlated MNIST", "the first image")

@@ -311,13 +311,13 @@ def _truth() -> dict[str, np.ndarray]:
 @artifact("fig2", runs=_first_runs)
 def figure2(results: Results) -> Figure:
     """Joint scatter of every pair of coordinates, of one run of each model."""
-    return joint_scatter(_truth(), {LABELS[m]: results.samples(m) for m in results.runs})
+    return joint_scatter(_truth(), {results.rename.get(LABELS[m], LABELS[m]): results.samples(m) for m in results.runs})
 
 
 @artifact("fig5", runs=_first_runs)
 def figure5(results: Results) -> Figure:
     """Marginal densities of one run of each model."""
-    return marginals(_truth(), {LABELS[m]: results.samples(m) for m in results.runs})
+    return marginals(_truth(), {results.rename.get(LABELS[m], LABELS[m]): results.samples(m) for m in results.runs})
 
 
 @artifact("fig6", runs=_mvae_runs)

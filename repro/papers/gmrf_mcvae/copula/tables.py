@@ -214,6 +214,7 @@ def table1(results: Results) -> list[Table]:
                 for label, task in PROTOCOLS.items()
             ]
             groups.append(RowGroup("GMRF MCVAE, how unobserved components are drawn", protocol_rows))
+        notes += _variants_note(results)
         variants = _variant_rows(results, distance, "table1-ablations")
         groups.append(RowGroup("GMRF MCVAE with one setting changed", variants))
         others = _variant_rows(results, distance, "table1-baselines")
@@ -330,6 +331,14 @@ def _subsampling_note(records: Sequence[Record], results: Results) -> str:
 
 
 VARIANT_RUNS = {"table1-ablations": ablation_runs, "table1-baselines": baseline_runs}
+
+
+def _variants_note(results: Results) -> list[str]:
+    """What the rows with one setting changed were measured with: other records than those of the table's own rows."""
+    own = {s for specs in results.runs.values() for s in specs}
+    specs = {s for runs in VARIANT_RUNS.values() for found in runs(results.profile).values() for s in found}
+    records = [r for s in specs - own if (r := results.record(s)) is not None]
+    return [f"The rows with one setting changed are of further records: {provenance(records)}"] if records else []
 
 
 def _variant_rows(results: Results, distance: str, id: str) -> list[Row]:

@@ -158,7 +158,7 @@ def _first_runs(profile: str, seeds: int | None, *, dataset: str) -> Rows:
 def _pictures(results: Results) -> tuple[dict[str, Images], str]:
     """Model's label to its images, and the modality that they are given."""
     condition = next(iter(results.runs.values()))[0].params["evaluation"]["condition"]
-    return {LABELS[m]: results.samples(m) for m in results.runs}, condition
+    return {results.rename.get(LABELS[m], LABELS[m]): results.samples(m) for m in results.runs}, condition
 
 
 @artifact("fig3", runs=partial(_first_runs, dataset="polymnist"))

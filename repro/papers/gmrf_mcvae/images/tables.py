@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any
 
+from repro.datasets.card import load_card
 from repro.experiment import Results, Rows, artifact
 from repro.papers import paper
 from repro.papers.gmrf_mcvae.copula.experiment import LABELS, METHODS
@@ -20,7 +22,7 @@ from repro.papers.gmrf_mcvae.images.settings import (
     RECONSTRUCTIONS,
     VARIANTS,
 )
-from repro.records import Record, of_profile, provenance
+from repro.records import Metric, Record, RunSpec, of_profile, provenance
 from repro.report.cells import Cell
 from repro.report.plain_tables import make_command
 from repro.report.tables import Column, Row, RowGroup, Table
@@ -49,6 +51,7 @@ LATER_PROTOCOLS = {
     "at the conditional's mean, none is drawn": "conditional-mean",
     "together, at half the conditional's deviation (temperature 0.5)": "conditional-temperature-0.5",
 }
+TOGETHER, ONE_AT_A_TIME = "together, from the prior's conditional", next(iter(PROTOCOLS))
 NOT_IN_ROW = "not part of this row"
 
 TABLE2: dict[str, tuple[Column, str]] = {
@@ -173,15 +176,17 @@ def _values(records: Sequence[Record], name: str) -> list[float]:
     return [m.value for r in records for m in r.metrics if m.name == name]
 
 
-def _reason(records: Sequence[Record], metric: str, missing: str) -> str:
+def _reason(records: Sequence[Record], metric: str, missing: str, split: str = "test") -> str:
     """Why a record lacks a metric, as the record says; ``missing`` where there is no record."""
     if not records:
         return missing
     if "/fid" in metric:
         said = [m.protocol for r in records for m in r.metrics if m.name == "test/fid/available"]
         return said[0] if said else "not measured"
-    if "/centres" in metric:
-        return "no generated image of a component has ink"
+    task, centres, _ = metric.partition("/centres")
+    known = {m.name for r in records for m in r.metrics}
+    if centres and f"{split}/{task}/ssim" in known and f"{split}/{task}/centres" not in known:
+        return "no generated image of a component has ink"  # for which alone a task that was measured has no centres
     return "not measured"
 
 
@@ -196,7 +201,7 @@ def record_cells(
     for key, metric in metrics.items():
         known = None if published is None else published.get(key)
         values = [] if metric is None else _values(records, f"{split}/{metric}")
-        reason = NOT_IN_ROW if metric is None else _reason(records, metric, missing)
+        reason = NOT_IN_ROW if metric is None else _reason(records, metric, missing, split)
         cells[key] = Cell(known, values) if values else Cell(known, (), reason)
     return cells
 
@@ -250,16 +255,27 @@ def _protocol_rows(records: Sequence[Record], metrics: Metrics) -> list[Row]:
 
 
 def _nearest_reading(records: Sequence[Record], published: float) -> list[str]:
-    """Which way to draw the unobserved latents gives the conditional coherence nearest to the published one."""
-    tasks = {"together, from the prior's conditional": "conditional"} | PROTOCOLS | LATER_PROTOCOLS
+    """Which way to draw the unobserved latents gives the conditional coherence nearest to the published one.
+
+    Those that are equal in law are one reading here, and readings within two standard errors of one another are not
+    told apart; of the several pairs of modalities that a test sample gives only one counts.
+    """
+    tasks = {TOGETHER: "conditional"} | PROTOCOLS | LATER_PROTOCOLS
     means = {k: fmean(v) for k, n in tasks.items() if (v := _values(records, f"test/{n}/coherence"))}
     if len(means) < 2:
         return []
-    best = min(means, key=lambda k: abs(means[k] - published))
     listed = "; ".join(f"{label} {value:.3f}" for label, value in means.items())
+    if ONE_AT_A_TIME in means:
+        equal = fmean([means.pop(TOGETHER), means.pop(ONE_AT_A_TIME)])
+        means = {f"{TOGETHER}, or {ONE_AT_A_TIME} (equal in law)": equal} | means
+    best = min(means.values(), key=lambda v: abs(v - published))
+    number = sum(m.num_samples for r in records for m in r.metrics if m.name == "test/conditional/coherence")
+    error = math.sqrt(2 * max(0.0, best * (1 - best)) / max(1, number))
+    nearest = [k for k, v in means.items() if abs(v - best) <= 2 * error]
+    apart = "" if len(nearest) == 1 else ", within two standard errors of one another"
     return [
         f"GMRF MCVAE's conditional coherence by how the unobserved latents are drawn: {listed}. Nearest to the "
-        f"published {published:g}: {best}."
+        f"published {published:g}{apart}: {'; '.join(nearest)}."
     ]
 
 
@@ -275,10 +291,81 @@ def _scales(records: Sequence[Record]) -> str:
     return " of scale " + ", ".join(f"{scale:g} ({', '.join(models)})" for scale, models in found.items())
 
 
-def settings_note(records: Sequence[Record]) -> str:
+def _stated(name: str) -> dict[str, Any]:
+    """What a paper states of its runs on PolyMNIST."""
+    table = _published("polymnist_settings")
+    return dict(zip(table["columns"], table["rows"][name], strict=True))
+
+
+def _epochs(stated: Mapping[str, Any]) -> str:
+    return ("at most " if stated["most"] == "at most" else "") + f"{stated['epochs']:,} epochs"
+
+
+def _trained(spec: RunSpec) -> str:
+    """How long and on what a run was trained, without the samples that it holds out."""
+    training, data = spec.params["training"], spec.params["data"]
+    whole, held_out = load_card(spec.dataset).splits["train"].count, data.get("held_out", 0)
+    number, patience = data["train_samples"] or whole, training.get("patience")
+    samples = "all" if data["train_samples"] is None else f"{number:,}"
+    if number is not None and whole is not None and number - held_out < whole:
+        samples = f"{number - held_out:,} of the {whole:,}"
+    text = f"{training['epochs']} epochs on {samples} training samples"
+    if patience is None:
+        return text
+    loss = f"loss of the {held_out:,} that are held out" if held_out else "validation loss"
+    return f"At most {text}, ended once the {loss} has not improved for {patience} epochs"
+
+
+def _widths(network: Mapping[str, Any]) -> str:
+    return (
+        f"{network['channels']} channels at the images' resolution, at most {network['encoder_max_channels']:,} "
+        f"(encoder) and {network['decoder_max_channels']:,} (decoder)"
+    )
+
+
+def _departures(records: Sequence[Record], name: str) -> str:
+    """What the paper states otherwise, then what the profile of its settings has where it states nothing."""
+    own, planned = records[0].spec.params, {}
+    for r in records:
+        planned[r.spec.method] = image_spec(r.spec.dataset, r.spec.method, 0, "paper").params
+    whole, digits = planned[records[0].spec.method], records[0].spec.dataset == "polymnist"
+    said = _stated(name) if digits else {"epochs": whole["training"]["epochs"], "most": "", "masked": None}
+    stated = [] if own["training"]["epochs"] == said["epochs"] else [_epochs(said)]
+    chosen = [
+        f"{words} {whole['training'][key]:g}"
+        for key, words in {"batch_size": "batch", "learning_rate": "Adam at"}.items()
+        if whole["training"][key] != own["training"][key]
+    ]
+    if own["data"]["size"] != (size := whole["data"]["size"]):
+        stated.append(f"images of {size} × {size}")
+    if (widths := _widths(whole["model"]["network"])) != _widths(own["model"]["network"]):
+        (stated if name == LABELS["gmrf_mcvae"] else chosen).append(widths)
+    different: dict[tuple[str, float, bool], list[str]] = {}
+    for r in records:
+        for key in ("latent_dim", "beta"):
+            value = planned[r.spec.method]["model"][key]
+            if r.spec.params["model"][key] != value:
+                found = different.setdefault((key, value, key == "latent_dim" or r.spec.method == "gmrf_mcvae"), [])
+                found += [LABELS[r.spec.method]] * (LABELS[r.spec.method] not in found)
+    for (key, value, is_stated), models in different.items():
+        words = f"{value:g} latents" if key == "latent_dim" else f"beta {value:g}"
+        (stated if is_stated else chosen).append(f"{words} ({', '.join(models)})")
+    kept = next((r.spec.params["model"]["kept"] for r in records if r.spec.method == "gmrf_mcvae"), None)
+    if kept is not None and said["masked"] not in (None, 1 - kept):
+        stated.append(f"{said['masked']:.0%} of the off-diagonal entries masked")
+    text = f" The paper: {'; '.join(stated)}." if stated else ""
+    return text + (f" Of what it does not state, the profile paper has: {'; '.join(chosen)}." if chosen else "")
+
+
+def settings_note(records: Sequence[Record], name: str = LABELS["gmrf_mcvae"]) -> str:
+    """The settings of a table's runs, and where they depart from the paper's.
+
+    Arguments:
+        records: Of all models that the table shows.
+        name: What the paper whose table it is calls its model.
+    """
     spec = records[0].spec.params
     training, network, data = spec["training"], spec["model"]["network"], spec["data"]
-    number = data["train_samples"]
     latents = {
         LABELS[r.spec.method]: f"{r.spec.params['model']['latent_dim']}"
         + (f" + {r.spec.params['model']['specific_dim']}" if r.spec.params["model"].get("specific_dim") else "")
@@ -290,13 +377,42 @@ def settings_note(records: Sequence[Record]) -> str:
     start = network.get("background")
     white = "" if start is None else f"; the bias of the decoders' outputs starts at {start:g}, the background"
     return (
-        f"{training['epochs']} epochs on {'all' if number is None else f'{number:,}'} training samples, batch "
-        f"{training['batch_size']}, Adam at {training['learning_rate']:g}; images of {data['size']} × {data['size']}; "
-        f"residual networks of {network['channels']} channels at the images' resolution, at most "
-        f"{network['encoder_max_channels']} (encoder) and {network['decoder_max_channels']} (decoder){white}. Latents: "
+        f"{_trained(records[0].spec)}, batch {training['batch_size']}, Adam at {training['learning_rate']:g}; images "
+        f"of {data['size']} × {data['size']}; residual networks of {_widths(network)}{white}. Latents: "
         f"{', '.join(f'{m} {n}' for m, n in latents.items())} (GMRF MCVAE's for each modality{mask}). "
         f"{spec['model']['likelihood'].capitalize()} likelihood{_scales(records)}; beta: "
         f"{', '.join(f'{m} {b:g}' for m, b in betas.items())} (GMRF MCVAE's relative to a mean over pixels)."
+        f"{_departures(records, name)}"
+    )
+
+
+def _number(records: Sequence[Record], name: str) -> str:
+    """The samples that a metric of the test split rests on, in every record that has it."""
+    found = sorted({m.num_samples for r in records for m in r.metrics if m.name == f"test/{name}"})
+    return " or ".join(f"{n:,}" for n in found) or "not measured"
+
+
+def _numbers(records: Sequence[Record], name: str, what: str) -> str:
+    """The samples that a metric rests on, and those of SSIM where it rests on others."""
+    number, ssim = _number(records, name), _number(records, "conditional/ssim")
+    return f"{number} {what}" + ("" if ssim == number else f"; of SSIM {ssim}")
+
+
+def _sides(records: Sequence[Record], features: str) -> str:
+    """What the row of true images compares, and what follows where the models have another number of samples."""
+    floor: Metric | None = next((m for r in records[:1] for m in r.metrics if m.name == f"test/floor/{features}"), None)
+    if floor is None:
+        return "not measured"
+    held_out = records[0].spec.params["data"].get("held_out")
+    text = f"{floor.protocol.partition(';')[0]}, {floor.num_samples:,} a side"
+    if held_out and "validation" in text:
+        text += f" (the validation images are the {held_out:,} training images that are held out)"
+    models = _number(records, f"unconditional/{features}")
+    if models == f"{floor.num_samples:,}":
+        return text
+    return (
+        f"{text}. The models' distances have {models} a side, and a Fréchet distance is biased upwards, the more the "
+        "fewer the samples are: true images and models are not strictly comparable"
     )
 
 
@@ -309,7 +425,6 @@ def table2(results: Results) -> list[Table]:
     rows = dict(results)
     records = [r for found in rows.values() for r in found]
     metrics = {k: name for k, (_, name) in TABLE2.items()}
-    first = records[0]
     floor = {k: _floor_metric(name) for k, name in metrics.items() if k.startswith("cond_")}
     floor |= {"uncond_coherence": "floor/coherence"} | dict.fromkeys(("cond_coherence", "ceiling"), "floor/accuracy")
     floor |= {"uncond_frechet": "floor/frechet-classifier", "uncond_fid": "floor/fid"}
@@ -325,13 +440,13 @@ def table2(results: Results) -> list[Table]:
             RowGroup("GMRF MCVAE, how unobserved components are drawn", _protocol_rows(rows["gmrf_mcvae"], metrics))
         ],
         notes=[
-            settings_note(records),
+            settings_note(records, results.rename.get(LABELS["gmrf_mcvae"], LABELS["gmrf_mcvae"])),
             "Samples of PolyMNIST generated by the published recipe, with the classifiers that ship with this package. "
-            f"N = {first.spec.params['evaluation']['num_samples'] or 10_000:,} test samples.",
+            f"N = {_numbers(records, 'conditional/coherence', 'test samples')}.",
             "The published SSIM is set beside the reading with data_range = 255, which gives two unrelated images "
             "0.99; SSIM without a further word has data_range = 1, that of the images.",
-            "True images: Fréchet distances between two halves of the test images, coherence as the classifiers see "
-            "true images (conditional: their accuracy), SSIM of unrelated images of the two halves.",
+            "True images: coherence as the classifiers see the test images (conditional: their accuracy); SSIM of "
+            f"unrelated images, and Fréchet distances, of {_sides(records, 'frechet-classifier')}.",
             "Drawn together or one at a time, one component has the same distribution given another, so that these "
             "metrics differ by the draw alone.",
             *_text_notes(),
@@ -345,15 +460,11 @@ def table2(results: Results) -> list[Table]:
 
 def _text_notes() -> list[str]:
     """Where the papers' texts and their printed numbers differ (errata M10 and M11)."""
-    stated = _published("polymnist_settings")
-    settings = [dict(zip(stated["columns"], row, strict=True)) for row in stated["rows"].values()]
-    listed = "; ".join(
-        f"{paper}: at most {s['epochs']:,} epochs, {s['masked']:.0%} masked, {s['covariance']}"
-        for paper, s in zip(stated["rows"], settings, strict=True)
-    )
+    papers = {name: _stated(name) for name in _published("polymnist_settings")["rows"]}
+    listed = "; ".join(f"{p}: {_epochs(s)}, {s['masked']:.0%} masked, {s['covariance']}" for p, s in papers.items())
     text = "The papers say that MVAE has the lowest FID"
     return [
-        f"{' and '.join(stated['rows'])} print these numbers alike under unequal settings ({listed}); one run of each "
+        f"{' and '.join(papers)} print these numbers alike under unequal settings ({listed}); one run of each "
         "model serves both tables here.",
         *lowest_note(_published("table2"), ["uncond_fid", "cond_fid"], "MVAE", text),
     ]
@@ -406,21 +517,25 @@ def agreement(results: Results) -> Table:
     )
 
 
-def _indifferent_note(rows: Mapping[str, Sequence[Record]]) -> list[str]:
-    """The models whose conditional samples are no nearer to the true images than their unconditional ones."""
-    found = []
+def _indifferent_notes(rows: Mapping[str, Sequence[Record]]) -> list[str]:
+    """The models whose conditional samples are no nearer to true images than unconditional ones, and by what."""
+    found: dict[tuple[str, ...], list[str]] = {}
     for m, records in rows.items():
-        given, joint, floor = (
-            fmean(_values(records, f"test/{task}/frechet-pixels") or [0.0])
-            for task in ("conditional", "unconditional", "floor")
-        )
-        if given > 0.95 * joint and given > 5 * floor > 0:
-            found.append(LABELS[m])
-    if not found:
-        return []
+        parts = []
+        for part, ending in {"components": "", "whole bicycles": "/whole"}.items():
+            given, joint, floor = (
+                fmean(_values(records, f"test/{task}/frechet-pixels{ending}") or [0.0])
+                for task in ("conditional", "unconditional", "floor")
+            )
+            if given > 0.95 * joint and given > 5 * floor > 0:
+                parts.append(part)
+        if parts:
+            found.setdefault(tuple(parts), []).append(LABELS[m])
     return [
-        "Averaged over which component is observed, conditional samples are no nearer to true images than "
-        f"unconditional ones: {', '.join(found)}."
+        f"By the distances of {' and of '.join(parts)}{' alone' if len(parts) == 1 else ''}, averaged over which "
+        "component is observed, conditional samples are no nearer to true images than unconditional ones: "
+        f"{', '.join(models)}."
+        for parts, models in found.items()
     ]
 
 
@@ -456,12 +571,14 @@ def table3(results: Results) -> Table:
             other,
             "Whole: the darkest of the components at every pixel; of a conditional sample, with the observed component "
             "as it is. Components: mean over the components that are generated.",
-            "There are fewer test images than features, so that Fréchet distances read against the row of true images "
-            "alone: test images and as many validation images. Its SSIM is that of unrelated bicycles.",
+            f"N = {_numbers(records, 'conditional/frechet-pixels', 'test bicycles and as many generated ones')}. That "
+            "is fewer than features, so that Fréchet distances read against the row of true images alone. Its "
+            "distances, and its SSIM, which is that of unrelated bicycles, are of "
+            f"{_sides(records, 'frechet-pixels')}.",
             "Centres of mass: exact 1-Wasserstein distance between true and generated centres of a component, in "
             "pixels of these images; all together, between the vectors of all components' centres. The paper gives "
             "neither formula nor unit.",
-            *_indifferent_note(rows),
+            *_indifferent_notes(rows),
         ],
         published_seeds=3,
     )

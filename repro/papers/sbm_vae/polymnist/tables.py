@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any, TypeAlias
 
+from repro.datasets.card import load_card
 from repro.experiment import Results, Rows, artifact
+from repro.papers import paper
 from repro.papers.sbm_vae.settings import (
     ABLATIONS,
     ALPHA,
     DEFAULT_ALPHA,
     GUIDED_ABLATIONS,
+    LABELS,
     PROFILES,
     ROW_CHANGES,
     ROWS,
@@ -61,6 +64,14 @@ ENERGY_NOTE = (
     "an epoch; Table 5's have up to 100, and end where it has not improved for three."
 )
 NO_GUIDANCE = "the same joint samples as without guidance"
+ONE_LATENT = "its modalities share one latent; the paper does not say which latents are compared"
+STAGES = {
+    "autoencoders": "Autoencoders",
+    "contrastive": "Contrastive encoders",
+    "score": "Score model",
+    "energy": "Energy",
+    "train": "Multimodal VAEs",
+}
 SETTINGS_COLUMNS = ("model", "beta_min", "beta_max", "N", "LD per step", "EBM scale", "batch size", "gamma a sample")
 
 
@@ -166,17 +177,92 @@ def _floor(records: Sequence[Record], columns: Sequence[Column]) -> Row:
 
 
 def _settings(records: Sequence[Record]) -> list[str]:
-    spec = records[0].spec
+    spec, stated = records[0].spec, paper("sbm_vae").published["settings"]["sampling"]
     data, sampling = spec.params["data"], spec.params["evaluation"]["sampling"]
-    images = "all 50,000" if data["train_samples"] is None else f"{data['train_samples']:,}"
+    images = data["train_samples"] or load_card(spec.dataset).splits["train"].count
+    every = "all " * (data["train_samples"] is None)
     number = records[0].metric("test/floor/coherence/mean").num_samples
+    steps = _beside(*(f"{s['sampler'].replace('_', '-')}, {s['num_steps']} steps" for s in (sampling, stated)))
     notes = [
-        f"{data['modalities']} modalities, {images} training images of each, {number:,} test images; score-based "
-        f"models sample with {sampling['sampler']}, {sampling['num_steps']} steps."
+        f"{data['modalities']} modalities, {every}{images:,} training images of each, {number:,} test images; "
+        f"score-based models sample with {steps}.",
+        _training(records),
     ]
     if data["modalities"] != 10:
         notes.append("The published values are of ten modalities: a reduced profile's are no attempt at them.")
     return notes
+
+
+def _training(records: Sequence[Record]) -> str:
+    """How the models shown were trained, with what the paper states of it: networks, epochs, batches, rates, betas."""
+    stated = paper("sbm_vae").published["settings"]
+    parts: list[str] = []
+    waits: set[int] = set()
+    for stage, name in STAGES.items():
+        shown = [(LABELS[r.spec.method], r.spec.params["model"], s) for r in records if (s := _stage(r.spec, stage))]
+        if not shown:
+            continue
+        printed = stated.get(stage, {})
+        patience = {s["patience"] for _, _, s in shown if s.get("patience")}
+        waits |= patience
+        network = _by_model((m, _network(stage, model)) for m, model, _ in shown)
+        said = ["at most " * bool(patience) + _by_model((m, f"{s['epochs']}") for m, _, s in shown) + " epochs"]
+        for key, words in (("batch_size", "batch"), ("learning_rate", "Adam at")):
+            own = _by_model((m, f"{s[key]:g}") for m, _, s in shown)
+            said.append(f"{words} {_beside(own, f'{printed[key]:g}' if key in printed else '')}")
+        parts.append(f"{name}: {network}; {', '.join(said)}.")
+    if waits:
+        number = " or ".join(map(str, sorted(waits)))
+        parts.append(f"Each training ends once its validation loss has not improved for {number} epochs.")
+    return " ".join([*parts, *_betas(records, stated["beta"]), "The paper states neither epochs nor widths."])
+
+
+def _betas(records: Sequence[Record], stated: Mapping[str, float]) -> list[str]:
+    """The betas of the models shown, but of those that are shown with several, each in a row of its own."""
+    found: dict[str, set[float]] = {}
+    for r in records:
+        if r.spec.params["model"].get("kind") != "rae":  # which weighs a norm instead
+            found.setdefault(r.spec.method, set()).add(r.spec.params["model"]["beta"])
+    known = {m: min(betas) for m, betas in found.items() if len(betas) == 1}
+    own, printed = (_by_model((LABELS[m], f"{x[m]:g}") for m in known) for x in (known, stated))
+    return [f"Beta of the VAEs: {_beside(own, printed)}."] if known else []
+
+
+def _stage(spec: RunSpec, stage: str) -> dict[str, Any]:
+    """How a run trains a stage; nothing where it has none of that name."""
+    training = spec.params["training"]
+    own = training.get("stages", {"train": {}}).get(stage)
+    return {} if own is None else {**training, **own}
+
+
+def _network(stage: str, model: Mapping[str, Any]) -> str:
+    if stage == "energy":
+        return f"layers of {', '.join(map(str, model['energy']))}"
+    if stage == "score":
+        return f"channels {', '.join(str(model['score']['width'] * k) for k in model['score']['multipliers'])}"
+    return f"channels {', '.join(map(str, model['widths']))}"
+
+
+def _by_model(values: Iterable[tuple[str, str]]) -> str:
+    """A setting in words, with the models in brackets where they differ in it.
+
+    Arguments:
+        values: Model and setting, of every record.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for model, text in values:
+        found.setdefault(model, {})[text] = None
+    models: dict[str, list[str]] = {}
+    for model, texts in found.items():
+        models.setdefault(" or ".join(texts), []).append(model)
+    if len(models) < 2:
+        return "".join(models)
+    return ", ".join(f"{text} ({', '.join(names)})" for text, names in models.items())
+
+
+def _beside(own: str, printed: str) -> str:
+    """A setting beside the paper's, which is empty where it states none."""
+    return f"{own} ({'as in the paper' if own == printed else f'the paper: {printed}'})" if printed else own
 
 
 @artifact("table5", runs=comparison_runs)
@@ -277,34 +363,38 @@ def table6(results: Results) -> Table:
         columns=COLUMNS,
         rows=body,
         floors=[_floor(records, COLUMNS)],
-        notes=_settings(records)[:1],
+        notes=_settings(records)[:2],  # the published values are of two modalities too
         published_seeds=3,
     )
 
 
 @artifact("table7", runs=_latent_runs)
 def table7(results: Results) -> Table:
-    """Table 7: cosine similarity of encoded and generated latents, a row a modality."""
-    records, printed = results.records("SBM-VAE-C"), results.published["rows"]
-    columns = [
-        Column("guided", "SBM-VAE-C", "higher", 3),
-        Column("plain", "SBM-VAE", "higher", 3),
-        Column("mvtcae", "MVTCAE", "higher", 3),
-    ]
+    """Table 7: cosine similarity of encoded and generated latents, a column a modality of the runs."""
+    records, printed = results.records("SBM-VAE-C"), results.published
     number = records[0].spec.params["data"]["modalities"]
-    body = []
-    for row in [*map(str, range(number)), "Avg"]:
-        part = "mean" if row == "Avg" else f"m{row}"
-        published = dict(zip(("guided", "mvtcae"), (v[0] for v in printed[row]), strict=True))
-        cells = {h: _cell(records, f"rest/{h}/cosine/{part}", published.get(h)) for h in ("guided", "plain")}
-        reason = "its modalities share one latent; the paper does not say which latents are compared"
-        body.append(Row(row, cells | {"mvtcae": Cell(published["mvtcae"], (), reason)}))
+    columns = [Column(f"m{k}", f"{k}", "higher", 3, "Modality") for k in range(number)]
+    columns.append(Column("mean", "Mean", "higher", 3))
+    published = {}
+    for j, model in enumerate(printed["columns"]):
+        values = [printed["rows"][f"{k}"][j][0] for k in range(number)]
+        published[model] = {c.key: v for c, v in zip(columns, [*values, round(fmean(values), 3)], strict=True)}
+    own = {"SBM-VAE-C": "guided", "SBM-VAE": "plain"}
+    body = [
+        Row(m, {c.key: _cell(records, f"rest/{how}/cosine/{c.key}", published.get(m, {}).get(c.key)) for c in columns})
+        for m, how in own.items()
+    ]
+    body.append(Row("MVTCAE", {k: Cell(v, (), ONE_LATENT) for k, v in published["MVTCAE"].items()}))
     return Table(
         caption="Table 7. Cosine similarity of the encoded latents and those generated given the rest, by modality",
         provenance=provenance(records),
         columns=columns,
         rows=body,
-        notes=[*_settings(records), *average_note(results.published)],
+        notes=[
+            *_settings(records),
+            "Mean: over the modalities shown, of the published values too.",
+            *average_note(printed),
+        ],
         published_seeds=3,
     )
 
@@ -318,9 +408,12 @@ def average_note(table: Mapping[str, Any]) -> list[str]:
     notes = []
     for k, column in enumerate(table["columns"]):
         printed = table["rows"]["Avg"][k][0]
-        mean = fmean(row[k][0] for label, row in table["rows"].items() if label != "Avg")
-        if abs(mean - printed) > 0.001:  # rounding of the rows and of their mean, each to three decimals
-            notes.append(f"The published average of {column} is {printed:.3f}; its rows' mean is {mean:.3f}.")
+        values = [row[k][0] for label, row in table["rows"].items() if label != "Avg"]
+        if abs(fmean(values) - printed) > 0.001:  # rounding of the rows and of their mean, each to three decimals
+            notes.append(
+                f"The published average of {column} is {printed:.3f}; the mean of its {len(values)} published rows is "
+                f"{fmean(values):.3f}."
+            )
     return notes
 
 

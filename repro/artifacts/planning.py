@@ -1,8 +1,9 @@
 """What reproducing everything takes: runs, hours, memory, storage, and the makespan on so many workers.
 
-Times are measured ones wherever there are any: a run's own record; else the seconds a step of recorded runs of the same
-paper, dataset and method on a GPU; else what is counted of its operations, for one core of a CPU. Where nothing is
-counted it is the seconds a step of recorded runs on a core, else what the run's experiment states.
+Times are measured ones wherever there are any: a run's own record, on a CPU where it is no longer than what is
+counted of its operations, since whatever else a machine has to do only lengthens it; else the seconds a step of
+recorded runs of the same paper, dataset and method on a GPU; else what is counted, for one core of a CPU. Where
+nothing is counted it is the seconds a step of recorded runs on a core, else what the run's experiment states.
 """
 
 from __future__ import annotations
@@ -89,11 +90,12 @@ class Measured:
     def cost(self, spec: RunSpec) -> Cost:
         """What a run takes."""
         estimated, megabytes = expected(spec, cached_speed() or REFERENCE)
-        if (record := self.own.get(spec.key)) is not None:
-            seconds = record.training_seconds + record.evaluation_seconds
-            return Cost(seconds, megabytes, SOURCES[0], _on_gpu(record))
-        known = self.alike.get(_kind(spec), [])
         counted = counted_cost(spec) is not None
+        if (record := self.own.get(spec.key)) is not None:
+            if _on_gpu(record) or not counted or _seconds(record) <= estimated:
+                return Cost(_seconds(record), megabytes, SOURCES[0], _on_gpu(record))
+            return Cost(estimated, megabytes, SOURCES[2], False)
+        known = self.alike.get(_kind(spec), [])
         known = [r for r in known if _on_gpu(r)] or ([] if counted else known)
         if known:
             step = median(r.training_seconds / _steps(r.spec) for r in known)

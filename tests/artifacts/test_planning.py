@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from repro.artifacts import planning
-from repro.artifacts.inventory import Artifact
+from repro.artifacts.inventory import Artifact, find
 from repro.artifacts.planning import Cost, Measured, all_runs, model_bytes, read_measured, render_plan
+from repro.artifacts.render import plan, unique
 from repro.cli.main import main
+from repro.engine.cost import expected
 from repro.engine.progress import makespan
+from repro.engine.speed import REFERENCE, cached_speed
 from repro.engine.store import RunStore, write_atomically
 from repro.errors import UsageError
 from repro.records import Metric, Record, RunSpec
@@ -66,6 +69,15 @@ def test_times_are_measured_where_they_can_be() -> None:
     assert Measured([record(base, 50.0)]).cost(twice) == Cost(101.0, 100.0, "records of its method", False)
     assert Measured([]).cost(twice) == Cost(120.0, 100.0, "estimate", False)
     assert Measured([record(own, 50.0)]).cost(twice).source == "estimate"
+
+
+def test_a_record_that_other_work_lengthened_is_no_measure_of_a_core() -> None:
+    (spec,) = unique(plan(find("gmrf-table1"), "quick", 1))[:1]
+    estimated = expected(spec, cached_speed() or REFERENCE)[0]
+    for seconds, source in ((0.5 * estimated, "own record"), (3 * estimated, "estimate")):
+        found = Measured([record(spec, seconds, evaluation=0.0)]).cost(spec)
+        assert (found.seconds, found.source) == (pytest.approx(min(seconds, estimated)), source)
+    assert Measured([record(spec, 3 * estimated, device="cuda:0")]).cost(spec).source == "own record"
 
 
 def test_model_is_measured_without_its_data(monkeypatch: pytest.MonkeyPatch) -> None:

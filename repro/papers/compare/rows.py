@@ -320,13 +320,15 @@ def sweep_table(
     scores, chosen = chosen_by(results, results.runs, score)
     tried = {m: weights(m, dataset) for m in LABELS}
     diverged = {(s.method, weight_of(s)) for (s,) in results.runs.values() if results.diverged(s)}
+    caveats = {(r.spec.method, weight_of(r.spec)): mixing_caveat([r], "validation/unconditional") for r in records}
     every = sorted({w for found in tried.values() for w in found}, reverse=True)
     rows = []
     for m, found in scores.items():
         cells = {}
         for w in every:
             reason = ("diverged" if (m, w) in diverged else "not run") if w in tried[m] else "not tried"
-            cells[f"{w:g}"] = Cell(None, [found[w]]) if w in found else Cell(None, (), reason)
+            known = w in found
+            cells[f"{w:g}"] = Cell(None, [found[w]], caveat=caveats[m, w]) if known else Cell(None, (), reason)
         rows.append(Row(LABELS[m], cells))
     used = chosen_weights(dataset)
     agree = "agrees" if all(used[m] == w for m, w in chosen.items()) else "DISAGREES"

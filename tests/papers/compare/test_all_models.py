@@ -204,6 +204,9 @@ def test_the_lowest_score_chooses_and_only_of_whole_rows() -> None:
     row = next(r for r in table.rows if r.label == "MLD")
     assert row.cells["0.01"].reason == "not run"
     assert row.cells["0.1"].reason == "not tried"
+    unmixed = {c.caveat for row in table.rows for c in row.cells.values() if row.label == "NN-MRF MVAE" and c.n}
+    assert unmixed == {"chains of which it was not recorded whether they mix"}
+    assert not any(c.caveat for row in table.rows for c in row.cells.values() if row.label != "NN-MRF MVAE")
     agreeing = made_up(chosen_weights("copula"))
     assert "this agrees" in sweep_table(agreeing, "copula", "A caption", score, "The score").notes[0]
 

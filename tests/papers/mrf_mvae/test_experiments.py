@@ -392,6 +392,16 @@ def test_table_4_states_what_was_run() -> None:
     assert "(as many chains that never move: 1,333)" in quick
 
 
+def test_settings_tell_variants_of_unequal_epochs_apart() -> None:
+    specs = unique(paper(PAPER).plan("table4-ablations", "overnight"))[:3]
+    kept = [record(s, table4_values(3.0)) for s in specs]
+    results = results_of("mrf_mvae/table4-ablations", "overnight", lambda s: None)
+    text = tables._settings(kept, results)
+    assert "by 0.001% for 5 epochs, at most 100 (NN-MRF MVAE, ALMRF MVAE); until the held-out loss" in text
+    assert "by 0.05% for 5 epochs, at most 100 (GMRF MVAE) (the paper: 100)" in text
+    assert "at most 100 (the paper: 100)" in tables._settings(kept[:2], results)
+
+
 def test_the_search_for_features_goes_without_chains_that_do_not_mix() -> None:
     """Pixels in [0, 255] explain the other variants' values, whatever chains of the neural one have."""
 

@@ -233,6 +233,11 @@ def test_notes_say_how_the_models_shown_were_trained() -> None:
     note = tables.table5_ablations(ablations).notes[1]
     assert "Energy: layers of 256, 256; at most 100 or 12 (SBM-VAE), 12 (SBM-RAE) epochs" in note
     assert "its validation loss has not improved for 3 epochs" in note
+    ends = [{"stage": "energy", "epoch": k, "epochs": 12, "validation_loss": 1.5 - k / 100} for k in (2, 7, 12)]
+    short = [replace(made_up(s), history=ends) for s in kept]
+    note = "The energies' validation losses: after 12 epochs SBM-VAE's still fell by 0.01 an epoch, after 12 epochs "
+    note += "SBM-RAE's still fell by 0.01 an epoch; Table 5's runs have at most 100 epochs."
+    assert tables._energy_note(short[:2], "overnight") == [note]
     six = tables.table6(results_of("sbm_vae/table6", "quick", made_up)).notes
     assert len(six) == 2
     assert "Beta" not in six[1]  # its rows say it

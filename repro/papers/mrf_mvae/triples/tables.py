@@ -241,9 +241,13 @@ def _settings(records: Sequence[Record], results: Results) -> str:
     neural = [r.spec.params["model"] for r in records if r.spec.method == "nnmrf"]
     potentials = f"; NN-MRF's potentials of {_potentials(neural[0])}" if neural else ""
     kept_back = f" ({held_out:,} more are held out)" if held_out else ""
+    rules: dict[str, dict[str, None]] = {}  # of epochs, with the variants that they are of
+    for r in records:
+        rules.setdefault(_epochs(r.spec.params["training"]), {})[LABELS[r.spec.method]] = None
+    epochs = "; ".join(f"{rule} ({', '.join(of)})" if len(rules) > 1 else rule for rule, of in rules.items())
     return (
         f"Encoders and decoders of {model['layers']} hidden layers of {model['width']} (the paper: 4 of 1024), latent "
-        f"{model['latent_dim']}{potentials}; {_epochs(training)} (the paper: 100) of "
+        f"{model['latent_dim']}{potentials}; {epochs} (the paper: 100) of "
         f"{data['train_samples'] - held_out:,} triples{kept_back}, batch {training['batch_size']}, Adam at "
         f"{training['learning_rate']:g}. Beta, on a Gaussian "
         f"likelihood of unit scale summed over pixels: {', '.join(betas)}; NN-MRF's 0.0078 and 0.0085 are the paper's, "

@@ -381,7 +381,7 @@ def provenance(records: Sequence[Record]) -> str:
     seeds = sorted({r.spec.seed for r in records})
     commits = sorted({_commit(r) for r in records} | {c for r in records for c in _earlier_commits(r)})
     sharing = sum(any("trained_by" in entry for entry in r.history) for r in records)
-    shared = f"; {sharing} of them with stages that other runs have trained" if sharing else ""
+    shared = f"; with stages that other runs have trained in {sharing} of {len(records)}" if sharing else ""
     devices = sorted({f"{r.environment['device_name']} ({r.environment['device']})" for r in records})
     torch = sorted({r.environment["versions"].get("torch", "?") for r in records})
     dtypes = sorted({precision_of(r.spec) or "float32" for r in records})
@@ -404,7 +404,7 @@ def _commit(record: Record) -> str:
 def _earlier_commits(record: Record) -> set[str]:
     """Of the runs that have trained stages of this one."""
     return {
-        entry["commit"][:7] + " with changes" * bool(entry.get("dirty"))
+        (entry.get("commit") or "unknown")[:7] + " with changes" * bool(entry.get("dirty"))
         for entry in record.history
-        if isinstance(entry.get("commit"), str)
+        if "trained_by" in entry
     }

@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from repro.artifacts.inventory import find, nearest
-from repro.artifacts.render import LEAST_CEILING, Sources, plan
+from repro.artifacts.render import LEAST_CEILING, Sources, plan, renamed
 from repro.datasets.card import not_available
 from repro.errors import NotOfferedError, RecordError, UsageError
 from repro.papers import paper as paper_of
@@ -308,9 +308,7 @@ def _published(claim: Claim) -> str:
 
 def _called(artifact: str, texts: Sequence[str]) -> tuple[str, ...]:
     """Texts with the names that a paper which repeats another's artifact has for that one's models."""
-    found = find(artifact)
-    names = paper_of(found.paper).published.get(found.id, {}).get("rename", {}) if found.same_as else {}
-    for old, new in names.items():
+    for old, new in renamed(find(artifact)).items():
         texts = [text.replace(old, new) for text in texts]
     return tuple(texts)
 

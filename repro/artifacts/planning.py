@@ -1,9 +1,9 @@
 """What reproducing everything takes: runs, hours, memory, storage, and the makespan on so many workers.
 
-Times are measured ones wherever there are any: a run's own record, on a CPU where it is no longer than what is
-counted of its operations, since whatever else a machine has to do only lengthens it; else the seconds a step of
-recorded runs of the same paper, dataset and method on a GPU; else what is counted, for one core of a CPU. Where
-nothing is counted it is the seconds a step of recorded runs on a core, else what the run's experiment states.
+Times are measured ones wherever there are any: a run's own record, on a CPU at most 1.5 times what is counted of its
+operations, since whatever else a machine has to do only lengthens it; else the seconds a step of recorded runs of the
+same paper, dataset and method on a GPU; else what is counted, for one core of a CPU. Where nothing is counted it is
+the seconds a step of recorded runs on a core, else what the run's experiment states.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from repro.report.text import columns
 __all__ = ["Cost", "Measured", "all_runs", "distinguished", "read_measured", "render_plan"]
 
 WORKERS = (1, 8, 64)
+# As far as a count may be off; a record on a CPU that took longer had other work beside it.
+MOST_OFF = 1.5
 # A record, a log and the files' headers; and Adam's two moments beside the parameters in each of two checkpoints.
 RECORD_BYTES, CHECKPOINT_COPIES = 60_000, 2 * 3
 SOURCES = ("own record", "records of its method", "estimate")
@@ -92,9 +94,9 @@ class Measured:
         estimated, megabytes = expected(spec, cached_speed() or REFERENCE)
         counted = counted_cost(spec) is not None
         if (record := self.own.get(spec.key)) is not None:
-            if _on_gpu(record) or not counted or _seconds(record) <= estimated:
+            if _on_gpu(record) or not counted or _seconds(record) <= MOST_OFF * estimated:
                 return Cost(_seconds(record), megabytes, SOURCES[0], _on_gpu(record))
-            return Cost(estimated, megabytes, SOURCES[2], False)
+            return Cost(MOST_OFF * estimated, megabytes, SOURCES[2], False)
         known = self.alike.get(_kind(spec), [])
         known = [r for r in known if _on_gpu(r)] or ([] if counted else known)
         if known:

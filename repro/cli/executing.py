@@ -130,18 +130,20 @@ def run_specs(
 def share_stages(specs: Sequence[RunSpec], store: RunStore, device: str) -> None:
     """Lets runs that have not begun begin with what others beside them have trained, and says which.
 
-    Whatever is in a run's way (no data, a full disk, another process) the run meets too, and says.
+    A run that cannot be begun so (no data, a full disk, another process) says why, and begins as any other does.
     """
     if device == "cpu":
         torch.set_num_threads(1)  # as every worker does: what is shared was trained with as many
     shared = 0
     for spec in specs:
-        with suppress(*EXPECTED_ERRORS):
+        try:
             if key := begin_with_earlier_stages(spec, store, device):
                 shared += 1
                 print(f"{spec.label}: begins with stages that {key} has trained", file=sys.stderr)
+        except EXPECTED_ERRORS as error:
+            print(f"{spec.label}: shares no stages: {one_line(error)}", file=sys.stderr)
     if not shared:
-        print("no run begins with stages that another has trained", file=sys.stderr)
+        print("no further run begins with stages that another has trained", file=sys.stderr)
 
 
 def submit_array(specs: Sequence[RunSpec], store: Any, options: argparse.Namespace) -> None:

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
         default_device(options.device)
     if (options.set or options.only_methods) and not options.method:
         raise UsageError("--set and --only-methods are for --method")
-    together = options.processes > 1 or (options.shards or 1) > 1 or int(os.environ.get("WORLD_SIZE") or 1) > 1
+    together = options.processes > 1 or (options.shards or 1) > 1 or os.environ.get("WORLD_SIZE", "1") != "1"
     if options.share_stages and (options.force or options.executor == "slurm" or together):
         raise UsageError("--share-stages is for runs on this machine, one process each, and not with --force")
     if options.method:

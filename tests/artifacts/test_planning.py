@@ -74,9 +74,9 @@ def test_times_are_measured_where_they_can_be() -> None:
 def test_a_record_that_other_work_lengthened_is_no_measure_of_a_core() -> None:
     (spec,) = unique(plan(find("gmrf-table1"), "quick", 1))[:1]
     estimated = expected(spec, cached_speed() or REFERENCE)[0]
-    for seconds, source in ((0.5 * estimated, "own record"), (3 * estimated, "estimate")):
-        found = Measured([record(spec, seconds, evaluation=0.0)]).cost(spec)
-        assert (found.seconds, found.source) == (pytest.approx(min(seconds, estimated)), source)
+    for times, source in ((0.5, "own record"), (1.4, "own record"), (3, "estimate")):
+        found = Measured([record(spec, times * estimated, evaluation=0.0)]).cost(spec)
+        assert (found.seconds, found.source) == (pytest.approx(min(times, 1.5) * estimated), source)
     assert Measured([record(spec, 3 * estimated, device="cuda:0")]).cost(spec).source == "own record"
 
 

@@ -131,7 +131,9 @@ def test_a_chain_names_who_trained_each_stage_and_provenance_their_commits(
     third = _shared(replace(second, params={**second.params, "evaluation": evaluation}), store)
     assert _trained_by(third) == {"autoencoders": first.key, "score": first.key, "energy": second.key}
     assert "commit aaaaaaa, bbbbbbb, ccccccc;" in provenance([third])
-    assert "1 record; 1 of them with stages that other runs have trained;" in provenance([third])
+    assert "1 record; with stages that other runs have trained in 1 of 1;" in provenance([third])
+    bare = [{k: v for k, v in e.items() if k != "commit"} for e in third.history]
+    assert "commit ccccccc, unknown;" in provenance([replace(third, history=bare)])
 
 
 def test_a_record_with_stages_of_changed_code_is_one_with_changes(tmp_path: Path, clean: dict[str, Any]) -> None:
@@ -313,6 +315,36 @@ def test_the_command_shares_where_it_is_asked_to(tmp_path: Path, capsys: pytest.
     record = RunStore(tmp_path).record(first)
     assert record is not None
     assert _trained_by(record) == {"train": earlier.key}
+
+
+def test_the_command_says_why_nothing_is_shared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _spec("gmrf-table1", "mvae")
+    command = [
+        "run",
+        "gmrf-table1",
+        "--profile",
+        "smoke",
+        "--key",
+        first.key,
+        "--runs",
+        str(tmp_path),
+        "--share-stages",
+    ]
+    monkeypatch.setenv("WORLD_SIZE", "2")  # torchrun's, started by hand
+    assert main(command) == 2
+    assert "one process each, and not with --force" in capsys.readouterr().err
+    monkeypatch.delenv("WORLD_SIZE")
+
+    def full(*arguments: Any) -> str:
+        raise CheckpointError("no space left on device")
+
+    monkeypatch.setattr("repro.cli.executing.begin_with_earlier_stages", full)
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert f"{first.label}: shares no stages: no space left on device\n" in said
+    assert "no further run begins with stages that another has trained" in said
 
 
 @pytest.mark.parametrize("asked", [True, False])

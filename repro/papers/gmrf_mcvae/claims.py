@@ -131,8 +131,8 @@ def outputs_in_range(evidence: Evidence) -> list[Comparison]:
     if others := {m: fmean(changes(m, "sliced")) for m in evidence.rows if m != "gmrf_mcvae"}:
         least = min(others, key=others.__getitem__)
         text += f", the sliced distance of the other models by at least {others[least]:.3g} ({named(least)})"
-    said = outside.text.removeprefix(f"{name} ").partition(" > ")[0]
-    text += f", its own by {said}: that no output lies outside"
+    spread = f" ± {stdev(own):.2g}" if len(own) > 1 else ""
+    text += f", its own by {fmean(own):.4g}{spread}: that no output lies outside"
     return [Comparison(text, True if not any(own) else False if outside.holds else None, outside.seeds)]
 
 

@@ -222,10 +222,11 @@ def test_notes_say_how_the_models_shown_were_trained() -> None:
     table = tables.table5(results_of("sbm_vae/table5", "quick", made_up))
     assert "dpm-solver, 20 steps (the paper: predictor-corrector, 100 steps)" in table.notes[0]
     assert table.notes[1] == (
-        "Autoencoders: channels 16, 32, 64; 8 epochs, batch 64, Adam at 0.001 (as in the paper). Score model: channels "
-        "32, 64, 64; 24 epochs, batch 128 (the paper: 256), Adam at 0.001 (the paper: 0.0002). Energy: layers of 256, "
-        "256; 20 epochs, batch 64, Adam at 0.001. Multimodal VAEs: channels 16, 32, 64; 12 epochs, batch 64, Adam at "
-        "0.001 (as in the paper). Beta of the VAEs: 0.1 (as in the paper). The paper states neither epochs nor widths."
+        "Autoencoders: channels 16, 32, 64; 8 epochs, batch 64, learning rate 0.001 (as in the paper). Score model: "
+        "channels 32, 64, 64; 24 epochs, batch 128 (the paper: 256), learning rate 0.001 (the paper: 0.0002). Energy: "
+        "layers of 256, 256; 20 epochs, batch 64, learning rate 0.001. Multimodal VAEs: channels 16, 32, 64; 12 "
+        "epochs, batch 64, learning rate 0.001 (as in the paper). Beta of the VAEs: 0.1 (as in the paper). Adam "
+        "throughout. The paper states neither epochs nor widths."
     )
     kept = [sbm_spec(m, 0, "overnight", energy_epochs=12) for m in ("sbm_vae", "sbm_rae")]
     kept.append(sbm_spec("sbm_vae", 0, "overnight"))
@@ -234,10 +235,13 @@ def test_notes_say_how_the_models_shown_were_trained() -> None:
     assert "Energy: layers of 256, 256; at most 100 or 12 (SBM-VAE), 12 (SBM-RAE) epochs" in note
     assert "its validation loss has not improved for 3 epochs" in note
     ends = [{"stage": "energy", "epoch": k, "epochs": 12, "validation_loss": 1.5 - k / 100} for k in (2, 7, 12)]
-    short = [replace(made_up(s), history=ends) for s in kept]
-    note = "The energies' validation losses: after 12 epochs SBM-VAE's still fell by 0.01 an epoch, after 12 epochs "
-    note += "SBM-RAE's still fell by 0.01 an epoch; Table 5's runs have at most 100 epochs."
-    assert tables._energy_note(short[:2], "overnight") == [note]
+    risen = [e | {"validation_loss": 1.5 + e["epoch"] / 100} for e in ends]
+    rows = {"falls": [replace(made_up(kept[0]), history=ends)], "rises": [replace(made_up(kept[1]), history=risen)]}
+    assert tables._energy_note(rows, "overnight") == [
+        "By how much the energies' validation loss still fell: falls: 0.01 an epoch at the end of 12. Table 5's have "
+        "up to 100."
+    ]
+    assert tables._energy_note({"rises": rows["rises"], "not run": []}, "overnight") == []
     six = tables.table6(results_of("sbm_vae/table6", "quick", made_up)).notes
     assert len(six) == 2
     assert "Beta" not in six[1]  # its rows say it

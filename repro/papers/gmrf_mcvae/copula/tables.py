@@ -225,7 +225,7 @@ def table1(results: Results) -> list[Table]:
                 caption=f"Table I. {title} (x 1000)",
                 provenance=provenance(records),
                 columns=_columns(),
-                rows=[_renamed(r, results.rename) for r in _rows(rows, distance)],
+                rows=_rows(rows, distance),
                 floors=[_floor(records[0], distance)],
                 groups=groups,
                 notes=notes,
@@ -233,10 +233,6 @@ def table1(results: Results) -> list[Table]:
             )
         )
     return tables
-
-
-def _renamed(row: Row, rename: Mapping[str, str]) -> Row:
-    return Row(rename.get(row.label, row.label), row.cells)
 
 
 def _settings_note(records: Sequence[Record]) -> str:

@@ -225,12 +225,11 @@ def _floors(records: Sequence[Record], floor: Metrics, metrics: Metrics) -> list
 
 
 def _rows(results: Results, metrics: Metrics, table: str) -> list[Row]:
-    prints, rename = _published(table), results.rename
-    found = []
+    prints, found = _published(table), []
     for m in METHODS:
         published = dict(zip(prints["columns"], prints["rows"][LABELS[m]], strict=True))
         cells = record_cells(results.records(m), metrics, published, missing=_missing(results))
-        found.append(Row(rename.get(LABELS[m], LABELS[m]), cells))
+        found.append(Row(LABELS[m], cells))
     return found
 
 
@@ -501,7 +500,7 @@ def _latents_notes(rows: Mapping[str, Sequence[Record]]) -> list[str]:
 
 def agreement(results: Results) -> Table:
     """Share of unconditional samples in which at least k of the five modalities show one digit."""
-    records, rename, missing = results.all_records(), results.rename, _missing(results)
+    records, missing = results.all_records(), _missing(results)
     names = {str(k): f"unconditional/coherence/at_least_{k}" for k in range(2, 6)} | {"digits": "unconditional/digits"}
     floor = {k: _floor_metric(name) for k, name in names.items()}
     columns = [Column(str(k), f"At least {k} agree", "higher", 3) for k in range(2, 6)]
@@ -509,10 +508,7 @@ def agreement(results: Results) -> Table:
         caption="Table II, coherence of unconditional samples by the number of modalities that agree",
         provenance=provenance(records),
         columns=[*columns, Column("digits", "Different digits", None, 0)],
-        rows=[
-            Row(rename.get(LABELS[m], LABELS[m]), record_cells(results.records(m), names, missing=missing))
-            for m in METHODS
-        ],
+        rows=[Row(LABELS[m], record_cells(results.records(m), names, missing=missing)) for m in METHODS],
         floors=[Row("True images", record_cells(records[:1], floor))],
     )
 

@@ -389,10 +389,11 @@ def _samples_of(rows: Mapping[str, Sequence[Record]]) -> str:
     first = next(r for records in rows.values() for r in records).spec
     found = {v: _values(r, "test/conditional/coherence") for v, r in rows.items() if not mixing_caveat(r)}
     shares = (f"{LABELS[v]} {fmean(x):.3f} ({_printed(LABELS[v])['cond_coherence']})" for v, x in found.items())
+    whole = table4_runs("paper", 1)["nnmrf"][0].params["training"]["epochs"]
     return (
         f"of models of triples whose first two show {ALIKE[reading(first)]}, one of two readings (erratum M7). "
-        f"Training: {_epochs(first.params['training'])} (the paper: 100). A space is ruled out only as far as these "
-        f"models are like the paper's; their conditional coherence (published): {', '.join(shares)}."
+        f"Training: {_epochs(first.params['training'])} (the paper: {whole}). A space is ruled out only as far as "
+        f"these models are like the paper's; their conditional coherence (published): {', '.join(shares)}."
     )
 
 

@@ -162,6 +162,10 @@ class Table:
         best = (min if better == "lower" else max)(known.values())
         return tuple(label for label, value in known.items() if value == best)
 
+    def _has_rivals(self, key: str) -> bool:
+        """Whether several rows have values of a column, of which the best is set in bold."""
+        return bool(self.winners(key, published=False)) and sum(row.cells[key].n > 0 for row in self.rows) > 1
+
     def verdict(self) -> Verdict:
         """Compares every cell with its published value, and every column's order with the published order."""
         columns = []
@@ -313,7 +317,7 @@ class Table:
         notes += [f"[{number}] {reason}" for reason, number in self.reasons().items()]
         if self.no_verdict:
             return [*notes, *(n for n in self.notes if not isinstance(n, Claim)), self.no_verdict]
-        if self.unsettled and any(c.same_winner is not None for c in self.verdict().columns):
+        if self.unsettled and any(self._has_rivals(column.key) for column in self.columns):
             notes.append(f"Which model is the best is not settled: {self.unsettled}.")
         return [*notes, *self.notes]
 

@@ -215,6 +215,8 @@ def test_table7_compares_models_and_averages_the_published_rows_shown() -> None:
         for column in table.verdict().columns:  # no model but one has both values
             assert (column.same_winner, column.rank_correlation, column.num_rows) == (None, None, 1)
         assert "Best model as published" not in table.to_markdown()
+        open_ = table.not_settled("the reason").to_markdown()  # no verdict, but a best mean in bold
+        assert "Which model is the best is not settled: the reason." in open_
         assert "The published average of MVTCAE is 0.118; the mean of its 10 published rows is 0.133." in table.notes
 
 

@@ -466,6 +466,23 @@ def test_a_collapsed_model_is_not_chosen(digits: int) -> None:
         assert all((b == max(betas[v])) == (digits == 10) for v, b in found.items())
 
 
+def test_no_beta_is_chosen_of_a_variant_with_runs_to_come() -> None:
+    first, *_ = unique(paper(PAPER).plan("table4-sweep", "smoke"))
+
+    def lookup(spec: RunSpec) -> Record | None:
+        values = {"validation/unconditional/digits": 10.0}
+        for task in ("unconditional", "conditional"):
+            values |= {f"validation/{task}/coherence": 0.9, f"validation/{task}/frechet/classifier/mean": 10.0}
+        return None if spec == first else record(spec, values)
+
+    results = results_of("mrf_mvae/table4-sweep", "smoke", lookup)
+    chosen = tables.choose_betas(results)
+    assert set(chosen[reading(first)]) == set(triples.sweep_betas("smoke", reading(first))) - {first.method}
+    table = tables.sweep(results)
+    assert table.rows[0][3:] == ("not run", *["—"] * 5)
+    assert f"(not run in full: {triples.LABELS[first.method]})" in table.to_markdown()
+
+
 def test_pictures_refuse_what_is_no_row_of_pictures() -> None:
     good = np.zeros((4, 28, 28), dtype=np.uint8)
     figure = figures.image_blocks({"one": {"a": good, "b": good}}, "columns")

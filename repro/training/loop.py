@@ -46,7 +46,7 @@ __all__ = [
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 POSITIVE = ("epochs", "batch_size", "learning_rate")
-OWN = (*POSITIVE, "plateau", "patience")
+OWN = (*POSITIVE, "decay", "plateau", "patience")
 # The streams of a stage's data and of its validation, in place of an epoch's number.
 STAGE_DATA, VALIDATION = -1, -2
 # Several processes agree on stopping every so many steps: an exchange a step would be felt by small models.
@@ -79,8 +79,10 @@ class TrainingSettings:
         device: Where tensors live.
         optimizer: ``"adam"`` or ``"adamw"``.
         labels: Under what name a batch carries the class labels; empty for models that do not see them.
-        stages: Name of a stage to the ``epochs``, ``batch_size``, ``learning_rate``, ``plateau`` and ``patience`` that
-            it has of its own.
+        stages: Name of a stage to the ``epochs``, ``batch_size``, ``learning_rate``, ``decay``, ``plateau`` and
+            ``patience`` that it has of its own.
+        decay: What the learning rate is multiplied by after every epoch, above 0 and up to 1 (PyTorch's ExponentialLR);
+            1 for a constant rate.
         plateau: Epochs without a lower loss after which the learning rate falls to a tenth (PyTorch's
             ReduceLROnPlateau); 0 for a constant rate.
         patience: Epochs without improvement of the validation loss before a stage ends; None for exactly ``epochs``.
@@ -100,14 +102,15 @@ class TrainingSettings:
     optimizer: str = "adam"
     labels: str = ""
     stages: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    decay: float = 1.0
     plateau: int = 0
     patience: int | None = None
     min_improvement: float = 0.0
     step: str = "eager"
 
     def __post_init__(self) -> None:
-        for name in (*POSITIVE, "plateau", "patience", "min_improvement"):
-            value, whole = getattr(self, name), name not in ("learning_rate", "min_improvement")
+        for name in (*OWN, "min_improvement"):
+            value, whole = getattr(self, name), name not in ("learning_rate", "decay", "min_improvement")
             if name == "patience" and value is None:
                 continue
             if not isinstance(value, Integral if whole else Real) or isinstance(value, bool):
@@ -116,8 +119,14 @@ class TrainingSettings:
                 object.__setattr__(self, name, value.item())
             if name in POSITIVE and not 0 < value < float("inf"):
                 raise ValueError(f"{name} is {value}, must be positive{'' if whole else ' and finite'}")
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay is {self.decay}, must be above 0 and at most 1")
         if self.plateau < 0:
             raise ValueError(f"plateau is {self.plateau}, must be at least 0")
+        if self.plateau and self.decay < 1:
+            raise ValueError(
+                f"plateau is {self.plateau} and decay {self.decay}; the learning rate falls by one of them"
+            )
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience is {self.patience}, must be at least 1, or None to train every epoch")
         if not 0 <= self.min_improvement < 1:
@@ -419,6 +428,8 @@ def default_key(
         own.pop(name)
     own["stages"] = {s: {k: v for k, v in x.items() if k != "epochs"} for s, x in settings.stages.items()}
     own["stages"] = {s: x for s, x in own["stages"].items() if x}
+    if settings.decay == 1:  # as in the checkpoints of before there was one
+        own.pop("decay")
     attributes = {}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
@@ -572,6 +583,9 @@ def training(
                 _check_continued(state, work, checkpoint)
                 work.step, work.sums, work.random = state.step, state.sums, state.random
             where = f"stage {stage.name!r}, epoch {epoch + 1} of {own.epochs}"
+            if falls is None:
+                for group in optimizer.param_groups:
+                    group["lr"] = own.learning_rate * own.decay**epoch
             try:
                 finished = yield from work.run(stop, sharded, parallel)
             except (ValueError, torch.linalg.LinAlgError) as error:

@@ -128,14 +128,18 @@ class CapturedStep:
     def __init__(self, eager: EagerStep, capture: Capture) -> None:
         self.eager, self.capture = eager, capture
         self.graphs: dict[Any, tuple[dict[str, Tensor], Callable[[], object], Terms]] = {}
+        self.rates: tuple[float, ...] = ()
 
     def __call__(self, batch: Batch) -> Terms:
         """Takes the step; returns the loss and its terms, summed over the samples."""
         shapes = tuple((name, tuple(x.shape), x.dtype) for name, x in batch.items())
-        rates = tuple(group["lr"] for group in self.eager.optimizer.param_groups)  # a constant of the graph
-        if (shapes, rates) not in self.graphs:
-            self.graphs[shapes, rates] = self._recorded(batch)
-        inputs, replay, terms = self.graphs[shapes, rates]
+        rates = tuple(group["lr"] for group in self.eager.optimizer.param_groups)  # a constant of the graphs
+        if rates != self.rates:  # which does not come back
+            self.graphs.clear()
+            self.rates = rates
+        if shapes not in self.graphs:
+            self.graphs[shapes] = self._recorded(batch)
+        inputs, replay, terms = self.graphs[shapes]
         for name, x in batch.items():
             inputs[name].copy_(x)
         replay()

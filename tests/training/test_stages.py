@@ -88,42 +88,67 @@ def test_own_settings_and_cached_data_continue_bit_for_bit(after: int, tmp_path:
         assert torch.equal(value, continued.state_dict()[name]), name
 
 
-def test_learning_rate_falls_on_a_plateau_and_stays_low_after_an_interruption(tmp_path: Path) -> None:
-    class Stuck(TrainableModel):
-        """A loss that is always 1, with a gradient of 1: a step of SGD-like Adam moves by the learning rate."""
+class Stuck(TrainableModel):
+    """A loss that is always 1, with a gradient of 1: a step of SGD-like Adam moves by the learning rate."""
 
-        def __init__(self) -> None:
-            super().__init__({"a": MODALITIES["a"]})
-            self.w = nn.Parameter(torch.zeros(()))
-            self.track: list[float] = []
+    def __init__(self) -> None:
+        super().__init__({"a": MODALITIES["a"]})
+        self.w = nn.Parameter(torch.zeros(()))
+        self.track: list[float] = []
 
-        def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
-            self.track.append(float(self.w.detach()))
-            return Loss(self.w - self.w.detach() + 1.0)
+    def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
+        self.track.append(float(self.w.detach()))
+        return Loss(self.w - self.w.detach() + 1.0)
 
+
+def stuck(settings: TrainingSettings, folder: Path, *, stopped_after: int) -> list[float]:
+    """How far each epoch's one step went; an interrupted and continued run comes to the same."""
     only_a = Dataset("toy", "train", {"a": MODALITIES["a"]}, {"a": torch.zeros(4, 2)}, torch.zeros(4).long())
-    settings = TrainingSettings(epochs=8, batch_size=4, learning_rate=0.1, plateau=2)
-    whole = Stuck()
+    whole, continued = Stuck(), Stuck()
     train(whole, only_a, settings, seed=0)
-    steps = [a - b for a, b in zip(whole.track, [*whole.track[1:], float(whole.w.detach())], strict=True)]
-    # Epoch 1 is the best; after 2 more without a lower loss are allowed, the fourth brings the rate down.
-    assert steps[:4] == pytest.approx([0.1] * 4, rel=1e-4)
-    assert steps[4:7] == pytest.approx([0.01] * 3, rel=1e-4)
 
     def stop(entry: dict[str, object]) -> None:
-        if entry["epoch"] == 6:
+        if entry["epoch"] == stopped_after:
             raise Interrupt
 
-    checkpoint, continued = tmp_path / "checkpoint.safetensors", Stuck()
+    checkpoint = folder / "checkpoint.safetensors"
     with pytest.raises(Interrupt):
         train(Stuck(), only_a, settings, seed=0, checkpoint=checkpoint, on_epoch=stop)
     train(continued, only_a, settings, seed=0, checkpoint=checkpoint)
     assert torch.equal(continued.w, whole.w)
+    return [a - b for a, b in zip(whole.track, [*whole.track[1:], float(whole.w.detach())], strict=True)]
+
+
+def test_learning_rate_falls_on_a_plateau_and_stays_low_after_an_interruption(tmp_path: Path) -> None:
+    settings = TrainingSettings(epochs=8, batch_size=4, learning_rate=0.1, plateau=2)
+    steps = stuck(settings, tmp_path, stopped_after=6)
+    # Epoch 1 is the best; after 2 more without a lower loss are allowed, the fourth brings the rate down.
+    assert steps[:4] == pytest.approx([0.1] * 4, rel=1e-4)
+    assert steps[4:7] == pytest.approx([0.01] * 3, rel=1e-4)
+
+
+def test_learning_rate_decays_with_every_epoch_and_goes_on_from_there_after_an_interruption(tmp_path: Path) -> None:
+    settings = TrainingSettings(epochs=5, batch_size=4, learning_rate=0.1, decay=0.5)
+    steps = stuck(settings, tmp_path, stopped_after=3)
+    assert steps == pytest.approx([0.1, 0.05, 0.025, 0.0125, 0.00625], rel=1e-4)
+
+
+def test_a_stage_decays_on_its_own(tmp_path: Path) -> None:
+    own = {"train": {"decay": 0.5}}
+    settings = TrainingSettings(epochs=3, batch_size=4, learning_rate=0.1, stages=own)
+    assert stuck(settings, tmp_path, stopped_after=2) == pytest.approx([0.1, 0.05, 0.025], rel=1e-4)
 
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="plateau is -1"):
         TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0, plateau=-1)
+    for decay in (0, -0.5, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="must be above 0 and at most 1"):
+            TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0, decay=decay)
+    with pytest.raises(ValueError, match="decay is True, must be a number"):
+        TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0, decay=True)
+    with pytest.raises(ValueError, match="the learning rate falls by one of them"):
+        TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0, plateau=2, decay=0.5)
     with pytest.raises(ValueError, match=r"stage 'map' has settings \['device'\]"):
         TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0, stages={"map": {"device": 1}})
     with pytest.raises(ValueError, match="learning_rate is 0"):

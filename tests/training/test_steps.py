@@ -141,11 +141,12 @@ def test_a_replay_is_of_the_recorded_operations_alone(device: str) -> None:
     assert not same(*found)
 
 
-def test_a_falling_rate_is_followed(device: str) -> None:
+@pytest.mark.parametrize("falling", [{"plateau": 1}, {"decay": 0.5}], ids=lambda f: next(iter(f)))
+def test_a_falling_rate_is_followed(device: str, falling: dict[str, float]) -> None:
     found = []
     for step in ("eager", "captured"):
         model = Toy()
-        settings = TrainingSettings(6, 20, 1.0, device=device, step=step, plateau=1)
+        settings = TrainingSettings(6, 20, 1.0, device=device, step=step, **falling)
         train(model, data(), settings, seed=0)
         found.append(model)
     if device == pretend():

@@ -32,7 +32,15 @@ __all__ = ["Images", "image_spec"]
 
 
 def image_spec(
-    dataset: str, method: str, seed: int, profile: str, *, longer: int = 1, pilot: bool = False, **changes: Any
+    dataset: str,
+    method: str,
+    seed: int,
+    profile: str,
+    *,
+    longer: int = 1,
+    pilot: bool = False,
+    constant_rate: Mapping[str, Any] | None = None,
+    **changes: Any,
 ) -> RunSpec:
     """The specification of one image run, every hyper-parameter resolved.
 
@@ -43,6 +51,7 @@ def image_spec(
         profile: ``"paper"``, ``"overnight"``, ``"quick"`` or ``"smoke"``.
         longer: How many times the profile's epochs.
         pilot: Whether it is one of the choice of settings: few epochs, measured on held-out training images.
+        constant_rate: Batch size and learning rate in place of the profile's, for a rate that stays.
         changes: Model settings that differ from the table's.
 
     Raises:
@@ -61,7 +70,7 @@ def image_spec(
     model |= {"compile": "", "likelihood": e.likelihood}
     if method == "gmrf_mcvae":
         model |= {
-            "beta": GMRF_BETA if whole else REDUCED_GMRF_BETA,
+            "beta": settings.get("gmrf_beta", GMRF_BETA if whole else REDUCED_GMRF_BETA),
             "scale": e.gmrf_scale,
             "reduction": "mean",
             "latent_dim": own,
@@ -79,6 +88,8 @@ def image_spec(
         raise ValueError(f"{method} has no setting {unknown}; it has {sorted(model)}")
     flag("subsampling", changes.get("subsampling", False))
     training = settings["training"] | {"epochs": longer * settings["training"]["epochs"]}
+    if constant_rate is not None:
+        training = {k: v for k, v in training.items() if k != "decay"} | dict(constant_rate)
     if pilot:
         training = {k: v for k, v in training.items() if k != "patience"} | {"epochs": PILOT_EPOCHS[profile]}
         settings = settings | {"held_out": PILOT_HELD_OUT[profile]}

@@ -20,6 +20,7 @@ from repro.papers.gmrf_mcvae.images.settings import (
     LONGER,
     PILOTS,
     RECONSTRUCTIONS,
+    SLOWER,
     VARIANTS,
 )
 from repro.records import Metric, Record, RunSpec, of_profile, provenance
@@ -159,6 +160,9 @@ def ablation_runs(profile: str, seeds: int | None) -> Rows:
     if profile in ("paper", "overnight"):
         for row, changes in CONSTRUCTIONS.items():
             rows[row] = [own(seed=s, **changes) for s in range(number)]
+    if profile == "overnight":
+        row = f"as in Table II, beta {SLOWER['beta']:g}, {_stepped(SLOWER['constant_rate'])}"
+        rows[row] = [own(seed=s, **SLOWER) for s in range(number)]
     return rows
 
 
@@ -315,6 +319,12 @@ def _trained(spec: RunSpec) -> str:
     return f"At most {text}, ended once the {loss} has not improved for {patience} epochs"
 
 
+def _stepped(training: Mapping[str, Any]) -> str:
+    """Batch size and learning rate in words."""
+    falls = f", times {training['decay']:g} after each epoch" if "decay" in training else ""
+    return f"batch {training['batch_size']}, Adam at {training['learning_rate']:g}{falls}"
+
+
 def _widths(network: Mapping[str, Any]) -> str:
     return (
         f"{network['channels']} channels at the images' resolution, at most {network['encoder_max_channels']:,} "
@@ -376,7 +386,7 @@ def settings_note(records: Sequence[Record], name: str = LABELS["gmrf_mcvae"]) -
     start = network.get("background")
     white = "" if start is None else f"; the bias of the decoders' outputs starts at {start:g}, the background"
     return (
-        f"{_trained(records[0].spec)}, batch {training['batch_size']}, Adam at {training['learning_rate']:g}; images "
+        f"{_trained(records[0].spec)}, {_stepped(training)}; images "
         f"of {data['size']} × {data['size']}; residual networks of {_widths(network)}{white}. Latents: "
         f"{', '.join(f'{m} {n}' for m, n in latents.items())} (GMRF MCVAE's for each modality{mask}). "
         f"{spec['model']['likelihood'].capitalize()} likelihood{_scales(records)}; beta: "

@@ -21,7 +21,7 @@ import repro.training.checkpoints as checkpoints
 from repro.datasets.base import Dataset, ModalitySpec
 from repro.model import Loss, MultimodalModel, Stage, isolated_rng
 from repro.papers.gmrf_mcvae.model import GMRFMCVAE
-from repro.training import NonFiniteLossError, TrainingSettings, TrainingStopped, epoch_seed, train
+from repro.training import NonFiniteLossError, TrainingSettings, TrainingStopped, default_key, epoch_seed, train
 from repro.training.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -576,6 +576,16 @@ def test_a_default_key_tells_models_apart_by_their_options(tmp_path: Path) -> No
             train(GMRFMCVAE(MODALITIES, **changes), data(), settings, seed=0, checkpoint=path)
     longer = dataclasses.replace(settings, epochs=2)
     assert len(train(GMRFMCVAE(MODALITIES, beta=0.1), data(), longer, seed=0, checkpoint=path)) == 2
+
+
+def test_a_default_key_names_a_decay_where_there_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    constant = TrainingSettings(epochs=1, batch_size=8, learning_rate=1e-3)
+    assert "decay" not in default_key(toy(), data(), constant, 0)  # checkpoints of before there was one go on
+    train(toy(), data(), constant, seed=0, checkpoint=path)
+    falling = dataclasses.replace(constant, epochs=2, decay=0.5)
+    with pytest.raises(CheckpointError, match="decay"):
+        train(toy(), data(), falling, seed=0, checkpoint=path)
 
 
 def test_numbers_of_numpy_are_numbers_in_keys_and_checkpoints(tmp_path: Path) -> None:

@@ -151,6 +151,17 @@ def test_a_run_alone_goes_on_stacked(tmp_path: Path) -> None:
         assert_close(alone, model, 1e-4)
 
 
+def test_stacked_seeds_decay_as_alone() -> None:
+    chosen = TrainingSettings(3, 40, 0.1, decay=0.2)
+    stacked, alone, constant = ([Toy(s) for s in SEEDS] for _ in range(3))
+    together(stacked, data(), chosen)
+    one_after_another(alone, data(), chosen)
+    one_after_another(constant, data(), TrainingSettings(3, 40, 0.1))
+    for a, b, c in zip(alone, stacked, constant, strict=True):
+        assert_close(a, b, 1e-5)
+        assert not torch.allclose(a.layer.weight, c.layer.weight, atol=1e-2)
+
+
 def test_seeds_end_each_at_its_time() -> None:
     """With patience, whose stages end at different epochs."""
     chosen = TrainingSettings(12, 40, 0.3, patience=1)

@@ -603,7 +603,8 @@ def _measured(records: Sequence[Record], split: str) -> dict[str, tuple[Column, 
     return {k: v for k, v in ABLATIONS.items() if f"{split}/{v[1]}" in names}
 
 
-def _latents_table(caption: str, rows: Mapping[str, Sequence[Record]], split: str, notes: Sequence[str]) -> Table:
+def _latents_table(results: Results, caption: str, split: str, notes: Sequence[str]) -> Table:
+    rows = dict(results)
     records = [r for found in rows.values() for r in found]
     columns = _measured(records, split)
     metrics = {k: name for k, (_, name) in columns.items()}
@@ -613,7 +614,10 @@ def _latents_table(caption: str, rows: Mapping[str, Sequence[Record]], split: st
         caption=caption,
         provenance=provenance(records),
         columns=[c for c, _ in columns.values()],
-        rows=[Row(label, record_cells(found, metrics, split=split)) for label, found in rows.items()],
+        rows=[
+            Row(label, record_cells(found, metrics, split=split, missing=_missing(results)))
+            for label, found in rows.items()
+        ],
         notes=[
             settings_note(records[:1]),
             *notes,
@@ -630,7 +634,7 @@ def _latents_table(caption: str, rows: Mapping[str, Sequence[Record]], split: st
 def ablations(results: Results) -> Table:
     """What GMRF MCVAE's latents hold on PolyMNIST, and what its prior makes of it, with settings changed."""
     text = "Table II, GMRF MCVAE: share of right digits, by what gives the unobserved latents"
-    return _latents_table(text, dict(results), "test", [])
+    return _latents_table(results, text, "test", [])
 
 
 @artifact("table2-sweep", runs=sweep_runs)
@@ -644,4 +648,4 @@ def sweep(results: Results) -> Table:
         f"Measured on the last {held_out:,} training images, which were not trained on. No test data enters. One seed."
     )
     caption = "Table II, GMRF MCVAE: pilots on held-out images, share of right digits"
-    return _latents_table(caption, dict(results), "validation", [text])
+    return _latents_table(results, caption, "validation", [text])

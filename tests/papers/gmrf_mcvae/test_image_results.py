@@ -162,6 +162,46 @@ def test_the_nearest_reading_of_conditional_coherence_is_named() -> None:
     assert note.endswith(f"Nearest to the published 0.869: {labels[best]}.")
 
 
+def test_table2_says_what_coherence_comes_to_without_a_mask_where_that_is_on_record() -> None:
+    (unmasked,) = plan("table2-ablations", "overnight")["no mask"]
+    own = made_up("table2", image_tables.TABLE2, EXTRA2)
+    values = {"test/conditional/coherence": 0.44, "test/conditional-mean/coherence": 0.82}
+
+    def notes(found: Record | None) -> list[str]:
+        results = results_of("gmrf_mcvae/table2", "overnight", lambda s: found if s == unmasked else own(s))
+        return [n for n in image_tables.table2(results)[0].notes if "Without the mask" in n]
+
+    assert notes(None) == []
+    (note,) = notes(record(unmasked, values))
+    mean = next(k for k, n in image_tables.LATER_PROTOCOLS.items() if n == "conditional-mean")
+    assert note.endswith(f": {image_tables.TOGETHER} 0.440; {mean} 0.820.")
+
+
+def test_rows_of_before_erratum_e19_are_named() -> None:
+    rows = plan("table2-ablations", "overnight")
+    texts = {"no mask": image_tables.RECONSTRUCTIONS, "as in Table II": "each modality's own encoder"}
+
+    def lookup(spec: RunSpec) -> Record | None:
+        found = next((t for row, t in texts.items() if spec in rows[row]), None)
+        if found is None:
+            return None
+        coherence = [Metric(f"test/{n}/coherence", 0.5, "1", 9, found) for n in ("reconstruction", "latents-nearest")]
+        return Record(spec, coherence, PLACE, {}, "0" * 64, 1.0, 1.0)
+
+    def note() -> str:
+        table = image_tables.ablations(results_of("gmrf_mcvae/table2-ablations", "overnight", lookup))
+        assert {c.reason for c in table.rows[2].cells.values()} == {
+            "not run: make gmrf-table2-ablations PROFILE=overnight"
+        }
+        return "".join(n for n in table.notes if "E19" in n)
+
+    assert note().endswith("not the joint one (erratum E19) (as in Table II).")
+    texts["no mask"] = texts["as in Table II"]
+    assert note().endswith("not the joint one (erratum E19).")
+    texts |= dict.fromkeys(texts, image_tables.RECONSTRUCTIONS)
+    assert note() == ""
+
+
 def test_readings_that_are_equal_in_law_have_no_winner() -> None:
     def told(later: float) -> str:
         values = {"conditional": 0.117, "conditional-componentwise": 0.118, "conditional-mean": later}

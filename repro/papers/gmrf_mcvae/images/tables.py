@@ -459,8 +459,9 @@ def table2(results: Results) -> list[Table]:
             "Drawn together or one at a time, one component has the same distribution given another, so that these "
             "metrics differ by the draw alone.",
             *_text_notes(),
-            *_latents_notes(rows),
+            *_latents_notes(results),
             *_nearest_reading(rows["gmrf_mcvae"], printed["cond_coherence"]),
+            *_without_mask_note(results),
         ],
         published_seeds=3,
     )
@@ -479,19 +480,26 @@ def _text_notes() -> list[str]:
     ]
 
 
-def _own_encoders_note(records: Sequence[Record], split: str = "test") -> list[str]:
-    """Where some of the Gaussian field's reconstructions are of runs from before erratum E19."""
-    texts = [m.protocol for r in records for m in r.metrics if m.name == f"{split}/reconstruction/coherence"]
-    if all(RECONSTRUCTIONS in text for text in texts):
+def _own_encoders_note(rows: Mapping[str, Sequence[Record]], split: str = "test") -> list[str]:
+    """Which rows of the Gaussian field have reconstructions of runs from before erratum E19."""
+    name, former = f"{split}/reconstruction/coherence", []
+    for label, records in rows.items():
+        texts = [m.protocol for r in records for m in r.metrics if m.name == name]
+        if not all(RECONSTRUCTIONS in text for text in texts):
+            former.append(label)
+    if not former:
         return []
-    return ["GMRF MCVAE's reconstructions here are from each modality's own encoder, not the joint one (erratum E19)."]
+    some = "" if former == [k for k, records in rows.items() if records] else f" ({'; '.join(former)})"
+    text = "GMRF MCVAE's reconstructions here are from each modality's own encoder, not the joint one (erratum E19)"
+    return [f"{text}{some}."]
 
 
-def _latents_notes(rows: Mapping[str, Sequence[Record]]) -> list[str]:
+def _latents_notes(results: Results) -> list[str]:
     """What GMRF MCVAE's latents hold, whatever the prior, and whether its reconstructions are of before erratum E19."""
+    rows = dict(results)
     if not any(_values(records, "test/reconstruction/coherence") for records in rows.values()):
         return []
-    notes = _own_encoders_note(rows["gmrf_mcvae"])
+    notes = _own_encoders_note({"gmrf_mcvae": rows["gmrf_mcvae"]})
     places = {
         "nearest": "those of the training sample whose observed latents are nearest",
         "mean": "the conditional mean of a Gaussian with the moments of all encodings",
@@ -503,9 +511,21 @@ def _latents_notes(rows: Mapping[str, Sequence[Record]]) -> list[str]:
         listed = "; ".join(f"{where} {fmean(v):.3f}" for where, v in own.items())
         notes.append(
             f"GMRF MCVAE's conditional coherence by what gives the unobserved latents: {listed}; the learned prior "
-            f"{learned:.3f}. More: `make gmrf-table2-ablations`."
+            f"{learned:.3f}. More: `{make_command('gmrf-table2-ablations', results.profile)}`."
         )
     return notes
+
+
+def _without_mask_note(results: Results) -> list[str]:
+    """What GMRF MCVAE's conditional coherence comes to without a mask, where that is on record."""
+    specs = ablation_runs(results.profile, None)["no mask"]
+    records = [r for s in specs if (r := results.record(s)) is not None]
+    tasks = {TOGETHER: "conditional"} | LATER_PROTOCOLS
+    found = {k: v for k, n in tasks.items() if (v := _values(records, f"test/{n}/coherence"))}
+    if len(records) < len(specs) or len(found) < 2:
+        return []
+    listed = "; ".join(f"{label} {fmean(values):.3f}" for label, values in found.items())
+    return [f"Without the mask, all else equal, GMRF MCVAE's conditional coherence is: {listed}."]
 
 
 def agreement(results: Results) -> Table:
@@ -624,7 +644,7 @@ def _latents_table(results: Results, caption: str, split: str, notes: Sequence[s
             "Reconstructions: all modalities observed. The other columns but the last: one modality observed, its "
             "latents drawn from its own encoder, the other four generated, over all pairs. Unconditional: all five "
             "modalities agree.",
-            *_own_encoders_note(records, split),
+            *_own_encoders_note(rows, split),
             *([] if number is None else [f"Nearest: {number}. {AGGREGATE}"]),
         ],
     )

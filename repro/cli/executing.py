@@ -18,7 +18,7 @@ import torch
 from repro.artifacts import render as a
 from repro.artifacts.planning import all_runs, read_measured, render_plan
 from repro.artifacts.results import check_writable
-from repro.engine.devices import available_cores, default_device, device_slots
+from repro.engine.devices import default_device, default_workers, device_slots
 from repro.engine.earlier import begin_with_earlier_stages
 from repro.engine.execute import execute
 from repro.engine.local import EXPECTED_ERRORS, FINAL_ERRORS, RunsStopped, describe, note_failure, one_line, run_all
@@ -94,13 +94,15 @@ def run_specs(
         RunError: If runs failed; it names each of them and why.
     """
     device, workers = default_device(options.device), 1 if options.executor == "inline" else options.workers
+    threads = options.threads
     check_writable(store.root, "runs", "--runs or REPRO_RUNS names another folder")
-    device_slots(device, workers=workers, runs_per_gpu=options.runs_per_gpu, processes=options.processes)
+    numbers = {"runs_per_gpu": options.runs_per_gpu, "processes": options.processes, "threads": threads}
+    device_slots(device, workers=workers, **numbers)
     for spec in discarded:
         store.discard(spec)
     if options.share_stages:
         share_stages(specs, store, device)
-    progress = Progress(specs, lambda spec: a.estimate([spec], 1)[0], workers=workers or available_cores())
+    progress = Progress(specs, lambda spec: a.estimate([spec], 1)[0], workers=workers or default_workers(threads))
     with StopRequest(options.max_minutes) as stop:
         try:
             failures = run_all(
@@ -110,8 +112,7 @@ def run_specs(
                 device=device,
                 progress=progress,
                 stop=stop,
-                runs_per_gpu=options.runs_per_gpu,
-                processes=options.processes,
+                **numbers,
                 shards=options.shards,
                 apart=apart and options.executor != "inline",
             )
@@ -274,7 +275,7 @@ def run_key(options: argparse.Namespace) -> None:
                 return
             with joined(device, options.shards) as (own, parallel):
                 if device == "cpu":
-                    torch.set_num_threads(1)
+                    torch.set_num_threads(options.threads)
                 told = _told(spec) if parallel.rank == 0 else nullcontext()  # of several processes one tells
                 with told as on_epoch:
                     execute(spec, store, device=own, stop=stop, parallel=parallel, on_epoch=on_epoch)

@@ -15,7 +15,7 @@ from repro.artifacts import render as a
 from repro.artifacts.method_rows import Chosen, check_shown, method_tables
 from repro.artifacts.results import refusing_damaged_records
 from repro.cli.executing import run_specs, submit_array
-from repro.engine.devices import available_cores
+from repro.engine.devices import default_workers
 from repro.engine.progress import duration
 from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
 from repro.errors import NotOfferedError, RecordError, RunError, UsageError
@@ -184,7 +184,7 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
         lacking = [s for s in table if lookup(s) is None and not diverged(s)]
         if not options.only_methods:
             todo += lacking
-    workers = 1 if options.executor == "inline" else options.workers or available_cores()
+    workers = 1 if options.executor == "inline" else options.workers or default_workers(options.threads)
     seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
     summary = (
         f"{artifact.name}, profile {profile}, with {', '.join(chosen)}: {len(own)} runs and {len(table)} of the table, "

@@ -89,6 +89,9 @@ def _run(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--profile", default="paper", help=PROFILES)
     sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1; the profile's number by default")
     sub.add_argument("--workers", type=int, metavar="N", help="processes; one a core by default")
+    sub.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of each process on the CPU (1), for runs fewer than cores"
+    )
     sub.add_argument("--device", help="cpu, cuda or cuda:<index>; a GPU where there is one by default")
     sub.add_argument("--precision", help="of hidden layers: auto (default), float32 or bfloat16; see `repro doctor`")
     sub.add_argument("--executor", choices=EXECUTORS, default="local", help="worker processes, this one, or slurm")

@@ -15,7 +15,7 @@ from repro.artifacts.inventory import Artifact
 from repro.artifacts.planning import distinguished
 from repro.artifacts.results import check_results, refusing_damaged_records, write_results
 from repro.cli.results import print_outcome
-from repro.engine.devices import available_cores, default_device
+from repro.engine.devices import default_device, default_workers
 from repro.engine.progress import duration
 from repro.engine.slurm import minutes
 from repro.engine.speed import cached_speed, speed
@@ -31,7 +31,7 @@ MOST_CPU_SECONDS = 3600.0
 
 def _check(options: argparse.Namespace) -> None:
     """Refuses options that are out of their range, or do not go together."""
-    for name in ("workers", "runs_per_gpu", "processes", "shards", "max_minutes", "max_jobs"):
+    for name in ("workers", "threads", "runs_per_gpu", "processes", "shards", "max_minutes", "max_jobs"):
         value = getattr(options, name)
         if value is not None and not value >= (1 if name != "max_minutes" else 1e-9):
             bound = "positive" if name == "max_minutes" else "at least 1"
@@ -63,6 +63,10 @@ def run(options: argparse.Namespace) -> None:
     together = options.processes > 1 or (options.shards or 1) > 1 or os.environ.get("WORLD_SIZE", "1") != "1"
     if options.share_stages and (options.force or options.executor == "slurm" or together):
         raise UsageError("--share-stages is for runs on this machine, one process each, and not with --force")
+    if options.threads > 1:
+        elsewhere = options.executor == "slurm" or together or options.from_weights or options.share_stages
+        if elsewhere or default_device(options.device).startswith("cuda"):
+            raise UsageError("--threads is for runs that this machine's CPU trains whole, one process each")
     if options.method:
         if options.id is None:
             raise UsageError("--method needs a table, as in repro run gmrf-table1 --method ...")
@@ -106,7 +110,7 @@ def _run_artifact(options: argparse.Namespace) -> None:
     specs = a.unique(a.plan(artifact, options.profile, options.seeds, options.precision or "auto", options.device))
     store = RunStore(options.runs or default_runs_root())
     results = options.results or default_results_root()
-    workers = 1 if options.executor == "inline" else options.workers or available_cores()
+    workers = 1 if options.executor == "inline" else options.workers or default_workers(options.threads)
     with refusing_damaged_records():
         todo = specs if options.force else a.missing_runs(specs, store)
     if todo and not options.dry_run and not default_device(options.device).startswith("cuda"):

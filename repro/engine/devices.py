@@ -10,7 +10,7 @@ from itertools import cycle, islice
 
 from repro.errors import UsageError
 
-__all__ = ["available_cores", "default_device", "device_slots", "visible"]
+__all__ = ["available_cores", "default_device", "default_workers", "device_slots", "visible"]
 
 
 def available_cores() -> int:
@@ -44,23 +44,31 @@ def _visible_gpus() -> list[str]:
     return [str(i) for i in range(_number_of_gpus())]
 
 
-def device_slots(device: str, *, workers: int | None = None, runs_per_gpu: int = 1, processes: int = 1) -> list[str]:
+def default_workers(threads: int = 1) -> int:
+    """How many processes train on the CPU unless something else is asked for: one for every ``threads`` cores."""
+    return max(1, available_cores() // threads)
+
+
+def device_slots(
+    device: str, *, workers: int | None = None, runs_per_gpu: int = 1, processes: int = 1, threads: int = 1
+) -> list[str]:
     """What each worker process sees as CUDA_VISIBLE_DEVICES; as many entries as workers.
 
-    On the CPU a worker is a core, or ``processes`` of them. On ``"cuda"`` each group of ``processes`` GPUs has
-    ``runs_per_gpu`` workers; where ``workers`` says how many, they are dealt out in turn.
+    On the CPU a worker is a core, or ``processes`` of them, or ``threads``. On ``"cuda"`` each group of ``processes``
+    GPUs has ``runs_per_gpu`` workers; where ``workers`` says how many, they are dealt out in turn.
 
     Raises:
         UsageError: If a number is under 1, or there are fewer GPUs than one run takes.
     """
-    for name, value in {"workers": workers, "runs-per-gpu": runs_per_gpu, "processes": processes}.items():
+    numbers = {"workers": workers, "runs-per-gpu": runs_per_gpu, "processes": processes, "threads": threads}
+    for name, value in numbers.items():
         if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}, must be at least 1")
     if device.startswith("cuda:") and int(device.removeprefix("cuda:")) >= len(_visible_gpus()):
         raise UsageError(f"device is {device}, {len(_visible_gpus())} GPUs are visible; see --device")
     if device != "cuda":
         here = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        number = runs_per_gpu if device.startswith("cuda") else max(1, available_cores() // processes)
+        number = runs_per_gpu if device.startswith("cuda") else default_workers(processes * threads)
         return [here] * (workers or number)
     gpus = _visible_gpus()
     groups = [",".join(gpus[i : i + processes]) for i in range(0, len(gpus) - processes + 1, processes)]

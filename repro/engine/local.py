@@ -91,6 +91,7 @@ class _Way:
     processes: int
     shards: int
     step: str = "eager"
+    threads: int = 1
 
     def run_one(
         self,
@@ -119,15 +120,15 @@ def _die_with_parent() -> None:
 
 
 def _worker(connection: Connection, root: str, way: _Way, asked: Any) -> None:
-    """Executes the runs that arrive, one at a time, on one thread, until ``asked`` is set."""
+    """Executes the runs that arrive, one at a time, on so many threads, until ``asked`` is set."""
     for name in (signal.SIGINT, signal.SIGTERM):  # the parent decides, whoever else was sent the signal
         signal.signal(name, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
+        os.environ[name] = str(way.threads)
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(way.threads)
     store = RunStore(Path(root))
     while True:
         try:
@@ -225,13 +226,13 @@ class _Pool:
 
 
 @contextmanager
-def _one_thread(device: str) -> Iterator[None]:
+def _threads_of(way: _Way) -> Iterator[None]:
     """The workers' number of threads, so that a CPU run is the same here as there."""
     import torch
 
     threads = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
+    if way.device == "cpu":
+        torch.set_num_threads(way.threads)
     try:
         yield
     finally:
@@ -316,6 +317,7 @@ def run_all(
     step: str = "eager",
     stacked: bool = False,
     apart: bool = False,
+    threads: int = 1,
 ) -> list[Failure]:
     """Executes all runs that have no record yet; a failure stops none of the others, and is tried again once.
 
@@ -324,7 +326,7 @@ def run_all(
     Arguments:
         specs: The runs, in the order in which they are started.
         store: Where run directories live.
-        workers: Processes, each on one thread; as many as :func:`device_slots` says if None. One means this process,
+        workers: Processes; as many as :func:`device_slots` says if None. One means this process,
             but for ``apart``.
         device: Where models are trained; ``"cuda"`` for all visible GPUs.
         progress: Told of every epoch and every end.
@@ -335,6 +337,8 @@ def run_all(
         step: How a training step is taken, ``"eager"``, ``"captured"`` or ``"auto"``.
         stacked: Whether seeds of one model are trained together, in this process.
         apart: Whether even a single worker is a process of its own, so that code which ends it ends no more than that.
+        threads: Threads of each process. With others a run is not the same bit for bit, as sums are taken in another
+            order; its record says how many it had.
 
     Returns:
         The runs that failed twice.
@@ -348,10 +352,14 @@ def run_all(
     specs = list(dict.fromkeys(specs))
     if not specs:
         return []
-    way = _Way(device, processes, processes if shards is None else shards, step)
+    way = _Way(device, processes, processes if shards is None else shards, step, threads)
     if stacked and way.shards > 1:
         raise ValueError("seeds are stacked in one process with one shard")
-    places = device_slots(device, workers=workers, runs_per_gpu=runs_per_gpu, processes=processes)[: len(specs)]
+    if threads > 1 and processes > 1:
+        raise ValueError("several threads are of a run in one process")
+    places = device_slots(device, workers=workers, runs_per_gpu=runs_per_gpu, processes=processes, threads=threads)[
+        : len(specs)
+    ]
     ledger, stop = _Ledger(specs, store, progress), stop or (lambda: False)
     if stacked:
         stopped = _stacked(ledger, way, stop)
@@ -368,7 +376,7 @@ def _inline(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
         ledger.tick()
         return stop()
 
-    with _one_thread(way.device):
+    with _threads_of(way):
         while ledger.waiting:
             if stop():
                 return True
@@ -396,7 +404,7 @@ def _stacked(ledger: _Ledger, way: _Way, stop: Callable[[], bool]) -> bool:
         ledger.tick()
         return stop()
 
-    with _one_thread(way.device):
+    with _threads_of(way):
         while ledger.waiting:
             if stop():
                 return True

@@ -102,6 +102,9 @@ def test_stop_request_of_time_and_of_signals() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+THREADS = "--threads is for runs that this machine's CPU trains whole, one process each"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -109,6 +112,11 @@ def test_stop_request_of_time_and_of_signals() -> None:
         (["--max-minutes", "nan"], "--max-minutes is nan, must be positive"),
         (["--runs-per-gpu", "0"], "--runs-per-gpu is 0, must be at least 1"),
         (["--processes", "-1"], "--processes is -1, must be at least 1"),
+        (["--threads", "0"], "--threads is 0, must be at least 1"),
+        (["--threads", "2", "--executor", "slurm"], THREADS),
+        (["--threads", "2", "--processes", "2"], THREADS),
+        (["--threads", "2", "--from-weights"], THREADS),
+        (["--threads", "2", "--share-stages"], THREADS),
         (["--shards", "0"], "--shards is 0, must be at least 1"),
         (["--shards", "3", "--processes", "2"], "--shards is 3, must be a multiple of --processes, 2"),
         (["--gpus", "1"], "--gpus is for --executor slurm; here --processes says how many GPUs train one run"),

@@ -202,7 +202,10 @@ def test_seats_are_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7")
     assert len(device_slots("cpu")) == 6
     assert len(device_slots("cpu", processes=4)) == 1
+    assert len(device_slots("cpu", threads=2)) == 3
+    assert len(device_slots("cpu", threads=7)) == 1
     assert len(device_slots("cpu", workers=3)) == 3
+    assert len(device_slots("cpu", workers=3, threads=6)) == 3
     assert device_slots("cuda") == ["2", "3", "5", "7"]
     assert device_slots("cuda", runs_per_gpu=2) == ["2", "3", "5", "7"] * 2
     assert device_slots("cuda", workers=5) == ["2", "3", "5", "7", "2"]
@@ -238,6 +241,22 @@ def test_epochs_of_stages_are_counted() -> None:
     training = {**spec.params["training"], "stages": {"one": {"epochs": 3}, "two": {"batch_size": 5}}}
     staged = RunSpec.from_dict(spec.to_dict() | {"params": {**spec.params, "training": training}})
     assert count_epochs(staged) == 10
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["here", "apart"])
+def test_a_run_on_two_threads_says_so_and_leaves_this_process_as_it_was(
+    tmp_path: Path, smoke: Smoke, apart: bool
+) -> None:
+    alone, store = smoke.record("mvae"), RunStore(tmp_path)
+    assert run_all([alone.spec], store, workers=1, threads=2, apart=apart) == []
+    assert torch.get_num_threads() == 1
+    found = store.record(alone.spec)
+    assert found is not None
+    assert (found.environment["threads"], alone.environment["threads"]) == (2, 1)
+    losses = [[e["loss"] for e in r.history] for r in (found, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    with pytest.raises(ValueError, match="several threads are of a run in one process"):
+        run_all([alone.spec], store, threads=2, processes=2)
 
 
 def test_nothing_to_do(tmp_path: Path) -> None:

@@ -516,6 +516,26 @@ def test_the_inventory_has_what_the_papers_share() -> None:
     assert all(a.built for a in own)
 
 
+def test_pilots_at_the_rate_that_stays_are_a_table_of_their_own() -> None:
+    rows = plan("table2-constant", "overnight")
+    label = next(r for r in rows if r.endswith(image_tables.PILOT))
+    (pilot,), (own,) = rows[label], rows["GMRF MCVAE"]
+    values = {f"{s}/{n}/coherence": 0.5 for s in ("test", "validation") for n in ("reconstruction", "conditional")}
+
+    def tables(*known: RunSpec) -> list[Any]:
+        found = {s: record(s, values) for s in known}
+        return image_tables.constant_rate(results_of("gmrf_mcvae/table2-constant", "overnight", found.get))
+
+    (alone,) = tables(own)
+    assert not any(r.label.endswith(image_tables.PILOT) for r in alone.rows)
+    _, pilots = tables(own, pilot)
+    assert all(r.label.endswith(image_tables.PILOT) for r in pilots.rows)
+    (measured,) = (r for r in pilots.rows if r.label == label)
+    assert measured.cells["reconstruction"].n == 1
+    usual = plan("table2", "quick")
+    assert {s for found in plan("table2-constant", "quick").values() for s in found} == {s for (s,) in usual.values()}
+
+
 def test_the_rate_that_stays_is_a_row_and_the_run_of_before() -> None:
     rows = plan("table2-ablations", "overnight")
     (spec,) = rows["as in Table II, beta 0.0001, batch 64, Adam at 0.001"]

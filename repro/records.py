@@ -1,6 +1,6 @@
 """What is run and what was measured: pure data, with canonical JSON and content hashes.
 
-Reading files, the clock and the machine is left to :mod:`repro.engine.execute`.
+Reading files, the clock and the machine is left to :mod:`repro.engine.execute`, but for what cards say of former data.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from repro.datasets.former import changes_of
 from repro.errors import NoProfileError, RecordError
 
 __all__ = [
@@ -389,10 +390,11 @@ def provenance(records: Sequence[Record]) -> str:
     fixed = "; fixed numbers of epochs" if any(r.history for r in records) else ""
     converged = f"; converged in {sum(ends)} of {len(ends)} runs" if ends else fixed
     precision = f"hidden layers in {' and '.join(dtypes)}; " if dtypes != ["float32"] else ""
+    changed = f"; {found}" if (found := changes_of(r.data for r in records)) else ""
     return (
         f"Profile {', '.join(sorted({r.spec.profile for r in records}))}; seeds {', '.join(map(str, seeds))}; "
-        f"{len(records)} record{'s' * (len(records) > 1)}{shared}{converged}; {precision}commit {', '.join(commits)}; "
-        f"{', '.join(devices)}; torch {', '.join(torch)}."
+        f"{len(records)} record{'s' * (len(records) > 1)}{shared}{converged}{changed}; {precision}"
+        f"commit {', '.join(commits)}; {', '.join(devices)}; torch {', '.join(torch)}."
     )
 
 

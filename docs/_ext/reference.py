@@ -73,6 +73,9 @@ def _cards(root: Path) -> Iterator[tuple[str, str]]:
         lines += [*splits, ""] if len(splits) > 2 else []
         if traps := own.get("traps"):
             lines += ["**Beware**", "", *(f"- {' '.join(str(t).split())}" for t in traps), ""]
+        if former := own.get("former"):
+            told = (f"- Before, under this name: {' '.join(str(one['what']).split())}." for one in former)
+            lines += ["**Changes**", "", *told, ""]
         yield f"datasets/{path.stem}", "\n".join([*lines, _local(text)]) + "\n"
     lines = ["# Datasets", "", "`repro data list` says which of them are on this machine; every page is the card that"]
     lines += ["the loader reads.", "", *(f"- [{title}]({name}.md)" for name, title in names), ""]

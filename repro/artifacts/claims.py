@@ -24,6 +24,7 @@ from typing import Any
 from repro.artifacts.inventory import find, nearest
 from repro.artifacts.render import LEAST_CEILING, Sources, plan, renamed
 from repro.datasets.card import not_available
+from repro.datasets.former import changes_of
 from repro.errors import NotOfferedError, RecordError, UsageError
 from repro.papers import paper as paper_of
 from repro.papers import papers
@@ -232,6 +233,8 @@ def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) 
             reasons.append(f"not converged ({open_ends} of {len(records)} runs)")
         if fixed := sum(r.converged is None for r in records):
             reasons.append(f"no rule says whether they converged ({fixed} of {len(records)} runs)")
+    if changed := changes_of(r.data for r in records):
+        reasons.append(changed)
     if any(c.seeds == 1 for c in comparisons):
         reasons.append("one seed")
     if absent := _absent(claim, evidence):

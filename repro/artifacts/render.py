@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from repro.artifacts.inventory import KINDS, Artifact, artifacts, find, nearest
+from repro.datasets.former import changes, changes_of
 from repro.engine.cost import cost, expected
 from repro.engine.environment import has_bfloat16
 from repro.engine.speed import REFERENCE, cached_speed
@@ -269,10 +270,21 @@ class Sources:
 
     def record(self, spec: RunSpec) -> Record | None:
         for one in self._variants(spec):
-            found = None if self.store is None else self.store.record(one)
-            if (found := found or read_record(record_path(one, self.figures), one)) is not None:
+            if (found := self._own(one) or read_record(record_path(one, self.figures), one)) is not None:
                 return found
         return None
+
+    def _own(self, spec: RunSpec) -> Record | None:
+        """The record in the run's directory, unless its data have changed since and the one beside the figures' not."""
+        found = None if self.store is None else self.store.record(spec)
+        if found is None or not changes(found.data):
+            return found
+        exported = read_record(record_path(spec, self.figures), spec)
+        return found if exported is None or changes(exported.data) else None
+
+    def is_current(self, spec: RunSpec) -> bool:
+        """Whether a run has a record, of data that are still what their dataset is."""
+        return (found := self.record(spec)) is not None and not changes(found.data)
 
     def diverged(self, spec: RunSpec) -> str:
         """Where and by what the run's training diverged, in one line; empty where there is a record, or no such note.
@@ -291,9 +303,9 @@ class Sources:
 
         paths = []
         for one in self._variants(spec):
-            if self.store is not None:
-                paths.append(self.store.directory(one) / "samples.safetensors")
-            paths.append(record_path(one, self.figures, "safetensors"))
+            exported = record_path(one, self.figures, "safetensors")
+            own = [] if self.store is None else [self.store.directory(one) / "samples.safetensors"]
+            paths += [*own, exported] if self._own(one) is not None else [exported, *own]
         for path in paths:
             if path.exists():
                 return dict(sorted(load_file(path).items()))
@@ -505,8 +517,10 @@ def unsettled(profile: str, records: Sequence[Record]) -> str:
     """Why runs do not settle which of their models is the best; empty where they do.
 
     Runs of the paper profile do, and those of the overnight profile that have converged and whose reconstructions are
-    right in at least 0.9 of the cases.
+    right in at least 0.9 of the cases; and none on data that have changed since.
     """
+    if changed := changes_of(r.data for r in records):
+        return changed
     if profile == "paper":
         return ""
     if profile != "overnight":

@@ -55,7 +55,7 @@ class Planned:
     Arguments:
         step: The step.
         specs: Its runs that no step before has.
-        todo: Those of them without a record, the longest first.
+        todo: Those of them without a record, or with one of data that have changed since; the longest first.
         waits: Why it cannot be started yet; empty where it can.
     """
 
@@ -146,7 +146,7 @@ def plan_steps(steps: Sequence[Step], store: RunStore, figures: Path | None = No
         todo = missing_runs(specs, store)
         if figures is not None and all(shipped.get(name) == every[0].key for name in step.ships):
             recorded = Sources(None, figures)
-            todo = [s for s in todo if recorded.record(s) is None and not recorded.diverged(s)]
+            todo = [s for s in todo if not recorded.is_current(s) and not recorded.diverged(s)]
         waits = _waits(step, sources, shipped) if todo else ""
         if not waits:
             seen.update(specs)

@@ -15,6 +15,7 @@ from repro.artifacts.inventory import Artifact
 from repro.artifacts.planning import distinguished
 from repro.artifacts.results import check_results, refusing_damaged_records, write_results
 from repro.cli.results import print_outcome
+from repro.datasets.former import changes_of
 from repro.engine.devices import default_device, default_workers
 from repro.engine.progress import duration
 from repro.engine.slurm import minutes
@@ -113,6 +114,8 @@ def _run_artifact(options: argparse.Namespace) -> None:
     workers = 1 if options.executor == "inline" else options.workers or default_workers(options.threads)
     with refusing_damaged_records():
         todo = specs if options.force else a.missing_runs(specs, store)
+    if stale := changes_of(r.data for s in specs if s not in todo and (r := store.record(s)) is not None):
+        print(f"{artifact.name}: {stale}; --force trains all of its runs anew", file=sys.stderr)
     if todo and not options.dry_run and not default_device(options.device).startswith("cuda"):
         speed()  # measured once and kept; the estimate rests on it
     seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)

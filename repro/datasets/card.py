@@ -18,6 +18,7 @@ import yaml
 
 __all__ = [
     "Card",
+    "Former",
     "Modality",
     "Source",
     "Split",
@@ -31,7 +32,7 @@ __all__ = [
 
 FIELDS = {
     "loader", "redistributable", "modalities", "labels", "splits", "sources", "generation", "manual", "citations",
-    "traps",
+    "traps", "former",
 }  # fmt: skip
 REQUIRED = {"loader", "redistributable", "modalities", "splits", "citations"}
 HEADER = {"pretty_name", "license", "size_categories", "task_categories", "tags"}
@@ -91,6 +92,19 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Former:
+    """Data that went by a dataset's name before.
+
+    Arguments:
+        what: What has changed since, as a sentence's part.
+        sha256: Hashes of their training splits, under all options that were recorded.
+    """
+
+    what: str
+    sha256: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Card:
     """A dataset's card.
 
@@ -108,6 +122,7 @@ class Card:
         manual: What a person does to obtain it, where no address gives the file itself.
         citations: Key to BibTeX entry.
         traps: What a user trips on.
+        former: Data of that name that other versions of the package made, or obtained.
         header: The whole front matter.
         body: The Markdown below it.
     """
@@ -125,6 +140,7 @@ class Card:
     manual: str
     citations: Mapping[str, str]
     traps: tuple[str, ...]
+    former: tuple[Former, ...]
     header: Mapping[str, Any]
     body: str
 
@@ -229,6 +245,7 @@ def parse_card(text: str, name: str) -> Card:
         manual=str(own.get("manual", "")).strip(),
         citations={str(key): _bibtex(str(key), str(value), where) for key, value in own["citations"].items()},
         traps=tuple(str(trap) for trap in own.get("traps", ())),
+        former=tuple(_former(value, where) for value in own.get("former", ())),
         header=header,
         body=match[2].strip(),
     )
@@ -273,6 +290,13 @@ def _source(value: Mapping[str, Any], where: str) -> Source:
     if not parts or ".." in parts or Path(source.filename).is_absolute():
         raise ValueError(f"{where}: filename leaves the folder of downloads")
     return source
+
+
+def _former(value: Mapping[str, Any], where: str) -> Former:
+    former = _construct(Former, value, f"{where}: former")
+    if not former.what or not isinstance(former.sha256, list) or not former.sha256:
+        raise ValueError(f"{where}: 'former' needs what has changed, and a list of sha256")
+    return Former(str(former.what), frozenset(_hex("sha256", digest, where) for digest in former.sha256))
 
 
 def _hex(kind: str, digest: Any, where: str) -> str:

@@ -68,6 +68,8 @@ ABLATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "MVTCAE, alpha 0.1": ("mvtcae", ROW_CHANGES["MVTCAE, alpha 0.1"]),
     "MVAE, sub-sampling": ("mvae", {}),
     "MVAE, no sub-sampling": ("mvae", ROW_CHANGES["MVAE, no sub-sampling"]),
+    "MoPoE, beta 2.5": ("mopoe", {}),
+    "MoPoE, beta 1.25: the same beside a squared error without the half": ("mopoe", {"beta": 1.25}),
     "SBM-VAE, observed latents diffused with new noise at every evaluation": ("sbm_vae", {}),
     "SBM-VAE, observed latents diffused with one noise a trajectory": ("sbm_vae", {"observed_noise": "fixed"}),
     "SBM-VAE, observed latents not diffused (algorithm 2)": ("sbm_vae", {"observed_noise": "clean"}),

@@ -323,7 +323,7 @@ def _energy_note(rows: Mapping[str, Sequence[Record]], profile: str) -> list[str
 
 @artifact("table5-ablations", runs=_ablation_runs)
 def table5_ablations(results: Results) -> Table:
-    """Table 5's columns with settings that the paper leaves open changed, one seed (errata B3, B4, M8 and M9)."""
+    """Table 5's columns with settings that the paper leaves open changed, one seed (errata B3, B4, M8, M9 and M24)."""
     records = results.all_records()
     columns = [*COLUMNS, *JOINT]
     guided = GUIDED_ABLATIONS.get(results.profile, {})

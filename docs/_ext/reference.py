@@ -74,8 +74,8 @@ def _cards(root: Path) -> Iterator[tuple[str, str]]:
         if traps := own.get("traps"):
             lines += ["**Beware**", "", *(f"- {' '.join(str(t).split())}" for t in traps), ""]
         if former := own.get("former"):
-            told = (f"- Before, under this name: {' '.join(str(one['what']).split())}." for one in former)
-            lines += ["**Changes**", "", *told, ""]
+            told = (f"- {path.stem}, {' '.join(str(one['what']).split())}" for one in former)
+            lines += ["**Changed since some runs were recorded**, which their tables say:", "", *told, ""]
         yield f"datasets/{path.stem}", "\n".join([*lines, _local(text)]) + "\n"
     lines = ["# Datasets", "", "`repro data list` says which of them are on this machine; every page is the card that"]
     lines += ["the loader reads.", "", *(f"- [{title}]({name}.md)" for name, title in names), ""]

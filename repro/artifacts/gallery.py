@@ -8,6 +8,8 @@ from pathlib import Path
 from repro.artifacts.claims import all_verdicts, counts, to_markdown
 from repro.artifacts.inventory import KINDS, Artifact, artifacts, find
 from repro.artifacts.render import Sources, is_unrecorded, left_out, output_folder, plan, render, results, unique
+from repro.datasets.card import card_names, load_card
+from repro.datasets.former import changes_of
 from repro.engine.store import write_atomically
 from repro.errors import NotOfferedError, RunError
 from repro.papers import paper, papers
@@ -205,7 +207,17 @@ def _entry(artifact: Artifact, profile: str, figures: Path) -> str:
     label = f"**{artifact.id}** {artifact.title}" + ("" if profile == "paper" else f" ({reduced})")
     links = ", ".join(f"[{suffix[1:]}]({path})" for suffix, path in found.items())
     picture = f"\n\n![{artifact.title}]({found['.png']})" if ".png" in found else ""
-    return f"- {label}: {links}{picture}"
+    changed = _changed(artifact, profile, figures)
+    return f"- {label}: {links}{f'; {changed}' if changed else ''}{picture}"
+
+
+def _changed(artifact: Artifact, profile: str, figures: Path) -> str:
+    """How many of an artifact's recorded runs are of data that have changed since, and how; empty without any."""
+    if not any(load_card(name).former for name in artifact.data if name in card_names()):
+        return ""
+    sources = Sources(None, figures)
+    found = [sources.record(s) for s in unique(plan(artifact, profile))]
+    return changes_of(r.data for r in found if r is not None)
 
 
 def gallery(figures: Path, *, own: bool = False) -> str:

@@ -157,8 +157,8 @@ def unique(rows: Mapping[str, Sequence[RunSpec]]) -> list[RunSpec]:
 
 
 def missing_runs(specs: Sequence[RunSpec], store: RunStore) -> list[RunSpec]:
-    """The runs without a record, the longest first so that the last workers end together."""
-    absent = [s for s in specs if store.record(s) is None]
+    """The runs without a record of today's data, the longest first so that the last workers end together."""
+    absent = [s for s in specs if store.current(s) is None]
     machine = cached_speed() or REFERENCE
     return sorted(absent, key=lambda s: -expected(s, machine)[0])
 
@@ -201,7 +201,13 @@ def export_records(specs: Sequence[RunSpec], store: RunStore, figures: Path) -> 
     for spec in specs:
         if (diverged := store.divergence(spec)) is not None:
             write_atomically(divergence_path(spec, figures), diverged.to_json())
+            if (known := read_record(record_path(spec, figures), spec)) is not None and changes(known.data):
+                record_path(spec, figures).unlink()  # of former data, on which it had not diverged
+                record_path(spec, figures, "safetensors").unlink(missing_ok=True)
         if (record := store.record(spec)) is not None:
+            known = read_record(record_path(spec, figures), spec)
+            if known is not None and changes(record.data) and not changes(known.data):
+                continue  # what lies there is of today's data
             divergence_path(spec, figures).unlink(missing_ok=True)
             write_atomically(record_path(spec, figures), record.to_json())
             samples = store.directory(spec) / "samples.safetensors"
@@ -246,6 +252,8 @@ def _planned(paper: str, profile: str) -> frozenset[RunSpec]:
 
 class Sources:
     """Records and samples, from the run directories first and from those beside the figures after.
+
+    What is of data that have changed since gives way to what is not.
 
     Arguments:
         store: The run directories, None for exported records alone.
@@ -519,8 +527,12 @@ def unsettled(profile: str, records: Sequence[Record]) -> str:
     Runs of the paper profile do, and those of the overnight profile that have converged and whose reconstructions are
     right in at least 0.9 of the cases; and none on data that have changed since.
     """
-    if changed := changes_of(r.data for r in records):
-        return changed
+    changed = changes_of(r.data for r in records)
+    return " and ".join(filter(None, (_reduced(profile, records), changed)))
+
+
+def _reduced(profile: str, records: Sequence[Record]) -> str:
+    """What a profile's runs lack that would settle it."""
     if profile == "paper":
         return ""
     if profile != "overnight":

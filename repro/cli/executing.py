@@ -117,7 +117,7 @@ def run_specs(
                 apart=apart and options.executor != "inline",
             )
         except RunsStopped as stopped:
-            left = sum(store.record(s) is None for s in specs)
+            left = sum(store.current(s) is None for s in specs)
             failed = f", {len(stopped.failures)} failed" if stopped.failures else ""
             recorded = f"{total - left} of {total} runs recorded{failed}"
             again = "the same command without --force" if options.force else "the same command"
@@ -254,7 +254,7 @@ def run_key(options: argparse.Namespace) -> None:
             raise UsageError(f"--key is one run: not with --{name.replace('_', '-')}")
     store = RunStore(options.runs or default_runs_root())
     spec = _spec_of_key(options.key, store, options)
-    todo = options.force or store.record(spec) is None
+    todo = options.force or store.current(spec) is None
     if options.dry_run:
         left = "to run" if todo else "recorded"
         print(f"{spec.key}  {spec.label}  {left}  {duration(a.estimate([spec], 1)[0])}")

@@ -15,6 +15,7 @@ from repro.artifacts import render as a
 from repro.artifacts.method_rows import Chosen, check_shown, method_tables
 from repro.artifacts.results import refusing_damaged_records
 from repro.cli.executing import run_specs, submit_array
+from repro.datasets.former import changes
 from repro.engine.devices import default_workers
 from repro.engine.progress import duration
 from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
@@ -164,7 +165,10 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
     yours, recorded = a.Sources(store, results, "auto"), a.Sources(None, figures_root(), "auto")
 
     def lookup(spec: Any) -> Any:
-        return yours.record(spec) or recorded.record(spec)
+        own, other = yours.record(spec), recorded.record(spec)
+        if own is None or (other is not None and changes(own.data) and not changes(other.data)):
+            return other
+        return own
 
     def diverged(spec: Any) -> str:
         return "" if lookup(spec) is not None else yours.diverged(spec) or recorded.diverged(spec)
@@ -180,7 +184,7 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
 
     own = [s for runs in chosen.values() for s in runs]
     with refusing_damaged_records():
-        todo = [s for s in own if options.force or store.record(s) is None]
+        todo = [s for s in own if options.force or store.current(s) is None]
         lacking = [s for s in table if lookup(s) is None and not diverged(s)]
         if not options.only_methods:
             todo += lacking

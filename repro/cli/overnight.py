@@ -65,9 +65,9 @@ def _alone(root: Path) -> Iterator[None]:
 def run_overnight(options: argparse.Namespace) -> None:
     """Runs a schedule's steps in their order: the command ``repro overnight``.
 
-    What has a record, among the runs or in ``figures/``, is not run again, unless ``--again`` asks for what the latter
-    has; what was interrupted continues from its last checkpoint. A run that fails stops no other; a full disk stops
-    all.
+    What has a record of today's data, among the runs or in ``figures/``, is not run again, unless ``--again`` asks for
+    what the latter has; what was interrupted continues from its last checkpoint. A run that fails stops no other; a
+    full disk stops all.
 
     Raises:
         UsageError: If an option is out of its range, the schedule is none, or another queue is at work on these runs.
@@ -114,7 +114,7 @@ def _run_all(todo: Sequence[RunSpec], store: RunStore, options: argparse.Namespa
             stopped, failures = True, reason.failures
         finally:
             progress.close()
-        left = sum(store.record(s) is None for s in todo)
+        left = sum(store.current(s) is None for s in todo)
         recorded = f"{total - left} of {total} runs recorded"
         if progress.full and left:
             raise RunError(f"the disk of {store.root} is full; {recorded}, nothing is lost; make space and start again")

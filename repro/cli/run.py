@@ -114,8 +114,8 @@ def _run_artifact(options: argparse.Namespace) -> None:
     workers = 1 if options.executor == "inline" else options.workers or default_workers(options.threads)
     with refusing_damaged_records():
         todo = specs if options.force else a.missing_runs(specs, store)
-    if stale := changes_of(r.data for s in specs if s not in todo and (r := store.record(s)) is not None):
-        print(f"{artifact.name}: {stale}; --force trains all of its runs anew", file=sys.stderr)
+    if stale := changes_of(r.data for s in specs if (r := store.record(s)) is not None):
+        print(f"{artifact.name}: {stale}; to be run again", file=sys.stderr)
     if todo and not options.dry_run and not default_device(options.device).startswith("cuda"):
         speed()  # measured once and kept; the estimate rests on it
     seconds, megabytes = a.estimate(todo, workers) if todo else (0.0, 0.0)
@@ -150,7 +150,7 @@ def _run_artifact(options: argparse.Namespace) -> None:
         try:
             executing().run_specs(todo, store, options, total=len(specs), discarded=discarded)
         except RunError:
-            if all(store.record(s) is not None or store.divergence(s) is not None for s in specs):
+            if all(store.current(s) is not None or store.divergence(s) is not None for s in specs):
                 with suppress(RunError):  # nothing without what diverged, which the message says
                     _write(artifact, options, specs, results, store)
             raise

@@ -96,7 +96,7 @@ class Former:
     """Data that went by a dataset's name before.
 
     Arguments:
-        what: What has changed since, as a sentence's part.
+        what: How today's differ, as the rest of a sentence that begins with the dataset's name.
         sha256: Hashes of their training splits, under all options that were recorded.
     """
 
@@ -245,7 +245,7 @@ def parse_card(text: str, name: str) -> Card:
         manual=str(own.get("manual", "")).strip(),
         citations={str(key): _bibtex(str(key), str(value), where) for key, value in own["citations"].items()},
         traps=tuple(str(trap) for trap in own.get("traps", ())),
-        former=tuple(_former(value, where) for value in own.get("former", ())),
+        former=tuple(_former(value, where) for value in own.get("former") or ()),
         header=header,
         body=match[2].strip(),
     )

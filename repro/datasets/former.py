@@ -12,15 +12,16 @@ __all__ = ["changes", "changes_of"]
 def changes(data: Mapping[str, str]) -> dict[str, str]:
     """What has changed since in the data of a record, by dataset; empty where nothing has.
 
-    A record says by what hash it knew its data. Those of data that went by a dataset's name before are in its card.
+    A record says by what hash it knew its data. Those of training splits that went by a dataset's name before are in
+    its card.
 
     Arguments:
         data: ``dataset/split`` to SHA-256, as records have it; datasets without a card are a reader's own.
     """
     found: dict[str, str] = {}
     for place, digest in data.items():
-        dataset = place.partition("/")[0]
-        known = load_card(dataset).former if dataset in card_names() else ()
+        dataset, _, split = place.partition("/")
+        known = load_card(dataset).former if split == "train" and dataset in card_names() else ()
         if texts := [former.what for former in known if digest in former.sha256]:
             found[dataset] = texts[0]
     return found
@@ -35,5 +36,6 @@ def changes_of(records: Iterable[Mapping[str, str]]) -> str:
     every = [changes(data) for data in records]
     if not (changed := [found for found in every if found]):
         return ""
-    texts = dict.fromkeys(f"{dataset}: {what}" for found in changed for dataset, what in found.items())
-    return f"{len(changed)} of {len(every)} runs on data that have changed since ({'; '.join(texts)})"
+    texts = dict.fromkeys(f"{dataset}, {what}" for found in changed for dataset, what in found.items())
+    are = "is" if len(changed) == 1 else "are"
+    return f"{len(changed)} of {len(every)} runs {are} on data that have changed since: {'; '.join(texts)}"

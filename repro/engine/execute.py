@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 
 from repro.engine.environment import environment
 from repro.engine.locks import LockError, RunLock
-from repro.engine.store import RunStore, check_spec_file, file_sha256, write_atomically
+from repro.engine.store import RunStore, check_spec_file, clear, file_sha256, write_atomically
 from repro.errors import (
     BusyError,
     FailedCodeError,
@@ -43,6 +43,7 @@ __all__ = ["acquired", "alike", "execute", "execute_stacked", "loaded", "save_te
 
 # Checkpoints take at most this share of a run's time; what a kill can cost is a hundred times what one takes.
 CHECKPOINT_SHARE = 0.01
+DATA = "data.json"  # what an unfinished run is trained on: ``dataset/split`` to SHA-256
 
 
 def execute(
@@ -55,10 +56,11 @@ def execute(
     parallel: Parallel | None = None,
     step: str = "eager",
 ) -> Record:
-    """Executes a run, or returns its record where it has one.
+    """Executes a run, or returns its record where it has one of today's data.
 
-    A run without a record continues from its checkpoint, or is only measured where its weights are whole. The record
-    is written last, so that it stands only for what is whole.
+    A run without a record continues from its checkpoint, or is only measured where its weights are whole; not where
+    they are of training or validation data that have changed since, then it starts anew. The record is written last, so
+    that it stands only for what is whole.
 
     Arguments:
         spec: What to run.
@@ -80,13 +82,13 @@ def execute(
         FailedCodeError: If the code of a reader's own model raises anything else, or ends the process.
     """
     parallel = parallel or ALONE
-    if (record := parallel.share(lambda: store.record(spec))) is not None:
+    if (record := parallel.share(lambda: store.current(spec))) is not None:
         return record
     lock = RunLock(store.directory(spec))
     parallel.share(lambda: _acquire(lock, spec))
     finished = False
     try:
-        if (record := parallel.share(lambda: store.record(spec))) is None:
+        if (record := parallel.share(lambda: store.current(spec))) is None:
             with _foreign_code(spec) if experiment_of(spec).foreign else contextlib.nullcontext():
                 record = _execute(spec, _Place(lock, device, on_epoch, stop or _never, parallel, step))
         finished = True
@@ -235,6 +237,7 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
     if parallel.any(place.stop()):
         raise TrainingStopped("stopped before it began")
     experiment, (data, model) = experiment_of(spec), loaded(spec)
+    parallel.share(lambda: _note_data(directory, spec, data))
     trained = _trained(spec, place, model, data)
     if parallel.any(place.stop()):
         raise TrainingStopped("stopped before the evaluation")
@@ -259,9 +262,27 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
             save_tensors(directory / "samples.safetensors", drawn, {"key": spec.key})
         write_atomically(directory / "record.json", record.to_json())
         discard_checkpoints(directory / "checkpoint.safetensors")
-        for note in ("failure.json", "diverged.json"):
+        for note in ("failure.json", "diverged.json", DATA):
             (directory / note).unlink(missing_ok=True)
     return record
+
+
+def _note_data(directory: Path, spec: RunSpec, data: Mapping[str, Any]) -> None:
+    """Notes what a run is trained on until its record says so; what it left of other data is removed.
+
+    Raises:
+        RunError: If the note cannot be read or written.
+    """
+    path = directory / DATA
+    today = {f"{d.name}/{s}": d.provenance["sha256"] for s, d in data.items() if s in ("train", "validation")}
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else today
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); move the run's directory away to train again") from None
+    if noted != today or (directory / "record.json").exists():  # a record of today's data is not executed again
+        clear(directory)
+        check_spec_file(directory, spec)
+    write_atomically(path, json.dumps(today, indent=1) + "\n")
 
 
 def _trained(spec: RunSpec, place: _Place, model: TrainableModel, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -372,7 +393,7 @@ def execute_stacked(
     with contextlib.ExitStack() as locks:
         runs, parts = [], []
         for spec in specs:
-            if store.record(spec) is not None:
+            if store.current(spec) is not None:
                 continue
             lock = RunLock(store.directory(spec))
             _acquire(lock, spec)
@@ -380,9 +401,10 @@ def execute_stacked(
             told = None if on_epoch is None else partial(on_epoch, spec)
             place = places[spec] = _Place(lock, device, told, stop or _never, ALONE)
             check_spec_file(place.directory, spec)
+            data, model = loaded(spec)
+            _note_data(place.directory, spec, data)
             if _read_trained(place.directory, spec) is not None:
                 continue
-            data, model = loaded(spec)
             settings, log = experiment_of(spec).training(spec, device), _Log(place.directory / "log.jsonl")
             runs.append(
                 training(

@@ -244,7 +244,7 @@ def submit(
         alive = queue()
         taken = {key for past in submissions(store) for key, task in past.tasks.items() if task in alive}
         queued = [s for s in specs if s.key in taken]
-        todo = [s for s in specs if s.key not in taken and store.record(s) is None]
+        todo = [s for s in specs if s.key not in taken and store.current(s) is None]
         if not todo:
             return None, queued
         for spec in todo:

@@ -131,7 +131,7 @@ def _owner(directory: Path) -> str:
 
 def _state(spec: RunSpec, store: RunStore, cluster: _Cluster) -> RunState:
     try:
-        if store.record(spec) is not None:
+        if store.current(spec) is not None:
             return RunState(spec, "done")
     except RecordError as error:
         return RunState(spec, "failed", f"its record is refused: {error}; move it away to measure again")

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from repro.datasets.former import changes
 from repro.datasets.places import expanded
 from repro.errors import RecordError, RunError, UnreadableError, UsageError
 from repro.records import Divergence, Record, RunSpec
@@ -84,9 +85,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 class RunStore:
     """The run directories under one root, ``<root>/<paper>/<key>/``.
 
-    A directory holds spec.json, log.jsonl, checkpoint.safetensors while training, weights.safetensors and training.json
-    after it, samples.safetensors (for figures) and, written last, record.json; in its place diverged.json where
-    training diverged.
+    A directory holds spec.json, log.jsonl, data.json (until there is a record) and checkpoint.safetensors while
+    training, weights.safetensors and training.json after it, samples.safetensors (for figures) and, written last,
+    record.json; in its place diverged.json where training diverged.
 
     Arguments:
         root: The folder; made when first written to.
@@ -112,6 +113,15 @@ class RunStore:
         """
         return read_record(self.directory(spec) / "record.json", spec)
 
+    def current(self, spec: RunSpec) -> Record | None:
+        """The run's record, None if it has none yet, or one of data that have changed since.
+
+        Raises:
+            RecordError: If there is a file that is not this run's record.
+        """
+        found = self.record(spec)
+        return None if found is None or changes(found.data) else found
+
     def divergence(self, spec: RunSpec) -> Divergence | None:
         """How the run's training diverged; None if it has a record, or has not diverged.
 
@@ -128,10 +138,14 @@ class RunStore:
 
     def discard(self, spec: RunSpec) -> None:
         """Removes what a run left, so that it starts anew; the locks stay."""
-        directory = self.directory(spec)
-        for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-            if not path.name.startswith("lock") and path.is_file():
-                path.unlink()
+        clear(self.directory(spec))
+
+
+def clear(directory: Path) -> None:
+    """Removes a run's files, but for the locks."""
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if not path.name.startswith("lock") and path.is_file():
+            path.unlink()
 
 
 def _read(path: Path) -> str | None:
@@ -222,8 +236,8 @@ def sound_record(spec: RunSpec, store: RunStore) -> Record:
     """The record of a run whose weights may be passed on.
 
     Raises:
-        RunError: If there is none, it is of the smoke profile or of a checkout with changes, or the weights are not
-            those that it was measured with.
+        RunError: If there is none, it is of the smoke profile, of a checkout with changes or of data that have changed
+            since, or the weights are not those that it was measured with.
     """
     record = store.record(spec)
     if record is None:
@@ -232,6 +246,9 @@ def sound_record(spec: RunSpec, store: RunStore) -> Record:
         raise RunError(f"{spec.label} is of the smoke profile, which is for tests alone")
     if record.environment["dirty"] is not False or record.environment["training"]["dirty"] is not False:
         raise RunError(f"{spec.label} was run from a checkout with changes; run it from a clean commit")
+    if changed := changes(record.data):
+        told = "; ".join(f"{dataset}, {what}" for dataset, what in changed.items())
+        raise RunError(f"{spec.label} was run on data that have changed since ({told}); run it again")
     weights = store.directory(spec) / "weights.safetensors"
     if not weights.exists() or file_sha256(weights) != record.weights_sha256:
         raise RunError(f"{weights} is not there or not what the record of {spec.label} was measured with")

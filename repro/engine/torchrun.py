@@ -86,7 +86,7 @@ def launch(
             child.send_signal(signal.SIGTERM)
             child.wait()
             raise
-    if store.record(spec) is not None:
+    if store.current(spec) is not None:
         return
     if asked:
         raise TrainingStopped("stopped on request")

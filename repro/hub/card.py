@@ -18,6 +18,7 @@ from repro.artifacts.citation import bibtex
 from repro.artifacts.inventory import find
 from repro.artifacts.render import record_path
 from repro.datasets.card import card_names, load_card
+from repro.datasets.former import changes
 from repro.engine.store import figures_root, read_record
 from repro.hub.config import PICTURE
 from repro.hub.registry import Model, models, published_value, training_command
@@ -91,7 +92,8 @@ CONVERGED = {
 def _seeds(spec: RunSpec, metric: str, figures: Path) -> str:
     """Mean and standard deviation of a metric over the recorded seeds of a run."""
     seeds = [replace(spec, seed=k) for k in range(10)]
-    found = [r.metric(metric).value for s in seeds if (r := read_record(record_path(s, figures), s)) is not None]
+    records = [r for s in seeds if (r := read_record(record_path(s, figures), s)) is not None]
+    found = [r.metric(metric).value for r in records if not changes(r.data)]
     if len(found) < 2:
         return "one seed" if found else "none"
     return f"{statistics.mean(found):.4g} ± {statistics.stdev(found):.2g} ({len(found)})"

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from repro.artifacts.render import record_path
+from repro.datasets.former import changes
 from repro.engine.store import RunStore, figures_root, file_sha256, read_record, sound_record, write_atomically
 from repro.errors import RunError
 from repro.hub.card import model_card
@@ -221,7 +222,7 @@ def _committed(record: Record, headline: str, figures: Path) -> dict[str, Any]:
     """How a record compares with the one of the same run beside the figures; nothing where there is none."""
     spec = record.spec
     found = read_record(figures / spec.paper / "records" / f"{spec.key}.json", spec)
-    if found is None:
+    if found is None or changes(found.data):
         return {}
     if dict(found.data) != dict(record.data):
         raise RunError(f"{spec.label} was trained or measured on other data than its record in {figures}")

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from repro.artifacts.render import record_path
+from repro.datasets.former import changes
 from repro.engine.execute import execute, save_tensors
 from repro.engine.store import RunStore, file_sha256, read_record, write_atomically
 from repro.records import Record
@@ -58,7 +59,8 @@ def tolerance(record: Record, metric: str, figures: Path) -> float:
     """
     value = record.metric(metric).value
     seeds = [replace(record.spec, seed=k) for k in range(SEEDS)]
-    found = [r.metric(metric).value for s in seeds if (r := read_record(record_path(s, figures), s)) is not None]
+    records = [r for s in seeds if (r := read_record(record_path(s, figures), s)) is not None]
+    found = [r.metric(metric).value for r in records if not changes(r.data)]
     return max(RELATIVE * abs(value), statistics.stdev(found) if len(found) > 1 else 0.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,23 @@ import pytest
 
 from repro.artifacts.claims import Claim, assess
 from repro.artifacts.inventory import find
-from repro.artifacts.render import Sources, export_records, plan, unique, unsettled
+from repro.artifacts.render import Sources, export_records, missing_runs, plan, unique, unsettled
 from repro.artifacts.schedule import Step, plan_steps
 from repro.cli.main import main
 from repro.datasets import former
 from repro.datasets.card import Former, card_names, card_text, load_card, parse_card
 from repro.datasets.former import changes, changes_of
-from repro.engine.store import RunStore, write_atomically
+from repro.engine.store import RunStore, sound_record, write_atomically
+from repro.errors import RunError
 from repro.papers.gmrf_mcvae.copula.experiment import copula_spec
-from repro.records import Metric, Record, RunSpec, provenance
+from repro.records import Divergence, Metric, Record, RunSpec, provenance
 
-OLD, NEW, WHAT = "a" * 64, "b" * 64, "its copula has another tail since"
+OLD, NEW, WHAT = "a" * 64, "b" * 64, "whose tail was another"
+FIGURES = Path(__file__).resolve().parents[2] / "figures"
 PLACE = {"commit": "0" * 40, "dirty": False, "device": "cpu", "device_name": "a machine", "versions": {"torch": "2"}}
+PLACE |= {"training": {"dirty": False}}
 METRIC = "test/unconditional/mean/histogram/mean"
-SAID = f"of 2 runs on data that have changed since (copula: {WHAT})"
+SAID = f"data that have changed since: copula, {WHAT}"
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +49,14 @@ def spec_of(seed: int = 0) -> RunSpec:
 def test_what_has_changed_is_known_by_the_hash_of_the_training_split() -> None:
     assert changes({"copula/train": OLD, "copula/test": NEW}) == {"copula": WHAT}
     assert changes({"copula/train": NEW, "mine/train": OLD}) == {}
-    assert changes_of([{"copula/train": OLD}, {"copula/train": NEW}]) == f"1 {SAID}"
+    assert changes_of([{"copula/train": OLD}, {"copula/train": NEW}]) == f"1 of 2 runs is on {SAID}"
     assert changes_of([{"copula/train": NEW}]) == changes_of([]) == ""
 
 
 def test_a_table_says_so_first_and_names_no_best_model() -> None:
     found = [record(spec_of(seed), OLD) for seed in range(2)]
-    assert f"2 {SAID}" in provenance(found)
-    assert unsettled("paper", found) == f"2 {SAID}"
+    assert f"2 of 2 runs are on {SAID}" in provenance(found)
+    assert unsettled("paper", found) == f"2 of 2 runs are on {SAID}"
     now = [record(spec_of(seed), NEW) for seed in range(2)]
     assert "changed since" not in provenance(now)
     assert unsettled("paper", now) == ""
@@ -102,21 +106,60 @@ def test_a_committed_record_of_today_s_data_goes_before_a_run_directory_s_of_for
     assert sources.record(spec).metric(METRIC).value == 3.0
 
 
+def test_what_is_committed_of_today_s_data_stays_where_a_run_directory_has_former_ones(tmp_path: Path) -> None:
+    spec, own, figures = spec_of(), RunStore(tmp_path / "own"), tmp_path / "figures"
+    keep(own, record(spec, OLD, 1.0))
+    export_records([spec], own, figures)
+    assert Sources(None, figures).record(spec).metric(METRIC).value == 1.0
+    keep(own, record(spec, NEW, 2.0))
+    export_records([spec], own, figures)
+    keep(own, record(spec, OLD, 1.0))
+    export_records([spec], own, figures)
+    assert Sources(None, figures).record(spec).metric(METRIC).value == 2.0
+
+
+def test_a_divergence_on_today_s_data_takes_the_place_of_a_record_of_former_ones(tmp_path: Path) -> None:
+    spec, own, figures = spec_of(), RunStore(tmp_path / "own"), tmp_path / "figures"
+    keep(own, record(spec, OLD))
+    export_records([spec], own, figures)
+    own.discard(spec)
+    note = Divergence(spec, "epoch 1 of 2: the loss is not finite", {"commit": "a" * 40, "dirty": False})
+    write_atomically(own.directory(spec) / "diverged.json", note.to_json())
+    export_records([spec], own, figures)
+    sources = Sources(None, figures)
+    assert sources.record(spec) is None
+    assert sources.diverged(spec) == note.reason
+
+
+def test_nothing_of_former_data_is_passed_on_or_counted_as_done(tmp_path: Path) -> None:
+    spec, store = spec_of(), RunStore(tmp_path)
+    keep(store, record(spec, OLD))
+    assert store.record(spec) is not None
+    assert store.current(spec) is None
+    assert missing_runs([spec], store) == [spec]
+    with pytest.raises(RunError, match=r"on data that have changed since \(copula, whose tail was another\); run it"):
+        sound_record(spec, store)
+
+
 def test_run_says_what_of_it_is_of_former_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     specs = unique(plan(find("gmrf_mcvae/table1"), "smoke", 1))
     keep(RunStore(tmp_path), record(specs[0], OLD))
     command = ["run", "gmrf_mcvae/table1", "--profile", "smoke", "--seeds", "1", "--dry-run", "--runs", str(tmp_path)]
     assert main(command) == 0
     told = capsys.readouterr().err
-    assert told == f"gmrf_mcvae/table1: 1 {SAID.replace('2', '1')}; --force trains all of its runs anew\n"
+    assert told == f"gmrf_mcvae/table1: 1 of 1 runs is on {SAID}; to be run again\n"
 
 
 @pytest.mark.parametrize(("digest", "left"), [(NEW, 4), (OLD, 5)])
-def test_the_queue_records_them_anew(digest: str, left: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["figures", "runs"])
+def test_the_queue_records_them_anew(place: str, digest: str, left: int, tmp_path: Path) -> None:
     store, other = RunStore(tmp_path / "runs"), RunStore(tmp_path / "other")
     specs = unique(plan(find("gmrf_mcvae/table1"), "smoke", 1))
     keep(other, record(specs[0], digest))
-    export_records(specs, other, tmp_path / "figures")
+    if place == "figures":
+        export_records(specs, other, tmp_path / "figures")
+    else:
+        keep(store, record(specs[0], digest))
     (planned,) = plan_steps([Step("gmrf_mcvae/table1", profile="smoke", seeds=1)], store, tmp_path / "figures")
     assert (len(planned.specs), len(planned.todo)) == (5, left)
 
@@ -140,6 +183,21 @@ def test_malformed_cards(value: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         parse_card(CARD.replace("\n  splits:\n", f"\n  former:\n  - {value}\n  splits:\n"), "copula")
     assert "\n" not in str(caught.value)
+
+
+def test_training_data_of_equal_settings_are_one_or_known_as_former() -> None:
+    found: dict[tuple[str, str], set[str]] = {}
+    for path in FIGURES.glob("*/records/*.json"):
+        read = json.loads(path.read_text())
+        spec = read["spec"]
+        settings = json.dumps([spec["paper"], spec["params"].get("data")], sort_keys=True)
+        for place, digest in read["data"].items():
+            dataset, _, split = place.partition("/")
+            gone = {h for one in load_card(dataset).former for h in one.sha256}
+            if split == "train" and digest not in gone:
+                found.setdefault((place, settings), set()).add(digest)
+    assert len(found) > 10
+    assert {key: digests for key, digests in found.items() if len(digests) > 1} == {}
 
 
 def test_no_card_states_a_hash_as_today_s_and_as_a_former_one() -> None:

@@ -21,6 +21,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from repro.datasets import former
+from repro.datasets.card import Former, load_card
 from repro.engine import execute as runs
 from repro.engine.execute import execute
 from repro.engine.store import RunStore, file_sha256, read_record, write_atomically
@@ -208,7 +210,7 @@ def test_killed_process_loses_one_epoch_and_nothing_else(tmp_path: Path, whole: 
         child.wait()
     assert child.returncode == -signal.SIGKILL
     assert store.record(SPEC) is None
-    assert names(folder) == {"spec.json", "log.jsonl", *CHECKPOINTS}
+    assert names(folder) == {"spec.json", "log.jsonl", "data.json", *CHECKPOINTS}
     kept = load_checkpoint(folder / "checkpoint.safetensors", SPEC.key)
     assert kept.epoch == 3
     epochs: list[int] = []
@@ -237,6 +239,74 @@ def test_interrupt_from_the_keyboard_loses_one_epoch(tmp_path: Path, whole: tupl
     assert epochs == [3, 4, 5, 6]
     assert_same_result(record, whole[0])
     assert not leftover.exists()
+
+
+def stopped_in_epoch_3(store: RunStore) -> Path:
+    def interrupt(entry: dict[str, Any]) -> None:
+        if entry["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(SPEC, store, on_epoch=interrupt)
+    return store.directory(SPEC)
+
+
+@pytest.mark.parametrize(("split", "anew"), [("copula/train", True), ("copula/test", False), ("", False)])
+def test_what_was_begun_on_other_data_starts_anew(
+    split: str, anew: bool, tmp_path: Path, whole: tuple[Record, RunStore]
+) -> None:
+    store = RunStore(tmp_path)
+    folder = stopped_in_epoch_3(store)
+    noted = json.loads((folder / "data.json").read_text())
+    assert noted == {k: v for k, v in whole[0].data.items() if k in ("copula/train", "copula/validation")}
+    (folder / "data.json").write_text(json.dumps(noted | ({split: "0" * 64} if anew else {})))
+    if not split:  # of an earlier version of the package
+        (folder / "data.json").unlink()
+    epochs: list[int] = []
+    record = execute(SPEC, store, on_epoch=lambda entry: epochs.append(entry["epoch"]))
+    assert epochs == ([1, 2, 3, 4, 5, 6] if anew else [3, 4, 5, 6])
+    assert_same_result(record, whole[0])
+    assert "data.json" not in names(folder)
+
+
+def test_what_was_trained_but_not_measured_on_other_data_is_trained_anew(
+    tmp_path: Path, whole: tuple[Record, RunStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(tmp_path)
+    with monkeypatch.context() as patch:
+        no_space("record.json", patch)
+        refused(lambda: execute(SPEC, store), "cannot write .*record.json", RunError)
+    folder = store.directory(SPEC)
+    assert "training.json" in names(folder)
+    noted = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps(noted | {"copula/train": "0" * 64}))
+    epochs: list[int] = []
+    assert_same_result(execute(SPEC, store, on_epoch=lambda e: epochs.append(e["epoch"])), whole[0])
+    assert epochs == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_record_of_former_data_is_made_anew(
+    tmp_path: Path, whole: tuple[Record, RunStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, (record, recorded) = RunStore(tmp_path), whole
+    shutil.copytree(recorded.directory(SPEC), store.directory(SPEC))
+    old = dataclasses.replace(record, data=record.data | {"copula/train": "0" * 64})
+    (store.directory(SPEC) / "record.json").write_text(old.to_json())
+    assert execute(SPEC, store) == old  # nothing says that its data have changed
+    card = dataclasses.replace(load_card("copula"), former=(Former("whose tail was another", frozenset({"0" * 64})),))
+    monkeypatch.setattr(former, "load_card", lambda name: card)
+    epochs: list[int] = []
+    assert_same_result(execute(SPEC, store, on_epoch=lambda e: epochs.append(e["epoch"])), record)
+    assert epochs == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_note_of_data_that_cannot_be_read(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    folder = stopped_in_epoch_3(store)
+    (folder / "data.json").write_text("{")
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith("lock")}
+    refused(lambda: execute(SPEC, store), "data.json cannot be read .*; move the run's directory away", RunError)
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith("lock")} == before
 
 
 def no_space(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +352,7 @@ def test_loss_that_is_not_finite_leaves_a_note_and_no_record(tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(model.GMRFMCVAE, "loss", poisoned)
         refused(lambda: execute(SPEC, store), r"epoch 3 of 6: .*'kl': nan", NonFiniteLossError)
-    assert names(store.directory(SPEC)) == {"spec.json", "log.jsonl", "diverged.json", *CHECKPOINTS}
+    assert names(store.directory(SPEC)) == {"spec.json", "log.jsonl", "data.json", "diverged.json", *CHECKPOINTS}
     assert load_checkpoint(store.directory(SPEC) / "checkpoint.safetensors", SPEC.key).epoch == 2
     diverged = store.divergence(SPEC)
     assert diverged is not None

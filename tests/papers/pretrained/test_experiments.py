@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from repro.papers.pretrained.flow import EncodingFlow
 from repro.papers.pretrained.vaegan import VAEGAN
 from repro.training import TrainingSettings, train
 
-ARTIFACTS = ("vaegan", "flow", "classifiers")
+ARTIFACTS = ("vaegan", "vaegan-gradients", "flow", "classifiers")
+FIGURES = Path(__file__).resolve().parents[3] / "figures"
 
 
 def synthetic(name: str, split: str = "train", **options: Any) -> Dataset:
@@ -55,6 +57,28 @@ def test_the_vaegan_s_settings_are_the_paper_s() -> None:
     assert (model["adversarial_scale"], model["margin"], model["equilibrium"]) == (0.8, 0.4, 0.68)
     assert model["latent_dim"] == 10
     assert vaegan_spec("quick").params["training"]["epochs"] < 50
+
+
+def test_vaegans_differ_in_their_gradients_alone_and_the_first_is_that_of_the_data() -> None:
+    rows = plan(find("pretrained/vaegan-gradients"), "paper")
+    (added,), (separate,) = rows.values()
+    assert added == vaegan_spec("paper")
+    assert added.key == "4ed9d0ce5842d09e"
+    assert separate == vaegan_spec("paper", gradients="separate")
+    assert separate.params == added.params | {"model": added.params["model"] | {"gradients": "separate"}}
+
+
+def test_a_vaegan_that_is_not_recorded_says_so(tmp_path: Path) -> None:
+    committed = FIGURES / "pretrained" / "records" / f"{vaegan_spec('quick').key}.json"
+    folder = tmp_path / "pretrained" / "records"
+    folder.mkdir(parents=True)
+    shutil.copy(committed, folder)
+    markdown, _ = render(find("pretrained/vaegan-gradients"), "quick", tmp_path)
+    rows = [line.split("|")[1:-1] for line in markdown.read_text().splitlines() if line.startswith("| ")]
+    cells = {row[0].strip(): [x.strip() for x in row[1:]] for row in rows}
+    assert cells["added up as in pythae's trainer"][:3] == ["2", "6", "0.7616"]
+    assert set(cells["each network's own loss alone"][2:]) == {"not run"}
+    assert "10,000 samples; reconstructions of the test images." in markdown.read_text()
 
 
 def test_unknown_names() -> None:

@@ -58,10 +58,17 @@ SECONDS_VAEGAN_EPOCH, SECONDS_FLOW_EPOCH = 380.0, 30.0
 PEAK_MEGABYTES = 2500
 
 
-def vaegan_spec(profile: str, seed: int = VAEGAN_SEED) -> RunSpec:
-    """The specification of the VAEGAN's run."""
+def vaegan_spec(profile: str, seed: int = VAEGAN_SEED, *, gradients: str = "accumulated") -> RunSpec:
+    """The specification of the VAEGAN's run.
+
+    Arguments:
+        profile: The profile.
+        seed: The seed.
+        gradients: ``"accumulated"``, as in pythae's trainer, or ``"separate"``: each network by its own loss alone
+            (erratum E18).
+    """
     params = {
-        "model": VAEGAN_MODEL | {"compute_dtype": "bfloat16"},
+        "model": VAEGAN_MODEL | {"gradients": gradients, "compute_dtype": "bfloat16"},
         "training": VAEGAN_TRAINING | {"epochs": of_profile(VAEGAN_EPOCHS, profile)},
         "data": {"options": {}, "samples": SIZES[profile]},
         "evaluation": {"num_samples": 10_000 if profile != "smoke" else 200, "confidence": 0.9, "seed": 0},

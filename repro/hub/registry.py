@@ -20,7 +20,7 @@ from repro.hub.config import Config
 from repro.hub.manifest import Entry, entries
 from repro.papers import experiment_of
 from repro.papers import paper as paper_of
-from repro.papers.pretrained.digits.experiment import CLASSIFIERS, classifier_spec, flow_spec, vaegan_spec
+from repro.papers.pretrained.digits.experiment import CLASSIFIERS, DRAWS, classifier_spec, flow_spec, vaegan_spec
 from repro.records import RunSpec
 
 __all__ = [
@@ -72,7 +72,7 @@ class Shipment:
 
 
 def _shipments() -> dict[str, Shipment]:
-    vaegan = lambda: vaegan_spec("quick")  # noqa: E731
+    vaegan = lambda: vaegan_spec(DRAWS)  # noqa: E731
     found = [
         Shipment("vaegan-decoder", vaegan, "samples/confident", {"latent_dim": 10}, "decoder."),
         Shipment("vaegan-encoder", vaegan, "test/mse", {"latent_dim": 10}, "encoder.", "float16"),

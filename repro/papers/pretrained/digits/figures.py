@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from repro.experiment import Results, Rows, artifact
-from repro.papers.pretrained.digits.experiment import VAEGAN_SEED, vaegan_spec
+from repro.papers.pretrained.digits.experiment import DRAWS, VAEGAN_SEED, vaegan_spec
 from repro.papers.pretrained.digits.tables import measured
 from repro.records import Record, provenance
 from repro.report.plain_tables import PlainTable
@@ -31,8 +31,10 @@ def _page(images: np.ndarray) -> Figure:
 def _vaegan(records: Sequence[Record]) -> PlainTable:
     rows = [measured(r, m) for r in records for m in r.metrics]
     epochs = records[0].spec.params["training"]["epochs"]
+    drawn = vaegan_spec(DRAWS).params["training"]["epochs"]
     notes = (
-        f"Trained for {epochs} epochs on the 60,000 training images (the paper: 50).",
+        f"Trained for {epochs} epochs on the 60,000 training images (the paper: 50). Correlated MNIST is drawn by the "
+        f"one of {drawn} epochs, profile {DRAWS}.",
         "Seeds 0 and 1 were started and given up early, without a record: the discriminator rested in nearly every "
         "step and samples were patterns of dots.",
         provenance(records),

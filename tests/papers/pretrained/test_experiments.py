@@ -57,6 +57,9 @@ def test_the_vaegan_s_settings_are_the_paper_s() -> None:
     assert (model["adversarial_scale"], model["margin"], model["equilibrium"]) == (0.8, 0.4, 0.68)
     assert model["latent_dim"] == 10
     assert vaegan_spec("quick").params["training"]["epochs"] < 50
+    longer = vaegan_spec("overnight").params["training"]
+    assert longer == params["training"] | {"epochs": 36, "decay": 0.92}
+    assert 1e-4 * longer["decay"] ** longer["epochs"] < 1e-5
 
 
 def test_vaegans_differ_in_their_gradients_alone_and_the_first_is_that_of_the_data() -> None:

@@ -31,10 +31,12 @@ def _page(images: np.ndarray) -> Figure:
 def _vaegan(records: Sequence[Record]) -> PlainTable:
     rows = [measured(r, m) for r in records for m in r.metrics]
     epochs = records[0].spec.params["training"]["epochs"]
+    decay = records[0].spec.params["training"].get("decay")
+    rate = f", the learning rate multiplied by {decay:g} after each (the paper has no schedule)" if decay else ""
     drawn = vaegan_spec(DRAWS).params["training"]["epochs"]
     notes = (
-        f"Trained for {epochs} epochs on the 60,000 training images (the paper: 50). Correlated MNIST is drawn by the "
-        f"one of {drawn} epochs, profile {DRAWS}.",
+        f"Trained for {epochs} epochs on the 60,000 training images (the paper: 50){rate}. Correlated MNIST is drawn "
+        f"by the one of {drawn} epochs, profile {DRAWS}.",
         "Seeds 0 and 1 were started and given up early, without a record: the discriminator rested in nearly every "
         "step and samples were patterns of dots.",
         provenance(records),

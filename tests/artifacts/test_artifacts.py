@@ -237,7 +237,9 @@ def test_a_table_of_data_that_is_placed_by_hand_is_rendered_without_records(tmp_
             tmp_path,
             store=cast(
                 RunStore,
-                SimpleNamespace(record=lambda s: SimpleNamespace(data={}) if s == one else None, divergence=lambda s: None),
+                SimpleNamespace(
+                    record=lambda s: SimpleNamespace(data={}) if s == one else None, divergence=lambda s: None
+                ),
             ),
         )
 

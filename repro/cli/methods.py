@@ -15,7 +15,6 @@ from repro.artifacts import render as a
 from repro.artifacts.method_rows import Chosen, check_shown, method_tables
 from repro.artifacts.results import refusing_damaged_records
 from repro.cli.executing import run_specs, submit_array
-from repro.datasets.former import changes
 from repro.engine.devices import default_workers
 from repro.engine.progress import duration
 from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
@@ -165,10 +164,8 @@ def run_methods(options: argparse.Namespace, *, most_seconds: float | None) -> N
     yours, recorded = a.Sources(store, results, "auto"), a.Sources(None, figures_root(), "auto")
 
     def lookup(spec: Any) -> Any:
-        own, other = yours.record(spec), recorded.record(spec)
-        if own is None or (other is not None and changes(own.data) and not changes(other.data)):
-            return other
-        return own
+        first = recorded if recorded.is_current(spec) and not yours.is_current(spec) else yours
+        return first.record(spec) or recorded.record(spec)
 
     def diverged(spec: Any) -> str:
         return "" if lookup(spec) is not None else yours.diverged(spec) or recorded.diverged(spec)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from repro.datasets.card import card_names, load_card
 
-__all__ = ["changes", "changes_of"]
+__all__ = ["changes", "changes_of", "said"]
 
 
 def changes(data: Mapping[str, str]) -> dict[str, str]:
@@ -36,6 +36,10 @@ def changes_of(records: Iterable[Mapping[str, str]]) -> str:
     every = [changes(data) for data in records]
     if not (changed := [found for found in every if found]):
         return ""
-    texts = dict.fromkeys(f"{dataset}, {what}" for found in changed for dataset, what in found.items())
     are = "is" if len(changed) == 1 else "are"
-    return f"{len(changed)} of {len(every)} runs {are} on data that have changed since: {'; '.join(texts)}"
+    return f"{len(changed)} of {len(every)} runs {are} on data that have changed since: {said(*changed)}"
+
+
+def said(*found: Mapping[str, str]) -> str:
+    """What :func:`changes` found, of one record or of several, each change once."""
+    return "; ".join(dict.fromkeys(f"{dataset}, {what}" for one in found for dataset, what in one.items()))

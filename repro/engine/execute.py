@@ -250,7 +250,7 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
         spec=spec,
         metrics=metrics,
         environment=environment(place.device) | place.shared | {"training": trained["environment"]},
-        data={f"{d.name}/{split}": d.provenance["sha256"] for split, d in data.items()},
+        data=_hashes(data),
         weights_sha256=trained["weights_sha256"],
         training_seconds=round(sum(e["seconds"] for e in history), 3),
         evaluation_seconds=round(time.monotonic() - start, 3),
@@ -267,6 +267,11 @@ def _execute(spec: RunSpec, place: _Place) -> Record:
     return record
 
 
+def _hashes(data: Mapping[str, Any]) -> dict[str, str]:
+    """``dataset/split`` to the SHA-256 of a run's data."""
+    return {f"{d.name}/{split}": d.provenance["sha256"] for split, d in data.items()}
+
+
 def _note_data(directory: Path, spec: RunSpec, data: Mapping[str, Any]) -> None:
     """Notes what a run is trained on until its record says so; what it left of other data is removed.
 
@@ -274,7 +279,7 @@ def _note_data(directory: Path, spec: RunSpec, data: Mapping[str, Any]) -> None:
         RunError: If the note cannot be read or written.
     """
     path = directory / DATA
-    today = {f"{d.name}/{s}": d.provenance["sha256"] for s, d in data.items() if s in ("train", "validation")}
+    today = _hashes({split: d for split, d in data.items() if split in ("train", "validation")})
     try:
         noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else today
     except (OSError, ValueError) as error:

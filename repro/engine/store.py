@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro.datasets.former import changes
+from repro.datasets.former import changes, said
 from repro.datasets.places import expanded
 from repro.errors import RecordError, RunError, UnreadableError, UsageError
 from repro.records import Divergence, Record, RunSpec
@@ -247,8 +247,7 @@ def sound_record(spec: RunSpec, store: RunStore) -> Record:
     if record.environment["dirty"] is not False or record.environment["training"]["dirty"] is not False:
         raise RunError(f"{spec.label} was run from a checkout with changes; run it from a clean commit")
     if changed := changes(record.data):
-        told = "; ".join(f"{dataset}, {what}" for dataset, what in changed.items())
-        raise RunError(f"{spec.label} was run on data that have changed since ({told}); run it again")
+        raise RunError(f"{spec.label} was run on data that have changed since ({said(changed)}); run it again")
     weights = store.directory(spec) / "weights.safetensors"
     if not weights.exists() or file_sha256(weights) != record.weights_sha256:
         raise RunError(f"{weights} is not there or not what the record of {spec.label} was measured with")

@@ -11,7 +11,7 @@ from typing import Any
 from repro.artifacts.inventory import find
 from repro.artifacts.render import plan, render, unique
 from repro.artifacts.results import check_results
-from repro.datasets.former import changes_of
+from repro.datasets.former import changes, said
 from repro.engine.local import run_all
 from repro.engine.store import (
     RunStore,
@@ -122,8 +122,8 @@ def _place(model: Model, store: RunStore) -> Record:
     record = read_record(folder / "record.json", spec)
     if record is None:
         raise RunError(f"{model.name} came without its record")
-    if changed := changes_of([record.data]):
-        raise RunError(f"{model.name} cannot be measured again: {changed}")
+    if changed := changes(record.data):
+        raise RunError(f"{model.name} cannot be measured again: its data have changed since ({said(changed)})")
     store.discard(spec)
     directory = store.directory(spec)
     write_atomically(directory / "weights.safetensors", (folder / "weights.safetensors").read_bytes())

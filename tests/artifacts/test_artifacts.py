@@ -117,8 +117,7 @@ def test_entries_are_consistent() -> None:
 
 # Whose paper profile takes two cores less than a night, or whose data are placed by hand; triples have none yet.
 SHORT_OR_NEEDS_FILES = {"copula", "skewed_copula", "tcga_brca", "mlomics", "mhd", "celebamask_hq"}
-SHORT = {"gmrf_mcvae/scaling", "sbm_vae/fig27", "pretrained/classifiers", "pretrained/vaegan"}
-SHORT |= {"pretrained/vaegan-gradients"}
+SHORT = {"gmrf_mcvae/scaling", "sbm_vae/fig27", "pretrained/classifiers"}
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -21,6 +21,7 @@ from repro.engine.store import RunStore, sound_record, write_atomically
 from repro.errors import RunError
 from repro.papers.gmrf_mcvae.copula.experiment import copula_spec
 from repro.records import Divergence, Metric, Record, RunSpec, provenance
+from repro.weights.folder import package_folder
 
 OLD, NEW, WHAT = "a" * 64, "b" * 64, "whose tail was another"
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
@@ -139,6 +140,19 @@ def test_nothing_of_former_data_is_passed_on_or_counted_as_done(tmp_path: Path) 
     assert missing_runs([spec], store) == [spec]
     with pytest.raises(RunError, match=r"on data that have changed since \(copula, whose tail was another\); run it"):
         sound_record(spec, store)
+
+
+def test_published_weights_of_former_data_are_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packaged = json.loads((package_folder() / "gmrf_mcvae/copula/record.json").read_text())["data"]["copula/train"]
+    card = replace(load_card("copula"), former=(Former(WHAT, frozenset({packaged})),))
+    monkeypatch.setattr(former, "load_card", lambda name: card if name == "copula" else load_card(name))
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert main(["run", "gmrf_mcvae/table1", "--from-weights", *places]) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.endswith(f"cannot be measured again: its data have changed since (copula, {WHAT})")
+    assert not list(tmp_path.rglob("record.json"))
 
 
 def test_run_says_what_of_it_is_of_former_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

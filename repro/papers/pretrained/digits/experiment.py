@@ -41,7 +41,8 @@ VAEGAN_MODEL |= {"gradients": "accumulated"}
 # With seeds 0 and 1 training came to a halt in its first epoch: the discriminator rested in nearly every step, and all
 # samples were patterns of dots (erratum E18).
 VAEGAN_SEED = 2
-# The profile whose VAEGAN ships and draws correlated MNIST: by 50 epochs many samples are patterns of dots.
+# The profile whose VAEGAN ships and draws correlated MNIST: by 50 epochs many samples are patterns of dots; overnight's
+# are recognised little more often, and what is recorded of the data would have to be recorded anew.
 DRAWS = "quick"
 
 # The flow of correlated MNIST; the paper leaves its size and its training open.

@@ -179,7 +179,8 @@ SHAPES: dict[str, dict[str, list[tuple[int, ...]]]] = {
     "skewed_copula": {"": [(4000, 2)]},
     "mnist": {"": [(100, 1, 28, 28)]},
     "mnist_triples": {"": [(10, 28, 28)]},
-    "correlated_mnist": {"terms": [(20, 100)], "true": [(2, 1, 28, 28)], "": [(5, 2, 1, 28, 28)]},
+    # MoPoE's proposal has three components with as many samples each.
+    "correlated_mnist": {"terms": [(20, 100), (18, 100)], "true": [(2, 1, 28, 28)], "": [(5, 2, 1, 28, 28)]},
     "tcga_brca": {"labels": [(70,)], "pca": [(70, 2)], "spearman": [(200,), (184,)]},
     "polymnist": {"": [(10, 3, 28, 28)]},
     "biked_rendered": {"": [(10, 1, 32, 32)]},

@@ -165,8 +165,8 @@ def image_samples(model: MultimodalModel, data: Dataset, spec: RunSpec, device: 
     """Images and terms of the likelihood of a run on correlated MNIST.
 
     ``true/<m>``, ``given_m0/<m>``, ``given_m1/<m>`` and ``joint/<m>``: images as bytes, ``(POINTS, ...)`` or
-    ``(SAMPLES, POINTS, ...)``. ``terms/<name>``: one term for each of 20 samples and 100 points, float32. Of the first
-    seed alone.
+    ``(SAMPLES, POINTS, ...)``. ``terms/<name>``: one term for each of 20 samples and 100 points, float32; of 18
+    samples where the proposal has three components (MoPoE), as many of each. Of the first seed alone.
     """
     if spec.seed:
         return {}

@@ -111,6 +111,11 @@ def test_list_tells_what_is_recorded_from_what_is_ready(capsys: Capture, tmp_pat
     out = call(capsys, "list", "gmrf", "--figures", str(tmp_path))[1]
     (line,) = [x for x in out.splitlines() if x.startswith("gmrf_mcvae/table1 ")]
     assert line.endswith("recorded paper,quick")
+    (tmp_path / "gmrf_mcvae/overnight").mkdir()
+    (tmp_path / "gmrf_mcvae/overnight/table1.md").write_text("")
+    out = call(capsys, "list", "gmrf", "--figures", str(tmp_path))[1]
+    (line,) = [x for x in out.splitlines() if x.startswith("gmrf_mcvae/table1 ")]
+    assert line.endswith("recorded in every profile")
     assert max(map(len, call(capsys, "list")[1].splitlines())) <= 100
 
 

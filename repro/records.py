@@ -18,6 +18,7 @@ from repro.errors import NoProfileError, RecordError
 __all__ = [
     "PRECISIONS",
     "PROFILES",
+    "SHOWN",
     "Divergence",
     "Metric",
     "Record",
@@ -34,6 +35,7 @@ __all__ = [
 # The paper's own settings; narrow networks on the whole data until the validation loss stops improving, at most a night
 # on two cores; minutes; what tests run.
 PROFILES = ("paper", "overnight", "quick", "smoke")
+SHOWN = PROFILES[:-1]  # whose records are committed, drawn and published
 Settings = TypeVar("Settings")
 FORMAT, DIVERGENCE_FORMAT = "repro-record/1", "repro-divergence/1"
 

@@ -28,7 +28,7 @@ from repro.datasets.former import changes_of
 from repro.errors import NotOfferedError, RecordError, UsageError
 from repro.papers import paper as paper_of
 from repro.papers import papers
-from repro.records import RunSpec
+from repro.records import SHOWN, RunSpec
 from repro.report.evidence import MOST_R_HAT, Comparison, Evidence
 from repro.report.markdown import escaped
 from repro.report.names import named
@@ -36,8 +36,6 @@ from repro.report.names import named
 __all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "claims", "counts", "to_markdown"]
 
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not run")
-# The best evidence first; smoke runs are none.
-PROFILES = ("paper", "overnight", "quick")
 RULES = ("best", "worst", "compare", "computed")
 
 
@@ -183,7 +181,7 @@ def _found(claim: Claim, artifact: str, sources: Sources) -> Evidence | None:
 
     Of an artifact that is drawn once all its rows have a seed, the seeds before the first that one of them lacks.
     """
-    for profile in PROFILES:
+    for profile in SHOWN:  # the best evidence first; smoke runs are none
         try:
             rows = _planned(claim, artifact, profile)
         except (NotOfferedError, UsageError):
@@ -267,7 +265,7 @@ def _absent(claim: Claim, evidence: Evidence) -> list[str]:
 
 def _lacking(claim: Claim, sources: Sources) -> str:
     """Where a profile has some of the runs that a claim needs: how many, and which is the first that is missing."""
-    for profile in PROFILES:
+    for profile in SHOWN:  # the best evidence first; smoke runs are none
         try:
             rows = _planned(claim, claim.artifact, profile)
         except (NotOfferedError, UsageError):

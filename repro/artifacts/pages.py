@@ -15,7 +15,7 @@ from repro.artifacts.render import Sources, output_folder, plan, results, tables
 from repro.engine.store import RunStore
 from repro.errors import NotOfferedError, RunError
 from repro.papers import paper, papers
-from repro.records import PROFILES, Metric, Record, RunSpec, digest
+from repro.records import PROFILES, SHOWN, Metric, Record, RunSpec, digest
 from repro.report.html import Place, inline, page, places, table_html
 from repro.report.names import titled
 from repro.report.plain_tables import PlainTable
@@ -81,7 +81,7 @@ def _changed(record: Record) -> Record:
     return replace(record, metrics=metrics, training_seconds=seconds[0], evaluation_seconds=seconds[1])
 
 
-def entries(sources: Sources, profiles: Sequence[str] = PROFILES[:-1]) -> Iterator[Entry]:
+def entries(sources: Sources, profiles: Sequence[str] = SHOWN) -> Iterator[Entry]:
     """Every artifact and profile that has something to show, in the order of the papers.
 
     Arguments:

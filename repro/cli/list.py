@@ -11,7 +11,7 @@ from pathlib import Path
 from repro.artifacts import render as a
 from repro.artifacts.inventory import Artifact, find_paper
 from repro.engine.store import figures_root
-from repro.records import PROFILES
+from repro.records import PROFILES, SHOWN
 from repro.report.text import columns
 
 __all__ = ["list_artifacts", "welcome"]
@@ -69,7 +69,7 @@ def _state(artifact: Artifact, recorded: Sequence[str]) -> str:
         return "not computed"
     if artifact.kind == "X":
         return "no public data"
-    if set(PROFILES) - {"smoke"} <= set(recorded):
+    if set(SHOWN) <= set(recorded):
         return "recorded in every profile"  # by name the three do not fit a line of 100
     if recorded:
         return f"recorded {','.join(recorded)}"

@@ -21,7 +21,7 @@ from repro.hub.manifest import Entry, entries
 from repro.papers import experiment_of
 from repro.papers import paper as paper_of
 from repro.papers.pretrained.digits.experiment import CLASSIFIERS, DRAWS, classifier_spec, flow_spec, vaegan_spec
-from repro.records import RunSpec
+from repro.records import SHOWN, RunSpec
 
 __all__ = [
     "SHIPMENTS",
@@ -39,7 +39,6 @@ __all__ = [
     "unnamed_rows",
 ]
 
-PROFILES = ("paper", "overnight", "quick")
 REDUCED = ("overnight", "quick")  # which have the same networks
 
 BLOCKS = {
@@ -214,7 +213,7 @@ def _row(name: str, artifact: str, label: str) -> RunSpec:
 def _offered(artifact: str, label: str) -> tuple[RunSpec, ...]:
     """The runs of a table's row with the first seed, the best profile first."""
     offered: list[RunSpec] = []
-    for profile in PROFILES:
+    for profile in SHOWN:
         try:
             rows = plan(find(artifact), profile, 1)
         except NotOfferedError:
@@ -284,7 +283,7 @@ def unnamed_rows(figures: Path) -> dict[str, list[str]]:
     listed = {m.spec().key for m in models().values()}
     found: dict[str, list[str]] = {}
     for artifact in artifacts().values():
-        for profile in PROFILES if artifact.built else ():
+        for profile in SHOWN if artifact.built else ():
             try:
                 rows = plan(artifact, profile, 1)
             except NotOfferedError:

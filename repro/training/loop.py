@@ -54,7 +54,7 @@ STEPS_BETWEEN_AGREEMENTS = 8
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss term or a parameter became NaN or infinite."""
+    """A loss or a parameter became NaN or infinite."""
 
     final = True  # the same steps lead there again
 
@@ -601,12 +601,14 @@ def training(
                 save(epoch=epoch, step=work.step, sums=work.sums, random=work.random, **within)
                 raise TrainingStopped(f"stopped in {where}, after {work.step} of its steps")
             terms = work.means(parallel)
-            if bad := {k: v for k, v in terms.items() if not abs(v) < float("inf")}:
+            bad = {k: v for k, v in terms.items() if not abs(v) < float("inf")}
+            if "loss" in bad:
                 raise NonFiniteLossError(f"{where}: the loss is not finite ({bad}); the last good checkpoint is kept")
             _check_finite(model, where)
             if falls is not None:
                 falls.step(terms["loss"])
-            entry: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "epochs": own.epochs, **terms}
+            entry: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "epochs": own.epochs}
+            entry |= {k: v for k, v in terms.items() if k not in bad} | ({"not_finite": sorted(bad)} if bad else {})
             entry |= {"step": way.name} if way.name else {}
             last = epoch + 1 == own.epochs
             if rule is not None:
@@ -675,8 +677,10 @@ def train(
 
     Raises:
         TrainingStopped: If ``stop`` asked for it; the checkpoint holds every step that was done.
-        NonFiniteLossError: If a loss term, a validation loss or a parameter is NaN or infinite after an epoch, or the
-            parameters have become such that the loss cannot be computed; the last good checkpoint is kept.
+        NonFiniteLossError: If the loss, a validation loss or a parameter is NaN or infinite after an epoch, or the
+            parameters have become such that the loss cannot be computed; the last good checkpoint is kept. A term for
+            the log alone that left the range of its floating point numbers ends nothing: its epoch's entry leaves it
+            out, and names it under ``not_finite``.
         CheckpointError: If the checkpoint cannot be read or written, or is of another run.
         ValueError: If the data's modalities are not the model's, settings name a stage that it has not, a stage has
             patience without a validation split or with a loss in parts, batches or the split are too small for a

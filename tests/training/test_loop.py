@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -487,6 +488,37 @@ def test_infinite_loss_and_parameters(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLossError, match=r"epoch 3 of 4: parameters not finite: \['first\.weight'"):
         train(model, data(), settings, seed=5, key="key", checkpoint=path)
     assert load_checkpoint(path, "key").epoch == 2
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_term_for_the_log_alone_that_is_not_finite_ends_nothing(value: float, tmp_path: Path) -> None:
+    class Overflowing(TwoStages):
+        """Its loss is finite; a term for the log, at the second of three steps, is not."""
+
+        def loss(self, batch: Mapping[str, Tensor], stage: Stage | None = None) -> Loss:
+            found = super().loss(batch, stage)
+            kl = torch.full_like(found.total.detach(), value if self.step == 2 else 1.0)
+            return Loss(found.total, {**found.terms, "kl_a": kl})
+
+    def overflowing() -> Overflowing:
+        with isolated_rng(1):
+            return Overflowing()
+
+    whole, plain, path = overflowing(), toy(), tmp_path / "c.safetensors"
+    history = train(whole, data(), SETTINGS, seed=5)
+    assert [entry.get("not_finite") for entry in history] == [["kl_a"], *[None] * 5]
+    assert ["kl_a" in entry for entry in history] == [False, *[True] * 5]
+    json.dumps(history, allow_nan=False)
+    expected = train(plain, data(), SETTINGS, seed=5)
+    assert [entry["loss"] for entry in history] == [entry["loss"] for entry in expected]
+    assert same(plain, whole)
+    first = overflowing()  # left after the step that overflowed, within its epoch
+    with pytest.raises(TrainingStopped):
+        train(first, data(), SETTINGS, seed=5, key="k", checkpoint=path, stop=lambda: first.step == 2)
+    resumed = overflowing()
+    resumed.step = 2
+    assert train(resumed, data(), SETTINGS, seed=5, key="k", checkpoint=path) == history
+    assert same(resumed, whole)
 
 
 def test_wrong_calls() -> None:

@@ -4,8 +4,9 @@ A paper states its claims in its paper.toml: in own words, with the place in the
 it, and a rule. The verdict is computed from records, never typed in:
 
 - reproduced or contradicted, where runs of the paper profile settle it, or runs of the overnight profile that have
-  converged and whose reconstructions are good enough to show what the claim is about; runs of any profile, where it is
-  about what a step or a sample costs; no runs, where it can be computed;
+  converged, or trained no shorter than those of the paper profile, and whose reconstructions are good enough to show
+  what the claim is about; runs of any profile, where it is about what a step or a sample costs; no runs, where it can
+  be computed;
 - inconclusive, with the reasons: other runs, a difference within two standard errors, one seed, models of the paper
   that were not run, trainings that diverged, chains that do not mix, narrow networks where size could matter;
 - not run, with the reason.
@@ -23,12 +24,13 @@ from typing import Any
 
 from repro.artifacts.inventory import find, nearest
 from repro.artifacts.render import LEAST_CEILING, Sources, plan, renamed
+from repro.artifacts.training_length import no_shorter
 from repro.datasets.card import not_available
 from repro.datasets.former import changes_of
 from repro.errors import NotOfferedError, RecordError, UsageError
 from repro.papers import paper as paper_of
 from repro.papers import papers
-from repro.records import SHOWN, RunSpec
+from repro.records import SHOWN, Record, RunSpec
 from repro.report.evidence import MOST_R_HAT, Comparison, Evidence
 from repro.report.markdown import escaped
 from repro.report.names import named
@@ -218,6 +220,14 @@ def _needed(claim: Claim, rows: Mapping[str, Any]) -> list[str]:
     return list(rule.get("rows", rows))
 
 
+def _unconverged(claim: Claim, evidence: Evidence, *, longer: bool) -> list[Record]:
+    """The runs that a claim needs and no stopping rule ended: those of at least the paper's length, or the shorter."""
+    stated = paper_of(find(evidence.artifact).paper).title  # a comparison's lengths are no paper's
+    theirs = _planned(claim, evidence.artifact, "paper") if stated else {}
+    runs = [(r, row) for row in _needed(claim, evidence.rows) for r in evidence.rows.get(row, ())]
+    return [r for r, row in runs if r.converged is False and no_shorter(r, theirs.get(row, ())) == longer]
+
+
 def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) -> list[str]:
     """Why evidence cannot settle a claim, whatever it says."""
     caveats = (claim.caveat, claim.profile_caveats.get(evidence.profile, ""))
@@ -226,9 +236,8 @@ def _gates(claim: Claim, evidence: Evidence, comparisons: Sequence[Comparison]) 
     if evidence.profile == "quick" and claim.training_matters:
         reasons.append("trained for minutes (profile quick)")
     elif evidence.profile == "overnight" and claim.training_matters:
-        open_ends = sum(r.converged is False for r in records)
-        if open_ends:
-            reasons.append(f"not converged ({open_ends} of {len(records)} runs)")
+        if short := len(_unconverged(claim, evidence, longer=False)):
+            reasons.append(f"not converged ({short} of {len(records)} runs)")
         if fixed := sum(r.converged is None for r in records):
             reasons.append(f"no rule says whether they converged ({fixed} of {len(records)} runs)")
     if changed := changes_of(r.data for r in records):
@@ -370,7 +379,12 @@ def _assessed(claim: Claim, sources: Sources) -> Verdict:
         verdict = "inconclusive"
     seeds = min((c.seeds for c in comparisons if c.seeds), default=0)
     ends = {True: "", False: " does not hold", None: " is open"}
-    texts = _called(evidence.artifact, [c.text + ends[c.holds] for c in comparisons])
+    said = [c.text + ends[c.holds] for c in comparisons]
+    asked = evidence.profile == "overnight" and claim.training_matters
+    if asked and (longer := len(_unconverged(claim, evidence, longer=True))):
+        runs = sum(len(evidence.rows.get(row, ())) for row in needed)
+        said.append(f"not converged, but trained no shorter than the paper profile's: {longer} of {runs} runs")
+    texts = _called(evidence.artifact, said)
     why = _called(evidence.artifact, reasons)
     return Verdict(claim, verdict, why, texts, evidence.profile, evidence.artifact, seeds, published)
 

@@ -38,6 +38,7 @@ __all__ = [
     "kind_of",
     "measured_as",
     "read_table",
+    "train_samples",
     "training_seconds",
     "write_table",
 ]
@@ -150,7 +151,8 @@ def write_table(table: Mapping[str, Any]) -> None:
     _parsed.cache_clear()
 
 
-def _train_samples(spec: RunSpec) -> int | None:
+def train_samples(spec: RunSpec) -> int | None:
+    """How many samples a run trains on, without those that it holds out; None where nothing tells."""
     data = spec.params.get("data", {})
     number = data.get("train_samples") or data.get("samples")
     if number is None:
@@ -172,7 +174,7 @@ def cost(spec: RunSpec) -> Cost | None:
     """What a run takes; None if its model is not in the table, or nothing here tells how many samples there are."""
     stages = read_table().get(kind_of(spec))
     training = spec.params.get("training", {})
-    samples = _train_samples(spec) if stages else None
+    samples = train_samples(spec) if stages else None
     if not stages or not samples:
         return None
     found = {}

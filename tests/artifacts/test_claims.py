@@ -162,6 +162,38 @@ def test_nights_of_a_fixed_length_settle_nothing() -> None:
     assert unsettled("overnight", [record(spec, {METRIC: 1.0})]).startswith("1 of 1 runs have no rule")
 
 
+def correlated(epochs: int | None = None) -> Callable[[RunSpec], Record | None]:
+    """CoVAE's Figure 5 in the profile overnight, two seeds that have not converged, with a number of epochs."""
+
+    def make(spec: RunSpec) -> Record | None:
+        if spec.profile != "overnight" or spec.seed > 1:
+            return None
+        training = spec.params["training"] | ({} if epochs is None else {"epochs": epochs})
+        ran = replace(spec, params=spec.params | {"training": training})
+        return record(ran, {METRIC: (1.0 if spec.method == "covae" else 2.0) + 0.01 * spec.seed}, False)
+
+    return make
+
+
+def test_an_end_before_convergence_is_late_enough_where_the_paper_profile_ends_no_later() -> None:
+    """CoVAE's paper trains for 30 epochs; the night's 60 on 18,000 pairs are more epochs, samples and steps."""
+    rule: dict[str, Any] = {"kind": "best", "row": "covae, rho 0.3", "better": "lower", "metrics": [METRIC]}
+    rule["among"] = ["mvae, rho 0.3", "jmvae, rho 0.3"]
+    asked = replace(claim(artifact="covae/fig5", rule=rule), paper="covae")
+    found = assess(asked, Lookup(correlated()))
+    assert (found.verdict, found.reasons, found.seeds) == ("reproduced", (), 2)
+    assert found.evidence[-1] == "not converged, but trained no shorter than the paper profile's: 6 of 6 runs"
+    # 33 epochs of 18,000 pairs are fewer samples than 30 of 20,000; 34 are enough of them, and of steps.
+    found = assess(asked, Lookup(correlated(33)))
+    assert (found.verdict, found.reasons) == ("inconclusive", ("not converged (6 of 6 runs)",))
+    assert assess(asked, Lookup(correlated(34))).verdict == "reproduced"
+    # A comparison's lengths are its own: no paper states them.
+    compared = replace(
+        asked, artifact="compare/correlated", rule=rule | {"row": "CoVAE, rho 0.3", "among": ["SBM-VAE, rho 0.3"]}
+    )
+    assert assess(compared, Lookup(correlated())).reasons[0].startswith("not converged (")
+
+
 def test_records_without_what_a_rule_needs_are_refused_in_one_line() -> None:
     rule = {"kind": "best", "row": "gmrf_mcvae", "better": "lower", "metrics": ["test/nothing"]}
     with pytest.raises(RecordError, match=r"gmrf_mcvae/table1 do not have what claim .*/made-up needs: 'test/nothing'"):

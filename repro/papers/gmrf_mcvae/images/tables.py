@@ -344,6 +344,23 @@ def _stepped(training: Mapping[str, Any]) -> str:
     return f"batch {training['batch_size']}, Adam at {training['learning_rate']:g}{falls}"
 
 
+def _by_row(values: Sequence[str]) -> str:
+    """One value, or those that rows differ in."""
+    return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} or {values[-1]}, by row"
+
+
+def _ramped(records: Sequence[Record]) -> str:
+    """How long runs whose beta rises train at each, in words; nothing where none does."""
+    found = []
+    for r in records:
+        model, training = r.spec.params["model"], r.spec.params["training"]
+        if betas := model.get("ramp"):
+            epochs = [*(training["stages"][f"beta {b:g}"]["epochs"] for b in betas), training["epochs"]]
+            parts = [f"{e} at {b:g}" for e, b in zip(epochs, [*betas, model["beta"]], strict=True)]
+            found += [f"; where beta rises, {', '.join(parts)}"]
+    return "".join(dict.fromkeys(found))
+
+
 def _widths(network: Mapping[str, Any]) -> str:
     return (
         f"{network['channels']} channels at the images' resolution, at most {network['encoder_max_channels']:,} "
@@ -399,17 +416,20 @@ def settings_note(records: Sequence[Record], name: str = LABELS["gmrf_mcvae"]) -
         + (f" + {r.spec.params['model']['specific_dim']}" if r.spec.params["model"].get("specific_dim") else "")
         for r in records
     }
-    betas = {LABELS[r.spec.method]: r.spec.params["model"]["beta"] for r in records}
-    own = next((r.spec.params["model"] for r in records if r.spec.method == "gmrf_mcvae"), None)
-    mask = "" if own is None or own["kept"] == 1 else f", {1 - own['kept']:.0%} of its off-diagonal entries masked"
+    betas: dict[str, dict[str, None]] = {}
+    for r in records:
+        betas.setdefault(LABELS[r.spec.method], {})[f"{r.spec.params['model']['beta']:g}"] = None
+    kept = {r.spec.params["model"]["kept"]: None for r in records if r.spec.method == "gmrf_mcvae"}
+    masks = [f"{1 - k:.0%} of its off-diagonal entries masked" if k < 1 else "no mask" for k in kept]
+    mask = "" if [*kept] in ([], [1]) else f", {_by_row(masks)}"
     start = network.get("background")
     white = "" if start is None else f"; the bias of the decoders' outputs starts at {start:g}, the background"
     return (
-        f"{_trained(records[0].spec)}, {_stepped(training)}; images "
+        f"{_trained(records[0].spec)}, {_stepped(training)}{_ramped(records)}; images "
         f"of {data['size']} × {data['size']}; residual networks of {_widths(network)}{white}. Latents: "
         f"{', '.join(f'{m} {n}' for m, n in latents.items())} (GMRF MCVAE's for each modality{mask}). "
         f"{spec['model']['likelihood'].capitalize()} likelihood{_scales(records)}; beta: "
-        f"{', '.join(f'{m} {b:g}' for m, b in betas.items())} (GMRF MCVAE's relative to a mean over pixels)."
+        f"{', '.join(f'{m} {_by_row([*b])}' for m, b in betas.items())} (GMRF MCVAE's relative to a mean over pixels)."
         f"{_departures(records, name)}"
     )
 
@@ -665,7 +685,7 @@ def _latents_table(
             for label, found in rows.items()
         ],
         notes=[
-            settings_note(models or records[:1]),
+            settings_note(models or (records if split == "validation" else records[:1])),  # no row of pilots is first
             *notes,
             "Reconstructions: all modalities observed. The other columns but the last: one modality observed, its "
             "latents drawn from its own encoder, the other four generated, over all pairs. Unconditional: all five "
@@ -705,5 +725,7 @@ def sweep(results: Results) -> Table:
     text = (
         f"Measured on the last {held_out:,} training images, which were not trained on. No test data enters. One seed."
     )
+    unnamed = {s.params["model"]["beta"] for row in CONSTRUCTIONS for s in results.runs[row]}
+    text += f" Rows that name no beta have {', '.join(f'{b:g}' for b in sorted(unnamed))}, and a mask."
     caption = "Table II, GMRF MCVAE: pilots on held-out images, share of right digits"
     return _latents_table(results, caption, "validation", [text])

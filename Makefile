@@ -10,7 +10,7 @@ PAPERS := gmrf mrf sbm covae pretrained compare
 .PHONY: help setup table1 overnight report docs push-weights test test-all lint bench faults list clean force
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
-	@echo "<paper>-table<N>, <paper>-fig<N>   any table or figure; papers: gmrf mrf sbm covae; see '$(REPRO) list'"
+	@echo "<paper>-table<N>, <paper>-fig<N>   any table or figure; papers: gmrf mrf sbm covae compare pretrained; see '$(REPRO) list'"
 	@echo "variables: PROFILE=paper|overnight|quick|smoke, ARGS='--seeds 1 --dry-run ...'"
 
 setup: $(STAMP) ## Make .venv from requirements.lock; again only when the lock or pyproject.toml changes

@@ -4,9 +4,9 @@ A paper states its claims in its paper.toml: in own words, with the place in the
 it, and a rule. The verdict is computed from records, never typed in:
 
 - reproduced or contradicted, where runs of the paper profile settle it, or runs of the overnight profile that have
-  converged, or trained no shorter than those of the paper profile, and whose reconstructions are good enough to show
-  what the claim is about; runs of any profile, where it is about what a step or a sample costs; no runs, where it can
-  be computed;
+  converged, or trained no shorter in the stages that had not than those of the paper profile, and whose reconstructions
+  are good enough to show what the claim is about; runs of any profile, where it is about what a step or a sample costs;
+  no runs, where it can be computed;
 - inconclusive, with the reasons: other runs, a difference within two standard errors, one seed, models of the paper
   that were not run, trainings that diverged, chains that do not mix, narrow networks where size could matter;
 - not run, with the reason.
@@ -208,6 +208,10 @@ def _planned(claim: Claim, artifact: str, profile: str) -> dict[str, list[RunSpe
     return {**beside, **plan(find(artifact), profile)}
 
 
+def _spec(run: RunSpec | Record) -> RunSpec:
+    return run.spec if isinstance(run, Record) else run
+
+
 def _needed(claim: Claim, rows: Mapping[str, Any]) -> list[str]:
     rule = claim.rule
     if rule["kind"] in ("best", "worst"):
@@ -217,6 +221,8 @@ def _needed(claim: Claim, rows: Mapping[str, Any]) -> list[str]:
     if rule["kind"] == "compare":
         sides = [side[0] for left, _, right, *_ in rule["all"] for side in (left, right) if isinstance(side, list)]
         return list(dict.fromkeys(sides))
+    if "methods" in rule:
+        return [r for r, runs in rows.items() if any(_spec(x).method in rule["methods"] for x in runs)]
     return list(rule.get("rows", rows))
 
 
@@ -334,8 +340,8 @@ def assess(claim: Claim, sources: Sources) -> Verdict:
     Rules, by ``kind``: ``best`` and ``worst`` set the best of the rule's ``row`` or rows against the best of all other
     rows (or those ``among``) in each of its ``metrics``; ``compare`` wants every triple of ``all`` to hold, each a row
     and metric, ``<`` or ``>``, and a row and metric or a number, by at least a fourth entry where there is one;
-    ``computed`` asks a function of the paper's claims.py, without any records where ``evidence = false``; ``models``
-    are those that the claim speaks of.
+    ``computed`` asks a function of the paper's claims.py, without any records where ``evidence = false``, of the
+    ``rows`` that are named, or of those of ``methods``, else of all; ``models`` are those that the claim speaks of.
 
     Arguments:
         claim: The claim.
@@ -383,7 +389,7 @@ def _assessed(claim: Claim, sources: Sources) -> Verdict:
     asked = evidence.profile == "overnight" and claim.training_matters
     if asked and (longer := len(_unconverged(claim, evidence, longer=True))):
         runs = sum(len(evidence.rows.get(row, ())) for row in needed)
-        said.append(f"not converged, but trained no shorter than the paper profile's: {longer} of {runs} runs")
+        said.append(f"not converged, but in that stage no shorter than the paper profile's: {longer} of {runs} runs")
     texts = _called(evidence.artifact, said)
     why = _called(evidence.artifact, reasons)
     return Verdict(claim, verdict, why, texts, evidence.profile, evidence.artifact, seeds, published)

@@ -100,7 +100,8 @@ def fetch_files(options: argparse.Namespace) -> None:
     elif not card.sources:
         print(f"{card.name}  generated; `repro data build {card.name}`")
     if failed and card.manual:
-        print(f"{card.manual}\nThe folder of downloads is {cache_root() / 'downloads'}, its part {card.name}.")
+        own = card.sources[0].filename.split("/")[0] if card.sources else card.name
+        print(f"{card.manual}\nThe folder of downloads is {cache_root() / 'downloads'}, its part {own}.")
     if failed:
         raise OSError(f"{card.name} is not all there: {'; '.join(failed)}")
 

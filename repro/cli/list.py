@@ -6,10 +6,12 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from repro.artifacts import render as a
 from repro.artifacts.inventory import Artifact, find_paper
+from repro.datasets.card import load_card
 from repro.engine.store import figures_root
 from repro.records import PROFILES, SHOWN
 from repro.report.text import columns
@@ -73,7 +75,15 @@ def _state(artifact: Artifact, recorded: Sequence[str]) -> str:
         return "recorded in every profile"  # by name the three do not fit a line of 100
     if recorded:
         return f"recorded {','.join(recorded)}"
-    return "needs your files" if artifact.unrecorded else "ready"
+    return "needs your files" if _by_hand() & set(artifact.data) else "ready"
+
+
+@cache
+def _by_hand() -> set[str]:
+    """Datasets whose files a person has to place: those with no address, and those that nothing is recorded on."""
+    unrecorded = {d for artifact in a.artifacts().values() if artifact.unrecorded for d in artifact.data}
+    cards = [load_card(d) for artifact in a.artifacts().values() for d in artifact.data]
+    return unrecorded | {card.name for card in cards if card.manual and not any(s.urls for s in card.sources)}
 
 
 def _data(artifact: Artifact) -> str:

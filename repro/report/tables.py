@@ -302,7 +302,7 @@ class Table:
             apart: Whether differences stand in columns of their own with their verdicts as words, not in brackets.
         """
         cells, n, notes = self._all_cells(), self._common_n(), []
-        if n:
+        if n and not self.derived:
             spread = "mean ± standard deviation over" if n > 1 else "the value of"
             bold = "; best mean in bold" * any(column.better is not None for column in self.columns)
             notes.append(f"Obtained: {spread} n = {n} seed{'s' * (n > 1)} unless stated{bold}.")

@@ -182,7 +182,7 @@ def test_an_end_before_convergence_is_late_enough_where_the_paper_profile_ends_n
     asked = replace(claim(artifact="covae/fig5", rule=rule), paper="covae")
     found = assess(asked, Lookup(correlated()))
     assert (found.verdict, found.reasons, found.seeds) == ("reproduced", (), 2)
-    assert found.evidence[-1] == "not converged, but trained no shorter than the paper profile's: 6 of 6 runs"
+    assert found.evidence[-1] == "not converged, but in that stage no shorter than the paper profile's: 6 of 6 runs"
     # 33 epochs of 18,000 pairs are fewer samples than 30 of 20,000; 34 are enough of them, and of steps.
     found = assess(asked, Lookup(correlated(33)))
     assert (found.verdict, found.reasons) == ("inconclusive", ("not converged (6 of 6 runs)",))
@@ -192,6 +192,22 @@ def test_an_end_before_convergence_is_late_enough_where_the_paper_profile_ends_n
         asked, artifact="compare/correlated", rule=rule | {"row": "CoVAE, rho 0.3", "among": ["SBM-VAE, rho 0.3"]}
     )
     assert assess(compared, Lookup(correlated())).reasons[0].startswith("not converged (")
+
+
+def test_a_claim_about_some_methods_asks_for_no_runs_of_others() -> None:
+    """CoVAE's uncertainty falls, whatever is missing of the other models."""
+    stated = {c.id: c for c in claims("covae")}
+
+    def make(spec: RunSpec) -> Record | None:
+        if spec.method != "covae" or spec.profile != "overnight":
+            return None
+        rho = spec.params["data"]["rho"]
+        values = {"test/deviation/missing": 1 - 0.3 * rho**4, "test/deviation/observed": 0.7 - 0.1 * rho}
+        return record(spec, values, True)
+
+    found = assess(stated["uncertainty-falls"], Lookup(make))
+    assert (found.profile, found.verdict, found.reasons) == ("overnight", "reproduced", ())
+    assert assess(stated["uncertainty"], Lookup(make)).verdict == "not run"
 
 
 def test_records_without_what_a_rule_needs_are_refused_in_one_line() -> None:

@@ -50,9 +50,9 @@ OF_MODELS = (
 )
 # How all comparisons draw and reconstruct.
 OF_SAMPLES = (
-    "Joint samples are of each model's own prior; CoVAE's paper draws its own from a mixture of Gaussians that is "
-    "fitted to latents of training points. Given all modalities the Markov random fields draw from the joint posterior "
-    "(erratum E19), other models from theirs; score-based ones take means of encodings for what is given, "
+    "Joint samples are of each model's own prior; CoVAE's paper shows none, and names a mixture of Gaussians or a flow "
+    "that is fitted to latents as the usual way. Given all modalities the Markov random fields draw from the joint "
+    "posterior (erratum E19), other models from theirs; score-based ones take means of encodings for what is given, "
     "and draw the rest."
 )
 NO_LIKELIHOOD = dict.fromkeys(REGULARISED, "a regularised autoencoder has no likelihood")

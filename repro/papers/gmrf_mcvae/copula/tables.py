@@ -242,6 +242,18 @@ def _settings_note(records: Sequence[Record]) -> str:
         f"{training['epochs']} epochs, batch {training['batch_size']}, Adam at {training['learning_rate']:g}; beta, "
         f"chosen on validation data: {', '.join(f'{m} {b:g}' for m, b in betas.items())}. Latents a modality: 2 (GMRF "
         "MCVAE, capacity 44), 6 (MVAE, MMVAE, MoPoE-VAE) and 3 shared + 3 private (MMVAE+), capacity 48."
+        f"{_covariances(records)}"
+    )
+
+
+def _covariances(records: Sequence[Record]) -> str:
+    """How the Gaussian field's covariances are constructed, where they are all alike."""
+    fields = [r.spec.params["model"] for r in records if "posterior" in r.spec.params["model"]]
+    if not fields or any(f["posterior"] != "cholesky" or f["prior"] != "cholesky" for f in fields):
+        return ""
+    return (
+        " Posterior and prior of GMRF MCVAE have full Cholesky factors, as MRF MVAE's paper has them; the block-wise "
+        "construction of GMRF MCVAE's section III-C5 is in rows of their own (erratum E17)."
     )
 
 

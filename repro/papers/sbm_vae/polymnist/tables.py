@@ -356,7 +356,7 @@ def _ceilings(rows: Mapping[str, Sequence[Record]], columns: Sequence[Column]) -
     near = Row("Nearest training point", none | {"coherence": _cell(measured[:1], "nearest/coherence/mean")})
     return [
         RowGroup("Ceilings: every modality given, decoded again", found),
-        RowGroup("Ceilings: all others given, without a model", [near]),
+        RowGroup("Reference: all others given, without a model", [near]),
     ]
 
 

@@ -22,7 +22,7 @@ FORMS = {
     "compiled": "SBM-VAE, score compiled (torch.compile)",
     "graph": "SBM-VAE, score as a CUDA graph",
     "decoding": "decoding of all modalities",
-    "mopoe": "MoPoE, the last modality given the others",
+    "mopoe": "MoPoE, all modalities given all but the last",
 }
 # On a CPU "timed_steps" of the steps are timed, and all of them once for "whole" modalities; on a GPU always all.
 PROFILES: Mapping[str, Mapping[str, Any]] = {

@@ -253,8 +253,7 @@ def gallery(figures: Path, *, own: bool = False) -> str:
         if entries or not own:
             lines += ["", f"## {titled(name)}", "", *entries]
         if not own and (left := [a.id for a in found if a.id not in shown]):
-            why = f"without runs, data or a computation; `repro list {name}` has the state of each"
-            lines += ["", f"Not rendered: {', '.join(left)} ({why})."]
+            lines += ["", f"Not rendered: {', '.join(left)}. `repro list {name}` says why."]
     if waiting:
         lines += ["", "## Published values without a run", ""]
         lines += [

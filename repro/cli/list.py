@@ -11,7 +11,7 @@ from pathlib import Path
 
 from repro.artifacts import render as a
 from repro.artifacts.inventory import Artifact, find_paper
-from repro.datasets.card import load_card
+from repro.datasets.card import card_names, load_card
 from repro.engine.store import figures_root
 from repro.records import PROFILES, SHOWN
 from repro.report.text import columns
@@ -82,7 +82,7 @@ def _state(artifact: Artifact, recorded: Sequence[str]) -> str:
 def _by_hand() -> set[str]:
     """Datasets whose files a person has to place: those with no address, and those that nothing is recorded on."""
     unrecorded = {d for artifact in a.artifacts().values() if artifact.unrecorded for d in artifact.data}
-    cards = [load_card(d) for artifact in a.artifacts().values() for d in artifact.data]
+    cards = map(load_card, card_names())
     return unrecorded | {card.name for card in cards if card.manual and not any(s.urls for s in card.sources)}
 
 

@@ -252,8 +252,8 @@ def _covariances(records: Sequence[Record]) -> str:
     if not fields or any(f["posterior"] != "cholesky" or f["prior"] != "cholesky" for f in fields):
         return ""
     return (
-        " Posterior and prior of GMRF MCVAE have full Cholesky factors, as MRF MVAE's paper has them; the block-wise "
-        "construction of GMRF MCVAE's section III-C5 is in rows of their own (erratum E17)."
+        f" Posterior and prior of {LABELS['gmrf_mcvae']} have full Cholesky factors; rows with the block-wise "
+        "construction of covariances say so (erratum E17)."
     )
 
 

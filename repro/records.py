@@ -266,13 +266,17 @@ class Record:
             raise RecordError(f"metrics given twice: {twice}")
 
     @property
+    def ended(self) -> dict[str, bool]:
+        """Stage to whether its stopping rule ended it, of the stages that had one."""
+        return {e.get("stage", ""): e["converged"] for e in self.history if "converged" in e}
+
+    @property
     def converged(self) -> bool | None:
         """Whether every stage that had a stopping rule was ended by it; None where none had one.
 
         See :class:`repro.training.TrainingSettings` for the rule.
         """
-        ends = {e.get("stage", ""): e["converged"] for e in self.history if "converged" in e}
-        return all(ends.values()) if ends else None
+        return all(self.ended.values()) if self.ended else None
 
     def metric(self, name: str) -> Metric:
         """The metric of that name.

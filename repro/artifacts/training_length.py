@@ -54,8 +54,7 @@ def no_shorter(record: Record, published: Sequence[RunSpec]) -> bool:
         record: A run with a stopping rule.
         published: What the paper profile has in its place, a run a seed; none where it has nothing there.
     """
-    ends = {e.get("stage", ""): e["converged"] for e in record.history if "converged" in e}
-    for stage in (name for name, converged in ends.items() if not converged):
+    for stage in (name for name, converged in record.ended.items() if not converged):
         own = planned_length(record.spec, stage)
         theirs = [planned_length(spec, stage) for spec in published]
         if own is None or not theirs or any(x is None or not own >= x for x in theirs):

@@ -304,7 +304,7 @@ def _not_run(claim: Claim) -> str:
         plan(artifact, "overnight")
     except NotOfferedError:
         return f"`make {artifact.target}`"
-    return f"`make {artifact.target} PROFILE=overnight`, or a GPU"
+    return f"`make {artifact.target} PROFILE=overnight ARGS=--long`, or a GPU"
 
 
 def _published(claim: Claim) -> str:

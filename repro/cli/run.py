@@ -15,12 +15,14 @@ from repro.artifacts.inventory import Artifact
 from repro.artifacts.planning import distinguished
 from repro.artifacts.results import check_results, refusing_damaged_records, write_results
 from repro.cli.results import print_outcome
+from repro.datasets.card import load_card, not_available
 from repro.datasets.former import changes_of
+from repro.datasets.states import state_of
 from repro.engine.devices import default_device, default_workers
 from repro.engine.progress import duration
 from repro.engine.slurm import minutes
 from repro.engine.speed import cached_speed, speed
-from repro.engine.store import RunStore, default_results_root, default_runs_root
+from repro.engine.store import RunStore, default_results_root, default_runs_root, figures_root
 from repro.errors import RunError, UsageError
 from repro.records import RunSpec
 
@@ -105,6 +107,12 @@ def _taken(spec: RunSpec) -> str:
     return f"{duration(a.estimate([spec], 1)[0])}{_operations([spec])}"
 
 
+def _lacking(artifact: Artifact) -> list[str]:
+    """A line for each dataset whose files a person has yet to place."""
+    cards = map(load_card, artifact.data)
+    return [f"{card.name}: {not_available(card.name)}" for card in cards if state_of(card).word == "by hand"]
+
+
 def _run_artifact(options: argparse.Namespace) -> None:
     artifact = a.find(options.id)
     a.check_profile(options.profile)
@@ -129,9 +137,13 @@ def _run_artifact(options: argparse.Namespace) -> None:
             summary += "; for a CPU with AVX-512, `repro doctor` measures this one"
         labels = distinguished(specs)
         width = max((len(text) for text in labels.values()), default=0)
+        committed = a.Sources(None, figures_root())
         for spec in specs:
             left = "to run" if spec in todo else "recorded"
-            print(f"{spec.key}  {labels[spec]:{width}s}  {left:8s}  {_taken(spec)}")
+            known = "; a record is in figures/" if spec in todo and committed.is_current(spec) else ""
+            print(f"{spec.key}  {labels[spec]:{width}s}  {left:8s}  {_taken(spec)}{known}")
+        for missing in _lacking(artifact) if todo else ():
+            print(missing)
         print(summary)
         return
     with refusing_damaged_records():

@@ -193,6 +193,22 @@ def test_wrong_calls(arguments: list[str], message: str, capsys: Capture) -> Non
     assert message in refused(capsys, *arguments)
 
 
+def test_a_plan_says_what_has_a_committed_record_and_whose_files_are_not_here(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = call(capsys, "run", "gmrf-table1", "--dry-run", "--runs", str(tmp_path))
+    *rows, total = out.splitlines()
+    assert code == 0 and len(rows) == 15
+    assert all("  to run    " in row and row.endswith("; a record is in figures/") for row in rows)
+    assert "15 runs, 0 recorded" in total
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
+    monkeypatch.delenv("REPRO_MIRROR", raising=False)
+    code, out, _ = call(capsys, "run", "sbm-table1", "--dry-run", "--runs", str(tmp_path))
+    *rows, missing, _ = out.splitlines()
+    assert code == 0 and not any("figures/" in row for row in rows)
+    assert missing.startswith("celebamask_hq: data not available: `repro data fetch celebamask_hq` says where")
+
+
 def test_dry_run_prints_the_runs_and_starts_nothing(capsys: Capture, smoke: Smoke, tmp_path: Path) -> None:
     command = ["run", "gmrf-table1", "--profile", "smoke", "--dry-run", "--workers", "2"]
     code, out, error = call(capsys, *command, "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"))

@@ -133,6 +133,9 @@ def test_ablations_change_what_their_names_say() -> None:
     more = ["block-dominant posterior, masked", "as in the author's later code"]
     assert list(plan("table2-ablations", "paper")) == ["as in Table II", "no mask", "no mask, beta 0.0005", *more]
     assert [len(specs) for specs in plan("table2-ablations", "paper").values()] == [3] * 5
+    overnight, pilots = plan("table2-ablations", "overnight"), plan("table2-sweep", "overnight")
+    whole, pilot = (rows["no mask, beta 0.0001"][0].params["model"] for rows in (overnight, pilots))
+    assert whole == pilot == overnight["no mask"][0].params["model"] | {"beta": 1e-4}
 
 
 def test_each_setting_is_tried_here() -> None:

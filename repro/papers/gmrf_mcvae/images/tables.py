@@ -20,6 +20,7 @@ from repro.papers.gmrf_mcvae.images.settings import (
     LONGER,
     PILOTS,
     RECONSTRUCTIONS,
+    SHARPEST,
     SLOWER,
     VARIANTS,
 )
@@ -159,7 +160,7 @@ def ablation_runs(profile: str, seeds: int | None) -> Rows:
         row = name if longer == 1 else f"{name}, {longer} times the epochs"
         rows[row] = [own(seed=s, longer=longer, **changes) for s in range(number)]
     if profile in ("paper", "overnight"):
-        for row, changes in CONSTRUCTIONS.items():
+        for row, changes in ((SHARPEST if profile == "overnight" else {}) | CONSTRUCTIONS).items():
             rows[row] = [own(seed=s, **changes) for s in range(number)]
     if profile == "overnight":
         row = f"as in Table II, beta {SLOWER['beta']:g}, {_stepped(SLOWER['constant_rate'])}"

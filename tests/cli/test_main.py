@@ -198,14 +198,16 @@ def test_a_plan_says_what_has_a_committed_record_and_whose_files_are_not_here(
 ) -> None:
     code, out, _ = call(capsys, "run", "gmrf-table1", "--dry-run", "--runs", str(tmp_path))
     *rows, total = out.splitlines()
-    assert code == 0 and len(rows) == 15
+    assert code == 0
+    assert len(rows) == 15
     assert all("  to run    " in row and row.endswith("; a record is in figures/") for row in rows)
     assert "15 runs, 0 recorded" in total
     monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
     monkeypatch.delenv("REPRO_MIRROR", raising=False)
     code, out, _ = call(capsys, "run", "sbm-table1", "--dry-run", "--runs", str(tmp_path))
     *rows, missing, _ = out.splitlines()
-    assert code == 0 and not any("figures/" in row for row in rows)
+    assert code == 0
+    assert not any("figures/" in row for row in rows)
     assert missing.startswith("celebamask_hq: data not available: `repro data fetch celebamask_hq` says where")
 
 

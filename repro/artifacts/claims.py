@@ -34,6 +34,7 @@ from repro.records import SHOWN, Record, RunSpec
 from repro.report.evidence import MOST_R_HAT, Comparison, Evidence
 from repro.report.markdown import escaped
 from repro.report.names import named
+from repro.report.plain_tables import make_command
 
 __all__ = ["VERDICTS", "Claim", "Verdict", "all_verdicts", "assess", "claims", "counts", "to_markdown"]
 
@@ -304,7 +305,7 @@ def _not_run(claim: Claim) -> str:
         plan(artifact, "overnight")
     except NotOfferedError:
         return f"`make {artifact.target}`"
-    return f"`make {artifact.target} PROFILE=overnight ARGS=--long`, or a GPU"
+    return f"`{make_command(artifact.target, 'overnight')}`, or a GPU"
 
 
 def _published(claim: Claim) -> str:

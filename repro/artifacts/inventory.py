@@ -76,7 +76,8 @@ class Artifact:
         with suppress(OSError):  # a working directory that is gone
             if (Path(__file__).resolve().parents[2] / "Makefile").samefile("Makefile"):
                 return make_command(self.target, profile)
-        return f"repro run {self.target}" + ("" if profile == "paper" else f" --profile {profile}")
+        chosen = "" if profile == "paper" else f" --profile {profile}"
+        return f"repro run {self.target}{chosen}" + (" --long" if profile == "overnight" else "")
 
 
 def artifacts() -> Mapping[str, Artifact]:

@@ -23,8 +23,12 @@ def yes_no(value: bool) -> str:
 
 
 def make_command(target: str, profile: str) -> str:
-    """What makes an artifact in a profile: ``make gmrf-table1``, ``make gmrf-table1 PROFILE=quick``."""
-    return f"make {target}" + ("" if profile == "paper" else f" PROFILE={profile}")
+    """What makes an artifact in a profile: ``make gmrf-table1``, ``make gmrf-table1 PROFILE=quick``.
+
+    The profile that a CPU takes nights for says so itself (``ARGS=--long``), without which it is asked there.
+    """
+    chosen = "" if profile == "paper" else f" PROFILE={profile}"
+    return f"make {target}{chosen}" + (" ARGS=--long" if profile == "overnight" else "")
 
 
 @dataclass(frozen=True)

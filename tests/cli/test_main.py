@@ -361,5 +361,7 @@ def test_hints_name_make_in_the_checkout_alone(tmp_path: Path, monkeypatch: pyte
     artifact = find("gmrf-table1")
     monkeypatch.chdir(Path(__file__).parents[2])
     assert artifact.command("quick") == "make gmrf-table1 PROFILE=quick"
+    assert artifact.command("overnight") == "make gmrf-table1 PROFILE=overnight ARGS=--long"
     monkeypatch.chdir(tmp_path)
     assert artifact.command("quick") == "repro run gmrf-table1 --profile quick"
+    assert artifact.command("overnight") == "repro run gmrf-table1 --profile overnight --long"

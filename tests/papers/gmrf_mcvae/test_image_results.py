@@ -197,7 +197,7 @@ def test_rows_of_before_erratum_e19_are_named() -> None:
     def note() -> str:
         table = image_tables.ablations(results_of("gmrf_mcvae/table2-ablations", "overnight", lookup))
         assert {c.reason for c in table.rows[2].cells.values()} == {
-            "not run: make gmrf-table2-ablations PROFILE=overnight"
+            "not run: make gmrf-table2-ablations PROFILE=overnight ARGS=--long"
         }
         return "".join(n for n in table.notes if "E19" in n)
 
@@ -276,7 +276,7 @@ def test_table2_is_shown_as_its_models_come() -> None:
         return whole(spec) if spec.method == "gmrf_mcvae" else None
 
     found = image_tables.table2(results_of("gmrf_mcvae/table2", "overnight", lookup, seeds=1))
-    absent = {"not run: make gmrf-table2 PROFILE=overnight"}
+    absent = {"not run: make gmrf-table2 PROFILE=overnight ARGS=--long"}
     for table in found:
         *others, own = table.rows
         assert all({c.reason for c in row.cells.values()} == absent for row in others)

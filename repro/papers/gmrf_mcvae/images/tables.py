@@ -420,9 +420,12 @@ def settings_note(records: Sequence[Record], name: str = LABELS["gmrf_mcvae"]) -
     betas: dict[str, dict[str, None]] = {}
     for r in records:
         betas.setdefault(LABELS[r.spec.method], {})[f"{r.spec.params['model']['beta']:g}"] = None
-    kept = {r.spec.params["model"]["kept"]: None for r in records if r.spec.method == "gmrf_mcvae"}
+    own = [r.spec.params["model"] for r in records if r.spec.method == "gmrf_mcvae"]
+    kept = {model["kept"]: None for model in own}
     masks = [f"{1 - k:.0%} of its off-diagonal entries masked" if k < 1 else "no mask" for k in kept]
     mask = "" if [*kept] in ([], [1]) else f", {_by_row(masks)}"
+    if own and all(model["posterior"] == "cholesky" for model in own):  # where rows differ, their names say how
+        mask += ", posterior and prior with Cholesky factors"
     start = network.get("background")
     white = "" if start is None else f"; the bias of the decoders' outputs starts at {start:g}, the background"
     return (

@@ -312,6 +312,8 @@ def _order(rows: Mapping[str, Sequence[Record]]) -> str:
     holds = min(found["gmrf"], found["almrf"]) > found["nnmrf"]
     listed = ", ".join(f"{LABELS[v]} {share:.3f} (through the prior {found[v]:.3f})" for v, share in allowed.items())
     text = f"Conditional coherence if the unobserved latents are those of the nearest training triple: {listed}."
+    if above := [LABELS[v] for v, share in allowed.items() if found[v] > share]:
+        text += f" {' and '.join(above)} exceed{'s' * (len(above) == 1)} it: it is a reference, not a bound."
     if unmixed:
         return f"NN-MRF is from {unmixed}; its place among the variants is open. {text}"
     if holds:

@@ -90,7 +90,9 @@ def curves(
                 axis.axhline(height, color="0.45", linewidth=0.8, linestyle=":")
                 axis.text(0.98, height, text, transform=axis.get_yaxis_transform(), ha="right", va="bottom", fontsize=6)
             axis.set(xlabel=horizontal, ylabel=label)
-            if from_zero:
+            if from_zero:  # the margin above is a share of the whole axis then, so that no marker is cut
+                axis.update_datalim([(axis.dataLim.x0, 0.0)])
+                axis.autoscale_view()
                 axis.set_ylim(bottom=0)
             if logarithmic:
                 axis.set_xscale("log")

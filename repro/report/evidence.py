@@ -19,9 +19,11 @@ __all__ = [
     "by_chains",
     "compare_values",
     "mixing_caveat",
+    "spread",
 ]
 
 MOST_R_HAT = 1.1  # split R-hat of chains that are taken to have mixed
+ROUNDING = 1e-12  # relative; a deviation below it is that of rounding
 JOINT = "test/unconditional"  # prefix of what is measured of the prior's samples
 CHAINED = ("nnmrf", "prior_neural")  # methods that draw samples by chains
 # How parts of the names of what is measured of samples begin, and parts of those of what is not: likelihoods, training
@@ -91,8 +93,8 @@ def compare_values(
     (name, a), number = left, isinstance(right, int | float)
     other, b = (f"{right}", [float(right)]) if number else (_said(*right), list(right[1]))
     difference = (fmean(b) - fmean(a)) * (1 if op == "<" else -1) - by
-    spread = [stdev(x) ** 2 / len(x) for x in (a, b) if len(x) > 1]
-    error = 2 * math.sqrt(sum(spread)) if spread else 0.0
+    variances = [stdev(x) ** 2 / len(x) for x in (a, b) if len(x) > 1]
+    error = 2 * math.sqrt(sum(variances)) if variances else 0.0
     holds = True if difference > error else False if difference < -error else None
     return Comparison(f"{_said(name, a)} {op} {other}", holds, len(a) if number else min(len(a), len(b)))
 
@@ -164,5 +166,15 @@ def _last(metric: str, names: Mapping[str, float]) -> str:
 
 
 def _said(row: str, values: Sequence[float]) -> str:
-    text = f"{named(row)} {fmean(values):.4g}"
-    return text + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+    return f"{named(row)} {fmean(values):.4g}{spread(values)}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """``" ± s"``, the standard deviation over seeds; nothing of one seed, and 0 where only rounding differs.
+
+    Equal computations of two machines differ in a float's last digits.
+    """
+    if len(values) < 2:
+        return ""
+    found = stdev(values)
+    return f" ± {found:.2g}" if found > ROUNDING * max(map(abs, values)) else " ± 0"

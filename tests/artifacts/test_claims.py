@@ -20,7 +20,7 @@ from repro.errors import RecordError, UsageError
 from repro.papers import papers
 from repro.papers.gmrf_mcvae.copula.experiment import copula_spec
 from repro.records import Metric, Record, RunSpec
-from repro.report.evidence import Comparison, Evidence, by_chains
+from repro.report.evidence import Comparison, Evidence, by_chains, spread
 from repro.report.names import NAMES
 
 PAPERS = [p.name for p in papers().values() if p.title]
@@ -277,6 +277,12 @@ def test_nothing_compared_is_not_reproduced() -> None:
     assert c._weigh([]) == "inconclusive"
     assert c._weigh([Comparison("", True), Comparison("", None)]) == "inconclusive"
     assert c._weigh([Comparison("", None), Comparison("", False)]) == "contradicted"
+
+
+def test_a_deviation_of_rounding_is_none() -> None:
+    assert spread([0.3]) == ""
+    assert spread([0.3, 0.1 + 0.2, 0.3]) == " ± 0"
+    assert spread([0.3, 0.301]) == " ± 0.00071"
 
 
 def test_names_with_a_number_that_varies() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from statistics import fmean, stdev
+from statistics import fmean
 
-from repro.report.evidence import Comparison, Evidence, compare_values
+from repro.report.evidence import Comparison, Evidence, compare_values, spread
 from repro.report.names import named
 
 __all__ = [
@@ -89,8 +89,7 @@ def _rounded(value: float, digits: int = 3, bound: float | None = None) -> str:
 
 
 def _said(values: Sequence[float], digits: int = 3, bound: float | None = None) -> str:
-    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{_rounded(fmean(values), digits, bound)}{spread}"
+    return f"{_rounded(fmean(values), digits, bound)}{spread(values)}"
 
 
 def _listed(curve: Curve, digits: int = 3, between: str = ", ", bound: float | None = None) -> str:

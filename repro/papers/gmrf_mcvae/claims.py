@@ -11,7 +11,7 @@ from typing import Any
 from repro.papers.gmrf_mcvae.copula.experiment import LABELS
 from repro.papers.gmrf_mcvae.images.settings import EXPERIMENTS
 from repro.papers.gmrf_mcvae.scaling.tables import Costs, costs
-from repro.report.evidence import Comparison, Evidence, compare_values
+from repro.report.evidence import Comparison, Evidence, compare_values, spread
 from repro.report.names import named
 
 __all__ = [
@@ -45,10 +45,10 @@ def _slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     start = max(0, min(len(x) // 2, len(x) - 2))
     x, y = x[start:], y[start:]
     mean_x, mean_y = fmean(x), fmean(y)
-    spread = sum((a - mean_x) ** 2 for a in x)
-    slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread
+    squares = sum((a - mean_x) ** 2 for a in x)
+    slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / squares
     rest = sum((b - mean_y - slope * (a - mean_x)) ** 2 for a, b in zip(x, y, strict=True))
-    return slope, math.sqrt(rest / (len(x) - 2) / spread) if len(x) > 2 else 0.0
+    return slope, math.sqrt(rest / (len(x) - 2) / squares) if len(x) > 2 else 0.0
 
 
 def _order(measured: Costs, method: str, order: int) -> Comparison:
@@ -131,8 +131,7 @@ def outputs_in_range(evidence: Evidence) -> list[Comparison]:
     if others := {m: fmean(changes(m, "sliced")) for m in evidence.rows if m != "gmrf_mcvae"}:
         least = min(others, key=others.__getitem__)
         text += f", the sliced distance of the other models by at least {others[least]:.3g} ({named(least)})"
-    spread = f" ± {stdev(own):.2g}" if len(own) > 1 else ""
-    text += f", its own by {fmean(own):.4g}{spread}: that no output lies outside"
+    text += f", its own by {fmean(own):.4g}{spread(own)}: that no output lies outside"
     return [Comparison(text, True if not any(own) else False if outside.holds else None, outside.seeds)]
 
 

@@ -15,8 +15,9 @@ from repro.artifacts.inventory import Artifact
 from repro.artifacts.planning import distinguished
 from repro.artifacts.results import check_results, refusing_damaged_records, write_results
 from repro.cli.results import print_outcome
-from repro.datasets.card import load_card, not_available
+from repro.datasets.card import card_names, load_card, not_available
 from repro.datasets.former import changes_of
+from repro.datasets.places import NoHomeError
 from repro.datasets.states import state_of
 from repro.engine.devices import default_device, default_workers
 from repro.engine.progress import duration
@@ -108,9 +109,17 @@ def _taken(spec: RunSpec) -> str:
 
 
 def _lacking(artifact: Artifact) -> list[str]:
-    """A line for each dataset whose files a person has yet to place."""
-    cards = map(load_card, artifact.data)
-    return [f"{card.name}: {not_available(card.name)}" for card in cards if state_of(card).word == "by hand"]
+    """A line for each dataset whose files a person has yet to place.
+
+    Of datasets whose cards lie elsewhere nothing is known, nor of files where no folder can be looked into: a plan says
+    nothing of these, and the run itself what it lacks.
+    """
+    found, known = [], set(card_names())
+    for name in artifact.data:
+        with suppress(NoHomeError, ValueError):
+            if name in known and state_of(load_card(name)).word == "by hand":
+                found.append(f"{name}: {not_available(name)}")
+    return found
 
 
 def _run_artifact(options: argparse.Namespace) -> None:

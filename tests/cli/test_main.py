@@ -209,6 +209,10 @@ def test_a_plan_says_what_has_a_committed_record_and_whose_files_are_not_here(
     assert code == 0
     assert not any("figures/" in row for row in rows)
     assert missing.startswith("celebamask_hq: data not available: `repro data fetch celebamask_hq` says where")
+    monkeypatch.setenv("REPRO_MIRROR", str(tmp_path / "nowhere"))
+    code, out, _ = call(capsys, "run", "sbm-table1", "--dry-run", "--runs", str(tmp_path))
+    assert code == 0
+    assert "data not available" not in out
 
 
 def test_dry_run_prints_the_runs_and_starts_nothing(capsys: Capture, smoke: Smoke, tmp_path: Path) -> None:

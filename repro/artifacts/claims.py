@@ -390,7 +390,7 @@ def _assessed(claim: Claim, sources: Sources) -> Verdict:
     asked = evidence.profile == "overnight" and claim.training_matters
     if asked and (longer := len(_unconverged(claim, evidence, longer=True))):
         runs = sum(len(evidence.rows.get(row, ())) for row in needed)
-        said.append(f"not converged, but in that stage no shorter than the paper profile's: {longer} of {runs} runs")
+        said.append(f"not converged, but trained no shorter than in the paper profile: {longer} of {runs} runs")
     texts = _called(evidence.artifact, said)
     why = _called(evidence.artifact, reasons)
     return Verdict(claim, verdict, why, texts, evidence.profile, evidence.artifact, seeds, published)

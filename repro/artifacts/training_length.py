@@ -45,16 +45,18 @@ def planned_length(spec: RunSpec, stage: str) -> Length | None:
 
 
 def no_shorter(record: Record, published: Sequence[RunSpec]) -> bool:
-    """Whether each stage that its stopping rule did not end had at least the length that the paper profile gives it.
+    """Whether each stage that no stopping rule ended had at least the length that the paper profile gives it.
 
     Such a run has not converged, but nor has it to: a paper that trains for 30 epochs (CoVAE, appendix B) claims
     something of models after 30 epochs. No shorter is no fewer epochs, no fewer samples in all and no fewer steps.
+    Stages without a rule, as CoVAE's Deep CCA, are asked as well: what they make, as its prior, rests on their length.
 
     Arguments:
-        record: A run with a stopping rule.
+        record: A run of which a stage has a stopping rule.
         published: What the paper profile has in its place, a run a seed; none where it has nothing there.
     """
-    for stage in (name for name, converged in record.ended.items() if not converged):
+    stages = dict.fromkeys([*record.ended, *record.spec.params["training"].get("stages", {})])
+    for stage in (name for name in stages if not record.ended.get(name)):
         own = planned_length(record.spec, stage)
         theirs = [planned_length(spec, stage) for spec in published]
         if own is None or not theirs or any(x is None or not own >= x for x in theirs):

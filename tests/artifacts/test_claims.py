@@ -170,23 +170,26 @@ def correlated(epochs: int | None = None) -> Callable[[RunSpec], Record | None]:
             return None
         training = spec.params["training"] | ({} if epochs is None else {"epochs": epochs})
         ran = replace(spec, params=spec.params | {"training": training})
-        return record(ran, {METRIC: (1.0 if spec.method == "covae" else 2.0) + 0.01 * spec.seed}, False)
+        return record(ran, {METRIC: (1.0 if spec.method == "jmvae" else 2.0) + 0.01 * spec.seed}, False)
 
     return make
 
 
 def test_an_end_before_convergence_is_late_enough_where_the_paper_profile_ends_no_later() -> None:
     """CoVAE's paper trains for 30 epochs; the night's 60 on 18,000 pairs are more epochs, samples and steps."""
-    rule: dict[str, Any] = {"kind": "best", "row": "covae, rho 0.3", "better": "lower", "metrics": [METRIC]}
-    rule["among"] = ["mvae, rho 0.3", "jmvae, rho 0.3"]
+    rule: dict[str, Any] = {"kind": "best", "row": "jmvae, rho 0.3", "better": "lower", "metrics": [METRIC]}
+    rule["among"] = ["mvae, rho 0.3", "mmvae, rho 0.3"]
     asked = replace(claim(artifact="covae/fig5", rule=rule), paper="covae")
     found = assess(asked, Lookup(correlated()))
     assert (found.verdict, found.reasons, found.seeds) == ("reproduced", (), 2)
-    assert found.evidence[-1] == "not converged, but in that stage no shorter than the paper profile's: 6 of 6 runs"
+    assert found.evidence[-1] == "not converged, but trained no shorter than in the paper profile: 6 of 6 runs"
     # 33 epochs of 18,000 pairs are fewer samples than 30 of 20,000; 34 are enough of them, and of steps.
     found = assess(asked, Lookup(correlated(33)))
     assert (found.verdict, found.reasons) == ("inconclusive", ("not converged (6 of 6 runs)",))
     assert assess(asked, Lookup(correlated(34))).verdict == "reproduced"
+    # CoVAE's Deep CCA, which no rule ends, is shorter than the paper profile's.
+    beside = replace(asked, rule=rule | {"among": ["mvae, rho 0.3", "covae, rho 0.3"]})
+    assert assess(beside, Lookup(correlated())).reasons == ("not converged (2 of 6 runs)",)
     # A comparison's lengths are its own: no paper states them.
     compared = replace(
         asked, artifact="compare/correlated", rule=rule | {"row": "CoVAE, rho 0.3", "among": ["SBM-VAE, rho 0.3"]}

@@ -56,5 +56,15 @@ def test_only_stages_that_no_rule_ended_are_asked() -> None:
     assert not no_shorter(ended(night, autoencoders=True, score=False, energy=True), [paper])  # 29 epochs of 300
 
 
+def test_stages_without_a_rule_are_asked_too() -> None:
+    night, paper = image_spec("covae", 0, "overnight", 0.3), image_spec("covae", 0, "paper", 0.3)
+    stages = night.params["training"]["stages"]
+    assert not no_shorter(ended(night, train=False), [paper])  # Deep CCA: 5 epochs of 10
+    assert not no_shorter(ended(night, train=True), [paper])
+    for epochs, long in ((11, False), (12, True)):  # of 18,000 pairs, where the paper profile has 20,000
+        longer = changed(night, stages=stages | {"deep_cca": stages["deep_cca"] | {"epochs": epochs}})
+        assert no_shorter(ended(longer, train=False), [paper]) == long
+
+
 def test_nothing_of_the_paper_in_its_place_is_no_length() -> None:
     assert not no_shorter(ended(image_spec("mvae", 0, "overnight", 0.3), train=False), [])

@@ -182,7 +182,7 @@ def table4(results: Results) -> Table:
                     _without_ceilings(_cells(main["almrf"], {"uncond": None, "cond": "conditional-exact"})),
                 )
             )
-        title = "Other settings, seed 0 unless stated" if alike == read[0] else f"The first two show {ALIKE[alike]}"
+        title = "Other settings" if alike == read[0] else f"The first two show {ALIKE[alike]}"
         groups.append(RowGroup(title, [*own, *_changed_rows(results, alike)]))
         number = records[alike][0].spec.params["evaluation"]["num_samples"]
         label = f"True triples ({ALIKE[alike]}) against as many of training, N = {number:,}"
